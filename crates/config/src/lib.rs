@@ -1,0 +1,1 @@
+//! YAML to a checked Project, with spans and hints.

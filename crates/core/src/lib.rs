@@ -1,0 +1,1 @@
+//! Vocabulary and contracts of Flowgate: no I/O, no clock, no runtime.

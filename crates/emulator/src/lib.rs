@@ -1,0 +1,1 @@
+//! A local Dataverse stand-in over HTTP, usable alone.

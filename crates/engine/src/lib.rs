@@ -1,0 +1,1 @@
+//! One flow run: extract, stage, transform, diff, load.

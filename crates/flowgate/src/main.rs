@@ -1,0 +1,2 @@
+//! The `flowgate` command line.
+fn main() {}

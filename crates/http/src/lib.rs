@@ -1,0 +1,1 @@
+//! The only place an HTTP client is built: TLS, time-outs, egress, redaction.

@@ -1,0 +1,1 @@
+//! Sorted key buckets on disk and their one-pass merge.

@@ -1,0 +1,1 @@
+//! The DataFusion session: sandbox, limits, functions.

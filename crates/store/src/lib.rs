@@ -1,0 +1,1 @@
+//! Durable state of runs, loads and letters behind one trait.

@@ -1,0 +1,2 @@
+//! What CI runs, runnable here.
+fn main() {}
