@@ -1,0 +1,93 @@
+//! Reading a transform without running it: is it one SELECT, and which tables does it name?
+
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::resolve::resolve_table_references;
+use datafusion::sql::sqlparser::ast::{SetExpr, Statement as SqlStatement};
+
+use crate::SqlError;
+
+/// What a transform is, as far as its text tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// Tables it reads, common table expressions left out, sorted.
+    pub tables: Vec<String>,
+}
+
+/// Checks that `sql` is one SELECT and lists the tables it reads.
+pub fn inspect(sql: &str) -> Result<Inspected, SqlError> {
+    let statements = DFParser::parse_sql(sql).map_err(|error| SqlError::from_datafusion(&error, 0))?;
+    if statements.len() != 1 {
+        return Err(SqlError::NotASelect { found: format!("{} statements", statements.len()) });
+    }
+    let statement = &statements[0];
+    require_select(statement)?;
+    let (references, _) =
+        resolve_table_references(statement, true).map_err(|error| SqlError::from_datafusion(&error, 0))?;
+    let mut tables = Vec::new();
+    for reference in references {
+        if reference.schema().is_some() {
+            return Err(SqlError::Forbidden { what: format!("the qualified table `{reference}`") });
+        }
+        tables.push(reference.table().to_owned());
+    }
+    tables.sort();
+    Ok(Inspected { tables })
+}
+
+fn require_select(statement: &Statement) -> Result<(), SqlError> {
+    let found = match statement {
+        Statement::Statement(inner) => match inner.as_ref() {
+            SqlStatement::Query(query) => match query.body.as_ref() {
+                SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                    "a statement that writes"
+                }
+                SetExpr::Select(select) if select.into.is_some() => "SELECT … INTO",
+                _ => return Ok(()),
+            },
+            other => return Err(SqlError::NotASelect { found: format!("`{}`", first_words(&other.to_string())) }),
+        },
+        Statement::CreateExternalTable(_) => "CREATE EXTERNAL TABLE",
+        Statement::CopyTo(_) => "COPY",
+        _ => "another statement",
+    };
+    Err(SqlError::NotASelect { found: found.to_owned() })
+}
+
+fn first_words(text: &str) -> String {
+    text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_listed_without_common_table_expressions() {
+        let found = inspect("WITH a AS (SELECT * FROM enquiry) SELECT * FROM a JOIN office USING (id)").unwrap();
+        assert_eq!(found.tables, ["enquiry", "office"]);
+    }
+
+    #[test]
+    fn anything_but_one_select_is_refused() {
+        for sql in [
+            "DROP TABLE enquiry",
+            "SELECT 1; SELECT 2",
+            "INSERT INTO a SELECT 1",
+            "COPY enquiry TO 'x.csv'",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "SET datafusion.execution.batch_size = 1",
+            "EXPLAIN SELECT 1",
+            "SELECT * INTO b FROM a",
+            "",
+        ] {
+            assert!(matches!(inspect(sql), Err(SqlError::NotASelect { .. } | SqlError::Syntax { .. })), "{sql}");
+        }
+        assert!(matches!(inspect("SELECT * FROM information_schema.tables"), Err(SqlError::Forbidden { .. })));
+    }
+
+    #[test]
+    fn a_syntax_error_says_where() {
+        let error = inspect("SELECT a\n  FROM x WHERE )").unwrap_err();
+        assert_eq!(error.place().map(|place| place.line), Some(2), "{error}");
+    }
+}
