@@ -2,7 +2,7 @@
 
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{SetExpr, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, SetExpr, Statement as SqlStatement};
 
 use crate::SqlError;
 
@@ -31,6 +31,7 @@ pub fn inspect(sql: &str) -> Result<Inspected, SqlError> {
         tables.push(reference.table().to_owned());
     }
     tables.sort();
+    require_unique_names(statement)?;
     Ok(Inspected { tables })
 }
 
@@ -51,6 +52,32 @@ fn require_select(statement: &Statement) -> Result<(), SqlError> {
         _ => "another statement",
     };
     Err(SqlError::NotASelect { found: found.to_owned() })
+}
+
+/// Refuses names that the outermost SELECT spells out twice; `*` is expanded only when planning.
+fn require_unique_names(statement: &Statement) -> Result<(), SqlError> {
+    let Statement::Statement(inner) = statement else { return Ok(()) };
+    let SqlStatement::Query(query) = inner.as_ref() else { return Ok(()) };
+    let SetExpr::Select(select) = query.body.as_ref() else { return Ok(()) };
+    let mut names: Vec<String> = select.projection.iter().filter_map(output_name).collect();
+    names.sort();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(SqlError::DuplicateColumn { name: pair[0].clone() }),
+    }
+}
+
+fn output_name(item: &SelectItem) -> Option<String> {
+    let name = |ident: &Ident| match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    };
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(name(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some(name(ident)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(name),
+        _ => None,
+    }
 }
 
 fn first_words(text: &str) -> String {
