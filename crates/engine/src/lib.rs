@@ -1,1 +1,43 @@
-//! One flow run: extract, stage, transform, diff, load.
+//! One run of a flow: extract → stage → transform → diff → load.
+//!
+//! ```text
+//! extract   sources -> batches                      extract.rs
+//! stage     batches -> one checksummed image        stage.rs
+//! transform images -> prepared rows, by one SELECT  transform.rs
+//! prepare   prepared rows -> canonical, in buckets  mapping.rs lookup.rs prepare.rs adopt.rs
+//! diff      buckets against state -> changes        diff.rs
+//! load      changes -> destination, recorded first  load.rs ledger.rs
+//! fold      acknowledged changes -> next state      fold.rs
+//! ```
+//!
+//! Promises: every prepared row ends in exactly one class of [`flowgate_core::LoadRows`]; nothing is
+//! sent before its intent is durable; state advances only by acknowledged rows; a run that was
+//! killed at any moment goes on from what is durable and ends in the same state.
+//!
+//! Left out: what a connector does, how rows become requests, and the schedule of flows.
+
+mod adopt;
+mod diff;
+mod error;
+mod extract;
+mod fold;
+mod guard;
+mod ids;
+mod ledger;
+mod letters;
+mod load;
+mod lookup;
+mod mapping;
+mod observer;
+mod plan;
+mod prepare;
+mod run;
+mod stage;
+mod transform;
+
+pub use diff::DiffCounts;
+pub use error::{FilePlace, RunError};
+pub use guard::GuardStop;
+pub use observer::{Event, Observer, Quiet};
+pub use plan::{LoadPlan, Plan};
+pub use run::{Engine, RunOptions, RunOutcome};

@@ -1,0 +1,360 @@
+//! One bucket of prepared rows against the same bucket of state: what changed.
+//!
+//! The index decides most rows by their hash alone; values are read only for rows whose hashes
+//! differ, and give the columns that changed. Column rules (`master`, `nulls`) are applied here and,
+//! the same way, when the next state is folded: [`Rules`] is the one place they live.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use arrow_array::{Array, Int32Array, RecordBatch};
+use arrow_ord::ord::{DynComparator, make_comparator};
+use arrow_schema::SortOptions;
+use flowgate_core::destination::ColumnSet;
+use flowgate_core::project::{Load, Master, Missing, Nulls};
+use flowgate_core::{KeyHash, LoadRows};
+use flowgate_sorted::{Flags, SortedRows, StateBucket, Step, groups, merge};
+use uuid::Uuid;
+
+use crate::RunError;
+use crate::ledger::{Class, Past};
+use crate::letters::Letters;
+use crate::mapping::Mapping;
+use crate::prepare::{FAULT_COLUMN, LATEST_COLUMN};
+
+/// What a diff found, in rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiffCounts {
+    pub prepared: u64,
+    pub create: u64,
+    pub update: u64,
+    /// Rows that get another status, created and updated ones included.
+    pub set_state: u64,
+    pub unchanged: u64,
+    pub superseded: u64,
+    /// Superseded rows that differ from the row that won, without `latest_by:` to decide.
+    pub contradictory: u64,
+    pub quarantined: u64,
+    pub dropped: u64,
+    pub gone: u64,
+    pub delete: u64,
+    pub deactivate: u64,
+    pub keep: u64,
+    /// Rows in state that are there (tombstones left out).
+    pub in_state: u64,
+}
+
+impl DiffCounts {
+    /// The classes of rows if nothing more were sent: changes wait, everything else is settled.
+    pub(crate) fn waiting(&self) -> LoadRows {
+        LoadRows {
+            prepared: self.prepared,
+            unchanged: self.unchanged,
+            superseded: self.superseded,
+            quarantined: self.quarantined,
+            pending: self.create + self.update,
+            dropped: self.dropped,
+            gone: self.gone,
+            kept: self.keep,
+            gone_pending: self.delete + self.deactivate,
+            ..LoadRows::default()
+        }
+    }
+}
+
+/// What is to be done with one key.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// As in state. `false`: the stored hash is old and is refreshed.
+    Unchanged { is_hash_current: bool },
+    /// Not there. `Some`: an earlier attempt already gave it this id.
+    Create { id: Option<Uuid> },
+    /// There under `id`; no columns: only its status differs.
+    Update { id: Uuid, columns: ColumnSet },
+    /// Already written by this run.
+    Done { class: Class, id: Uuid },
+    /// Refused before, and nothing has changed since.
+    Held,
+}
+
+/// One key of the prepared rows that takes part.
+#[derive(Debug, Clone)]
+pub(crate) struct Decided {
+    /// The winning row in the bucket.
+    pub(crate) at: usize,
+    /// Its row of the state, if it has one.
+    pub(crate) old: Option<usize>,
+    pub(crate) action: Action,
+    /// The status to set after the row is written; `None`: leave it.
+    pub(crate) state: Option<Option<i32>>,
+}
+
+/// One bucket, decided.
+pub(crate) struct BucketDiff {
+    pub(crate) new: SortedRows,
+    pub(crate) old: StateBucket,
+    /// Old values under the canonical schema; columns that the state never had are null.
+    pub(crate) old_values: Option<RecordBatch>,
+    pub(crate) decided: Vec<Decided>,
+    /// Rows of the state that the SELECT no longer returns.
+    pub(crate) gone: Vec<usize>,
+    pub(crate) counts: DiffCounts,
+}
+
+/// What every bucket of a load is decided by.
+pub(crate) struct Differ<'a> {
+    pub(crate) load: &'a Load,
+    pub(crate) mapping: &'a Mapping,
+    pub(crate) letters: &'a Letters<'a>,
+    pub(crate) past: &'a Past,
+    /// Whether a key that is not prepared is gone.
+    pub(crate) sees_gone: bool,
+}
+
+impl Differ<'_> {
+    pub(crate) fn decide(&self, new: SortedRows, old: StateBucket) -> Result<BucketDiff, RunError> {
+        let mut counts = DiffCounts::default();
+        let winners = self.winners(&new, &mut counts)?;
+        let keys: Vec<KeyHash> = winners.iter().map(|at| new.keys[*at]).collect();
+        let protected = protected_keys(&new, &keys);
+        let index = old.index();
+        counts.in_state = (0..index.len()).filter(|at| !index.flags(*at).contains(Flags::TOMBSTONE)).count() as u64;
+        let steps: Vec<Step> = merge(&keys, index).collect();
+        let needs_values = steps.iter().any(|step| match step {
+            Step::Both { new: i, old: j } => new.row_hashes[winners[*i]] != index.row_hash(*j) || self.past.done(keys[*i]).is_some(),
+            _ => false,
+        });
+        let old_values = if needs_values { Some(old.values(&self.mapping.schema)?) } else { None };
+        let rules = Rules::new(self.mapping, &new.rows, old_values.as_ref(), &old)?;
+        let mut decided = Vec::with_capacity(winners.len());
+        let mut gone = Vec::new();
+        for step in steps {
+            match step {
+                Step::New(i) => decided.push(self.decide_new(&new, winners[i])),
+                Step::Both { new: i, old: j } => decided.push(self.decide_both(&new, winners[i], &old, j, &rules)),
+                Step::Gone(j) => {
+                    let is_tombstone = index.flags(j).contains(Flags::TOMBSTONE);
+                    if self.sees_gone && !is_tombstone && protected.binary_search(&index.key(j)).is_err() {
+                        gone.push(j);
+                    }
+                }
+            }
+        }
+        self.count(&new, &decided, gone.len() as u64, &mut counts);
+        Ok(BucketDiff { new, old, old_values, decided, gone, counts })
+    }
+
+    /// One row for each key: the latest, ties by canonical content. Faulty rows never win.
+    fn winners(&self, new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
+        let faults = faults(new)?;
+        let order = Order::new(&new.rows)?;
+        let mut winners = Vec::with_capacity(new.keys.len());
+        for group in groups(&new.keys) {
+            let sound = group.clone().filter(|at| !faults.value(*at));
+            counts.prepared += group.len() as u64;
+            let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
+                counts.quarantined += group.len() as u64;
+                continue;
+            };
+            let candidates = sound.count() as u64;
+            counts.quarantined += group.len() as u64 - candidates;
+            counts.superseded += candidates - 1;
+            counts.contradictory += order.contradictions(winner, group, new);
+            winners.push(winner);
+        }
+        Ok(winners)
+    }
+
+    fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {
+        let key = new.keys[at];
+        let hash = new.row_hashes[at];
+        let state = self.state_of(&new.rows, at).map(Some);
+        let action = match self.past.done(key) {
+            Some(done) if done.row_hash == hash && !done.is_uncertain => {
+                let state = if done.is_state_set { None } else { state };
+                return Decided { at, old: None, action: Action::Done { class: done.class, id: done.id }, state };
+            }
+            Some(done) => Action::Update { id: done.id, columns: self.every_column(false) },
+            None if self.letters.is_held(key, hash) => return Decided { at, old: None, action: Action::Held, state: None },
+            None => Action::Create { id: self.past.unanswered_creates.get(&key).map(|(id, _)| *id) },
+        };
+        Decided { at, old: None, action, state }
+    }
+
+    fn decide_both(&self, new: &SortedRows, at: usize, old: &StateBucket, j: usize, rules: &Rules<'_>) -> Decided {
+        let key = new.keys[at];
+        let hash = new.row_hashes[at];
+        let index = old.index();
+        let flags = index.flags(j);
+        let done = self.past.done(key);
+        if let Some(done) = done.filter(|done| done.row_hash == hash && !done.is_uncertain) {
+            let state = if done.is_state_set { None } else { rules.state_change(at, j) };
+            return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, state };
+        }
+        let is_uncertain = flags.contains(Flags::UNCERTAIN) || done.is_some();
+        let was_deactivated = flags.contains(Flags::DEACTIVATED);
+        let is_hash_current = hash == index.row_hash(j);
+        if is_hash_current && !is_uncertain && !was_deactivated {
+            return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, state: None };
+        }
+        let columns = if is_uncertain { self.every_column(true) } else { rules.changed_columns(at, j) };
+        let state = if was_deactivated || is_uncertain { Some(self.state_of(&new.rows, at)) } else { rules.state_change(at, j) };
+        let state = state.filter(|state| was_deactivated || state.is_some() || rules.has_state());
+        let action = if columns.is_empty() && state.is_none() {
+            Action::Unchanged { is_hash_current }
+        } else if self.letters.is_held(key, hash) {
+            return Decided { at, old: Some(j), action: Action::Held, state: None };
+        } else {
+            Action::Update { id: index.id(j), columns }
+        };
+        Decided { at, old: Some(j), action, state }
+    }
+
+    /// The status a prepared row asks for.
+    fn state_of(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
+        let states = rows.column(self.mapping.state_position()?).as_any().downcast_ref::<Int32Array>()?;
+        states.is_valid(at).then(|| states.value(at))
+    }
+
+    /// All columns that may be sent: for a row whose content there is not known.
+    fn every_column(&self, is_there: bool) -> ColumnSet {
+        let columns = self.mapping.columns.iter().enumerate();
+        columns
+            .filter(|(at, column)| Some(*at) != self.mapping.state_position() && !(is_there && column.rule.master == Master::Destination))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    fn count(&self, new: &SortedRows, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
+        for row in decided {
+            match &row.action {
+                Action::Unchanged { .. } => counts.unchanged += 1,
+                Action::Create { .. } => counts.create += 1,
+                Action::Update { .. } => counts.update += 1,
+                Action::Held => counts.quarantined += 1,
+                Action::Done { class: Class::Created, .. } => counts.create += 1,
+                Action::Done { .. } => counts.update += 1,
+            }
+            counts.set_state += u64::from(row.state.is_some());
+        }
+        debug_assert!(decided.len() <= new.keys.len());
+        counts.gone = gone;
+        match self.load.missing {
+            Missing::Keep => counts.keep = gone,
+            Missing::Deactivate => counts.deactivate = gone,
+            Missing::Delete => counts.delete = gone,
+        }
+    }
+}
+
+/// Keys that are prepared without a winner: they are quarantined, not gone.
+fn protected_keys(new: &SortedRows, winners: &[KeyHash]) -> Vec<KeyHash> {
+    let mut protected: Vec<KeyHash> = new.keys.clone();
+    protected.dedup();
+    protected.retain(|key| winners.binary_search(key).is_err());
+    protected
+}
+
+fn faults(new: &SortedRows) -> Result<&arrow_array::BooleanArray, RunError> {
+    new.rows
+        .column_by_name(FAULT_COLUMN)
+        .and_then(|column| column.as_any().downcast_ref())
+        .ok_or(RunError::Defect("a bucket without its fault column"))
+}
+
+/// Which of two rows with one key wins.
+struct Order {
+    latest: Option<DynComparator>,
+    content: Vec<DynComparator>,
+}
+
+impl Order {
+    fn new(rows: &RecordBatch) -> Result<Self, RunError> {
+        let options = SortOptions { descending: false, nulls_first: true };
+        let compare = |column: &arrow_array::ArrayRef| make_comparator(column, column, options);
+        let latest = rows.column_by_name(LATEST_COLUMN).map(compare).transpose()?;
+        let content = rows.columns().iter().map(compare).collect::<Result<_, _>>()?;
+        Ok(Self { latest, content })
+    }
+
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let by_latest = self.latest.as_ref().map_or(Ordering::Equal, |latest| latest(a, b));
+        by_latest.then_with(|| self.by_content(a, b))
+    }
+
+    fn by_content(&self, a: usize, b: usize) -> Ordering {
+        self.content.iter().map(|compare| compare(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+
+    /// Losers that differ from the winner although nothing was declared to decide between them.
+    fn contradictions(&self, winner: usize, group: Range<usize>, new: &SortedRows) -> u64 {
+        if self.latest.is_some() || group.len() == 1 {
+            return 0;
+        }
+        group.filter(|at| new.row_hashes[*at] != new.row_hashes[winner]).count() as u64
+    }
+}
+
+/// The column rules over one bucket's new and old rows.
+pub(crate) struct Rules<'a> {
+    mapping: &'a Mapping,
+    new: &'a RecordBatch,
+    old: Option<&'a RecordBatch>,
+    /// New against old, by column; `None` where the state never had the column.
+    comparators: Vec<Option<DynComparator>>,
+}
+
+impl<'a> Rules<'a> {
+    pub(crate) fn new(mapping: &'a Mapping, new: &'a RecordBatch, old: Option<&'a RecordBatch>, bucket: &StateBucket) -> Result<Self, RunError> {
+        let mut comparators = Vec::new();
+        if let Some(old) = old {
+            for (at, column) in mapping.columns.iter().enumerate() {
+                let is_known = bucket.has_column(&column.name);
+                let comparator = is_known.then(|| make_comparator(new.column(at), old.column(at), SortOptions::default()));
+                comparators.push(comparator.transpose()?);
+            }
+        }
+        Ok(Self { mapping, new, old, comparators })
+    }
+
+    fn has_state(&self) -> bool {
+        self.mapping.state_position().is_some()
+    }
+
+    /// Whether the new value of a column is the one that counts, given the old row.
+    pub(crate) fn takes_new(&self, column: usize, new: usize, old: usize) -> bool {
+        let rule = self.mapping.columns[column].rule;
+        let old_is_null = self.old.is_none_or(|values| values.column(column).is_null(old));
+        match rule.master {
+            Master::Destination => false,
+            Master::FillIfEmpty => old_is_null,
+            Master::Source => !(rule.nulls == Nulls::Keep && self.new.column(column).is_null(new)),
+        }
+    }
+
+    /// The columns whose value changes, the state rule's left out.
+    fn changed_columns(&self, new: usize, old: usize) -> ColumnSet {
+        (0..self.mapping.columns.len())
+            .filter(|column| Some(*column) != self.mapping.state_position())
+            .filter(|column| self.takes_new(*column, new, old) && self.differs(*column, new, old))
+            .collect()
+    }
+
+    /// The status to set, if it is another one.
+    fn state_change(&self, new: usize, old: usize) -> Option<Option<i32>> {
+        let column = self.mapping.state_position()?;
+        if !self.differs(column, new, old) {
+            return None;
+        }
+        let states = self.new.column(column).as_any().downcast_ref::<Int32Array>()?;
+        Some(states.is_valid(new).then(|| states.value(new)))
+    }
+
+    fn differs(&self, column: usize, new: usize, old: usize) -> bool {
+        match self.comparators.get(column) {
+            Some(Some(compare)) => compare(new, old).is_ne(),
+            Some(None) => true,
+            None => false,
+        }
+    }
+}

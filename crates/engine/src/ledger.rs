@@ -1,0 +1,169 @@
+//! What earlier attempts of this run already did.
+//!
+//! A run that was stopped is prepared and compared anew from its staged images; what its ledgers
+//! say decides which of those changes are already at the destination. A ledger counts as folded
+//! when the load's manifest is newer than the one it began with.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use flowgate_core::{KeyHash, Operation};
+use flowgate_store::ledger::{self, LedgerWriter, OutcomeCode, Record, Replay, ReplayedRow};
+use uuid::Uuid;
+
+use crate::RunError;
+
+const MARK_PREFIX: &str = "manifest ";
+
+/// What a row was counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Created,
+    Updated,
+    Unchanged,
+    Deleted,
+    Deactivated,
+}
+
+/// What this run did to one row, not yet folded into the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) class: Class,
+    pub(crate) id: Uuid,
+    pub(crate) row_hash: u64,
+    /// The row is there, but with what content is not known: send every column.
+    pub(crate) is_uncertain: bool,
+    pub(crate) is_state_set: bool,
+}
+
+/// The memory of this run about one load.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    done: HashMap<KeyHash, Done>,
+    /// Classes of rows that an earlier pass of this run loaded and folded.
+    folded: HashMap<KeyHash, Class>,
+    /// Creates whose end is unknown, with the ids they were sent under.
+    pub(crate) unanswered_creates: HashMap<KeyHash, (Uuid, u64)>,
+    /// Status changes and deletes whose end is unknown.
+    unanswered_others: Vec<KeyHash>,
+}
+
+impl Past {
+    /// What was done to this row and is not in the state yet.
+    pub(crate) fn done(&self, key: KeyHash) -> Option<Done> {
+        self.done.get(&key).copied()
+    }
+
+    /// What the row counts as in this run: a row that the run created stays a created one, whatever
+    /// was sent for it afterwards.
+    pub(crate) fn class(&self, key: KeyHash, now: Class) -> Class {
+        let before = self.folded.get(&key).copied().or_else(|| self.done.get(&key).map(|done| done.class));
+        match before {
+            Some(Class::Created) => Class::Created,
+            Some(Class::Updated) if now == Class::Unchanged => Class::Updated,
+            _ => now,
+        }
+    }
+
+    pub(crate) fn is_resent(&self, key: KeyHash) -> bool {
+        self.unanswered_creates.contains_key(&key) || self.unanswered_others.contains(&key)
+    }
+
+    /// A create whose end was unknown turned out to be there.
+    pub(crate) fn confirm_create(&mut self, key: KeyHash) {
+        if let Some((id, row_hash)) = self.unanswered_creates.remove(&key) {
+            let done = Done { class: Class::Created, id, row_hash, is_uncertain: false, is_state_set: false };
+            self.done.insert(key, done);
+        }
+    }
+
+    /// Rows done in this run, for those that the SELECT no longer returns.
+    pub(crate) fn done_keys(&self) -> impl Iterator<Item = (KeyHash, Done)> + '_ {
+        self.done.iter().map(|(key, done)| (*key, *done))
+    }
+
+    fn take_folded(&mut self, row: ReplayedRow) {
+        if row.outcome != Some(OutcomeCode::Applied) {
+            return;
+        }
+        match (row.operation, self.folded.get(&row.key)) {
+            (Operation::Create, _) => self.folded.insert(row.key, Class::Created),
+            (Operation::Update | Operation::SetState, None) => self.folded.insert(row.key, Class::Updated),
+            _ => None,
+        };
+    }
+
+    fn take(&mut self, row: ReplayedRow) {
+        match (row.operation, row.outcome) {
+            (Operation::Create, Some(OutcomeCode::Applied)) => self.insert(row, Class::Created, false),
+            // Someone else's row has this key: it is ours to update from now on.
+            (Operation::Create, Some(OutcomeCode::Exists)) => self.insert(row, Class::Updated, true),
+            (Operation::Create, None | Some(OutcomeCode::Ambiguous)) => {
+                self.unanswered_creates.insert(row.key, (row.id, row.row_hash));
+            }
+            (Operation::Update, Some(OutcomeCode::Applied)) => self.insert(row, Class::Updated, false),
+            (Operation::Update, None | Some(OutcomeCode::Ambiguous)) => self.insert(row, Class::Updated, true),
+            (Operation::SetState, Some(OutcomeCode::Applied)) => match self.done.get_mut(&row.key) {
+                Some(done) => done.is_state_set = true,
+                None => {
+                    self.insert(row, Class::Updated, false);
+                    if let Some(done) = self.done.get_mut(&row.key) {
+                        done.is_state_set = true;
+                    }
+                }
+            },
+            (Operation::Delete, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deleted, false),
+            (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deactivated, false),
+            (Operation::SetState | Operation::Delete | Operation::Deactivate, None | Some(OutcomeCode::Ambiguous)) => {
+                self.unanswered_others.push(row.key);
+            }
+            (_, Some(_)) => {}
+        }
+    }
+
+    fn insert(&mut self, row: ReplayedRow, class: Class, is_uncertain: bool) {
+        let class = match self.done.get(&row.key) {
+            Some(done) if done.class == Class::Created && class == Class::Updated => Class::Created,
+            _ => class,
+        };
+        let done = Done { class, id: row.id, row_hash: row.row_hash, is_uncertain, is_state_set: false };
+        self.done.insert(row.key, done);
+    }
+}
+
+/// The ledger of one pass of one load.
+pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
+    run_dir.join(format!("pass-{pass}.ledger"))
+}
+
+/// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more.
+/// Returns the writer, the past, and the next sequence number.
+pub(crate) fn open(run_dir: &Path, pass: u8, manifest_version: u64) -> Result<(LedgerWriter, Past, u64), RunError> {
+    fs_err::create_dir_all(run_dir)?;
+    let mut past = Past::default();
+    let mut sequence = 0;
+    for number in 1..=pass {
+        let path = path(run_dir, number);
+        if !path.try_exists()? {
+            continue;
+        }
+        let replay = Replay::of(ledger::read(&path)?)?;
+        let is_folded = began_with(&replay).is_none_or(|version| version < manifest_version);
+        for row in replay.rows() {
+            if is_folded { past.take_folded(row) } else { past.take(row) }
+        }
+        sequence = sequence.max(replay.next_sequence());
+    }
+    let path = path(run_dir, pass);
+    let writer = if path.try_exists()? { LedgerWriter::open_append(&path)? } else { LedgerWriter::create(&path)? };
+    Ok((writer, past, sequence))
+}
+
+/// The first record of a ledger: the manifest its changes are based on.
+pub(crate) fn first_mark(manifest_version: u64) -> Record {
+    Record::Mark { what: format!("{MARK_PREFIX}{manifest_version}") }
+}
+
+fn began_with(replay: &Replay) -> Option<u64> {
+    replay.marks().iter().find_map(|mark| mark.strip_prefix(MARK_PREFIX)?.parse().ok())
+}

@@ -1,0 +1,373 @@
+//! From a SELECT to canonical rows in key buckets.
+//!
+//! Every row the SELECT returns is counted as prepared. A row that cannot take the destination's
+//! form, fails a check, has no key or refers to nothing becomes a letter; it still goes into the
+//! buckets, marked, so that its key is not taken for gone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_cast::cast;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_select::filter::filter_record_batch;
+use flowgate_core::destination::RowFault;
+use flowgate_core::project::{StateAction, StateRule};
+use flowgate_core::shape::STATE_COLUMN;
+use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
+use flowgate_core::{Code, KeyHash, TableShape};
+use flowgate_sorted::{Spill, SpillWriter, key_hashes, row_hashes};
+use futures::StreamExt;
+
+use crate::letters::{LetterRow, Letters, key_text, payload};
+use crate::lookup::Lookups;
+use crate::mapping::{Mapping, Origin};
+use crate::run::Scope;
+use crate::stage::ROW_COLUMN;
+use crate::transform::Transforms;
+use crate::{Event, RunError};
+
+/// Bookkeeping columns of a bucket, after the canonical ones.
+pub(crate) const FAULT_COLUMN: &str = "@fault";
+pub(crate) const LATEST_COLUMN: &str = "@latest";
+
+/// A bucket is sorted and merged in memory: this many rows of it.
+const BUCKET_ROWS: u64 = 131_072;
+const BUCKET_BITS_MAX: u8 = 10;
+
+/// What preparing a load gave.
+pub(crate) struct Prepared {
+    pub(crate) mapping: Mapping,
+    pub(crate) spill: Spill,
+    pub(crate) bits: u8,
+    pub(crate) prepared: u64,
+    /// Rows without a key: in no bucket, but quarantined.
+    pub(crate) keyless: u64,
+    /// Driver rows and those among them that the SELECT returned.
+    pub(crate) driver_keys: Option<u64>,
+    pub(crate) represented: u64,
+    /// Lookups left empty until the second pass.
+    pub(crate) deferred: u64,
+}
+
+/// How many buckets, as a power of two, `rows` rows need.
+pub(crate) fn bucket_bits(rows: u64) -> u8 {
+    let buckets = rows.div_ceil(BUCKET_ROWS).max(1);
+    (buckets.next_power_of_two().trailing_zeros() as u8).min(BUCKET_BITS_MAX)
+}
+
+/// Runs the load's SELECT and brings its rows into buckets under `dir`.
+pub(crate) async fn prepare(
+    scope: &Scope<'_>,
+    transforms: &Transforms,
+    letters: &mut Letters<'_>,
+    mapping: Mapping,
+    dir: PathBuf,
+    rows_expected: u64,
+) -> Result<Prepared, RunError> {
+    let select = transforms.select(scope.load).await?;
+    let select_schema = Arc::clone(&select.schema);
+    let lookups = Lookups::find(scope, &mapping, transforms, &select_schema).await?;
+    let bits = bucket_bits(rows_expected);
+    let latest = mapping.latest_position.map(|at| select_schema.field(at).data_type().clone());
+    let spill = SpillWriter::create(&dir, bucket_schema(&mapping.schema, latest), bits)?;
+    let state_codes = state_codes(scope.load.state.as_ref(), &mapping.shape)?;
+    let mut work = Work {
+        scope,
+        letters,
+        lookups,
+        state_codes,
+        spill,
+        represented: RowSet::new(scope.driver_rows().unwrap_or_default()),
+        prepared: 0,
+        keyless: 0,
+        deferred: 0,
+        mapping: &mapping,
+    };
+    let mut rows = select.run(scope.load).await?;
+    while let Some(batch) = rows.next().await {
+        scope.require_not_cancelled()?;
+        let batch = plain_text(&batch.map_err(|error| RunError::sql(error, &scope.load.sql))?)?;
+        work.take(&batch)?;
+        scope.tell(Event::Preparing { load: &scope.load.name, rows: work.prepared });
+    }
+    work.letters.save()?;
+    let (prepared, keyless, deferred) = (work.prepared, work.keyless, work.deferred);
+    let represented = work.represented.count();
+    let spill = work.spill.finish()?;
+    Ok(Prepared { spill, bits, prepared, keyless, driver_keys: scope.driver_rows(), represented, deferred, mapping })
+}
+
+fn bucket_schema(canonical: &SchemaRef, latest: Option<DataType>) -> SchemaRef {
+    let mut fields: Vec<_> = canonical.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(FAULT_COLUMN, DataType::Boolean, false)));
+    if let Some(kind) = latest {
+        fields.push(Arc::new(Field::new(LATEST_COLUMN, plain_type(&kind), true)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// The preparation under way.
+struct Work<'a, 'b> {
+    scope: &'a Scope<'a>,
+    letters: &'b mut Letters<'a>,
+    mapping: &'b Mapping,
+    lookups: Lookups,
+    state_codes: Vec<(String, i32)>,
+    spill: SpillWriter,
+    represented: RowSet,
+    prepared: u64,
+    keyless: u64,
+    deferred: u64,
+}
+
+impl Work<'_, '_> {
+    fn take(&mut self, select: &RecordBatch) -> Result<(), RunError> {
+        let rows = select.num_rows();
+        self.prepared += rows as u64;
+        self.note_represented(select);
+        let mut faults: Vec<Option<RowFault>> = vec![None; rows];
+        self.check(select, &mut faults);
+        let canonical = self.canonical(select, &mut faults)?;
+        let keys = key_hashes(&canonical.project(&self.mapping.match_positions)?)?;
+        for (fault, key) in faults.iter_mut().zip(&keys) {
+            if key.is_none() && fault.is_none() {
+                *fault = Some(RowFault::new(Code::ROW_NULL_KEY, None, "a match column is empty"));
+            }
+        }
+        let hashes = row_hashes(&canonical)?;
+        self.write_letters(select, &canonical, &keys, &hashes, &faults)?;
+        self.push(select, &canonical, &keys, &hashes, &faults)
+    }
+
+    fn note_represented(&mut self, select: &RecordBatch) {
+        if let Some(at) = self.mapping.row_position
+            && let Some(numbers) = select.column(at).as_any().downcast_ref::<Int64Array>()
+        {
+            numbers.iter().flatten().for_each(|number| self.represented.insert(number));
+        }
+    }
+
+    fn check(&self, select: &RecordBatch, faults: &mut [Option<RowFault>]) {
+        for (position, description) in &self.mapping.checks {
+            let Some(passed) = select.column(*position).as_any().downcast_ref::<BooleanArray>() else { continue };
+            for (row, fault) in faults.iter_mut().enumerate() {
+                if fault.is_none() && !(passed.is_valid(row) && passed.value(row)) {
+                    *fault = Some(RowFault::new(Code::ROW_CHECK, None, description.clone()));
+                }
+            }
+        }
+    }
+
+    /// The canonical columns in their order; rows that cannot have them get a fault.
+    fn canonical(&mut self, select: &RecordBatch, faults: &mut [Option<RowFault>]) -> Result<RecordBatch, RunError> {
+        let mut fields = Vec::new();
+        let mut raw: Vec<ArrayRef> = Vec::new();
+        for (position, column) in self.mapping.columns.iter().enumerate() {
+            let values: ArrayRef = match &column.origin {
+                Origin::Column(at) => Arc::clone(select.column(*at)),
+                Origin::State(at) => self.states(select.column(*at))?,
+                Origin::Lookup { positions, .. } => {
+                    let columns: Vec<_> = positions.iter().map(|at| Arc::clone(select.column(*at))).collect();
+                    let found =
+                        self.lookups.resolve(self.scope, position, &column.name, &columns, select.num_rows())?;
+                    self.deferred += found.deferred;
+                    keep_first(faults, found.faults);
+                    Arc::new(found.references)
+                }
+            };
+            if column.name != STATE_COLUMN {
+                fields.push(Field::new(&column.name, values.data_type().clone(), true));
+            }
+            raw.push(values);
+        }
+        let stored: Vec<ArrayRef> = self.without_state(&raw);
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored)?;
+        let checked = self.scope.destination.canonical(&self.mapping.shape, &batch, self.scope.zone())?;
+        keep_first(faults, checked.faults);
+        let mut columns = checked.rows.columns().to_vec();
+        if let Some(at) = self.mapping.state_position() {
+            columns.insert(at, Arc::clone(&raw[at]));
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.mapping.schema), columns)?)
+    }
+
+    fn without_state(&self, columns: &[ArrayRef]) -> Vec<ArrayRef> {
+        let state = self.mapping.state_position();
+        columns.iter().enumerate().filter(|(at, _)| Some(*at) != state).map(|(_, column)| Arc::clone(column)).collect()
+    }
+
+    /// The status each value of the state rule's column stands for.
+    fn states(&self, values: &ArrayRef) -> Result<ArrayRef, RunError> {
+        let text = cast(values, &DataType::Utf8)?;
+        let text = text.as_any().downcast_ref::<StringArray>().ok_or(RunError::Defect("a cast to text"))?;
+        let code = |value: &str| self.state_codes.iter().find(|(known, _)| known == value).map(|(_, code)| *code);
+        Ok(Arc::new(text.iter().map(|value| value.and_then(code)).collect::<Int32Array>()))
+    }
+
+    fn write_letters(
+        &mut self,
+        select: &RecordBatch,
+        canonical: &RecordBatch,
+        keys: &[Option<KeyHash>],
+        hashes: &[u64],
+        faults: &[Option<RowFault>],
+    ) -> Result<(), RunError> {
+        for (row, fault) in faults.iter().enumerate() {
+            let Some(fault) = fault else { continue };
+            let (file, line) = origin(select, row);
+            let shown = match keys[row] {
+                Some(_) => key_text(canonical, &self.mapping.match_positions, row)?,
+                None => nameless(select, row, self.mapping.row_position),
+            };
+            self.letters.write(LetterRow {
+                key: keys[row],
+                key_text: shown,
+                row_hash: hashes[row],
+                payload: payload(select, row)?,
+                file,
+                line,
+                fault,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        select: &RecordBatch,
+        canonical: &RecordBatch,
+        keys: &[Option<KeyHash>],
+        hashes: &[u64],
+        faults: &[Option<RowFault>],
+    ) -> Result<(), RunError> {
+        let mut columns = canonical.columns().to_vec();
+        columns.push(Arc::new(faults.iter().map(|fault| Some(fault.is_some())).collect::<BooleanArray>()));
+        if let Some(at) = self.mapping.latest_position {
+            columns.push(Arc::clone(select.column(at)));
+        }
+        let batch = RecordBatch::try_new(self.spill.schema(), columns)?;
+        let keyless = keys.iter().filter(|key| key.is_none()).count();
+        if keyless == 0 {
+            let keys: Vec<KeyHash> = keys.iter().copied().flatten().collect();
+            self.spill.push(&batch, &keys, hashes)?;
+            return Ok(());
+        }
+        self.keyless += keyless as u64;
+        let keyed: BooleanArray = keys.iter().map(|key| Some(key.is_some())).collect();
+        let with_key: Vec<(KeyHash, u64)> =
+            keys.iter().zip(hashes).filter_map(|(key, hash)| key.map(|key| (key, *hash))).collect();
+        let (keys, hashes): (Vec<_>, Vec<_>) = with_key.into_iter().unzip();
+        self.spill.push(&filter_record_batch(&batch, &keyed)?, &keys, &hashes)?;
+        Ok(())
+    }
+}
+
+fn keep_first(faults: &mut [Option<RowFault>], more: Vec<(usize, RowFault)>) {
+    for (row, fault) in more {
+        if let Some(slot) = faults.get_mut(row)
+            && slot.is_none()
+        {
+            *slot = Some(fault);
+        }
+    }
+}
+
+/// File and line of a row, when the SELECT returns them.
+fn origin(select: &RecordBatch, row: usize) -> (Option<String>, Option<u64>) {
+    let text = |name: &str| {
+        let column = select.column_by_name(name).filter(|column| column.is_valid(row))?;
+        arrow_cast::display::array_value_to_string(column, row).ok()
+    };
+    (text(FILE_COLUMN), text(LINE_COLUMN).and_then(|line| line.parse().ok()))
+}
+
+/// What a row without a key is called: its number in the image, or else its content.
+fn nameless(select: &RecordBatch, row: usize, row_position: Option<usize>) -> String {
+    match row_position {
+        Some(at) => format!("{ROW_COLUMN} {}", arrow_cast::display::array_value_to_string(select.column(at), row).unwrap_or_default()),
+        None => payload(select, row).unwrap_or_default(),
+    }
+}
+
+/// The status code each value of the rule's column stands for.
+pub(crate) fn state_codes(rule: Option<&StateRule>, shape: &TableShape) -> Result<Vec<(String, i32)>, RunError> {
+    let Some(rule) = rule else { return Ok(Vec::new()) };
+    let mut codes = Vec::new();
+    for (value, action) in &rule.actions {
+        let (StateAction::Close(label) | StateAction::Status(label)) = action;
+        let status = shape.statuses.iter().find(|status| status.label.eq_ignore_ascii_case(label));
+        let Some(status) = status else {
+            let known: Vec<_> = shape.statuses.iter().map(|status| format!("`{}`", status.label)).collect();
+            return Err(RunError::refused(Code::STATE_RULE, format!("`{}` has no status `{label}`", shape.table))
+                .hint(format!("it has {}", known.join(", "))));
+        };
+        codes.push((value.clone(), status.status));
+    }
+    Ok(codes)
+}
+
+/// Views, dictionaries and large text become plain text, which is what everything behind expects.
+fn plain_text(batch: &RecordBatch) -> Result<RecordBatch, RunError> {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let kind = plain_type(column.data_type());
+        columns.push(if &kind == column.data_type() { Arc::clone(column) } else { cast(column, &kind)? });
+        fields.push(Field::new(field.name(), kind, true));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+fn plain_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
+        DataType::Dictionary(_, value) => plain_type(value),
+        other => other.clone(),
+    }
+}
+
+/// Which row numbers of an image were met: one bit each.
+struct RowSet {
+    words: Vec<u64>,
+}
+
+impl RowSet {
+    fn new(rows: u64) -> Self {
+        Self { words: vec![0; rows.div_ceil(64) as usize] }
+    }
+
+    fn insert(&mut self, row: i64) {
+        let row = row as usize;
+        if let Some(word) = self.words.get_mut(row / 64) {
+            *word |= 1 << (row % 64);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_grow_with_rows() {
+        assert_eq!(bucket_bits(0), 0);
+        assert_eq!(bucket_bits(BUCKET_ROWS), 0);
+        assert_eq!(bucket_bits(BUCKET_ROWS + 1), 1);
+        assert_eq!(bucket_bits(1_000_000), 3);
+        assert_eq!(bucket_bits(u64::MAX / 2), BUCKET_BITS_MAX);
+    }
+
+    #[test]
+    fn a_row_number_counts_once() {
+        let mut rows = RowSet::new(70);
+        for row in [0, 69, 69, 70_000] {
+            rows.insert(row);
+        }
+        assert_eq!(rows.count(), 2);
+    }
+}

@@ -1,0 +1,333 @@
+//! One run of a flow, from its lease to its last equation.
+//!
+//! The run's record is saved after every step that a later process can go on from: each staged
+//! image, each folded load. What happens within a load is in that load's ledger.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowgate_core::connector::Connections;
+use flowgate_core::project::{Flow, Load, Lookup, Stream};
+use flowgate_core::{CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project};
+use flowgate_sorted::State;
+use flowgate_store::{FlowLease, LoadProgress, Phase, RunRecord, RunState, Store};
+use uuid::Uuid;
+
+use crate::ids::Ids;
+use crate::transform::Transforms;
+use crate::{Event, GuardStop, Observer, RunError};
+
+/// Everything a run needs from outside.
+pub struct Engine {
+    pub project: Arc<Project>,
+    pub store: Arc<dyn Store>,
+    pub connections: Arc<dyn Connections>,
+    pub clock: Arc<dyn Clock>,
+    pub observer: Arc<dyn Observer>,
+}
+
+/// How a run is to be done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Read keys and mapped columns from the destination first, and take them as state.
+    pub adopt: bool,
+    /// Read every stream as a whole, whatever was staged before.
+    pub fresh: bool,
+    /// Read streams with `deletes: by_reconcile` as a whole.
+    pub reconcile: bool,
+}
+
+/// How a run ended. Its record holds the counts.
+#[derive(Debug)]
+pub struct RunOutcome {
+    pub record: RunRecord,
+    pub guards: BTreeMap<LoadName, GuardStop>,
+    pub error: Option<RunError>,
+}
+
+impl Engine {
+    /// Runs a flow, or goes on with its unfinished run.
+    ///
+    /// `Err` means that the run could not even begin; whatever stops it later is in the outcome.
+    pub async fn run(&self, flow: &FlowName, options: RunOptions, cancel: &CancellationToken) -> Result<RunOutcome, RunError> {
+        let flow = self.flow(flow)?;
+        let lease = self.store.lease_flow(&flow.name, self.clock.now())?;
+        let record = self.begin(flow, &lease)?;
+        let mut run = FlowRun {
+            engine: self,
+            flow,
+            lease: &lease,
+            record,
+            options,
+            cancel: cancel.clone(),
+            guards: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            ids: Ids::new(Arc::clone(&self.clock)),
+        };
+        let started = self.clock.elapsed();
+        let result = run.work().await;
+        run.add_seconds("total", self.clock.elapsed().since(started));
+        run.finish(result)
+    }
+
+    pub(crate) fn flow(&self, name: &FlowName) -> Result<&Flow, RunError> {
+        self.project.flows.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.project.flows.keys().map(|name| format!("`{name}`")).collect();
+            RunError::refused(Code::UNKNOWN_REFERENCE, format!("there is no flow `{name}`"))
+                .hint(format!("there is {}", known.join(", ")))
+        })
+    }
+
+    /// The record of the unfinished run, or a new one.
+    fn begin(&self, flow: &Flow, lease: &FlowLease) -> Result<RunRecord, RunError> {
+        if let Some(mut record) = self.store.unfinished_run(&flow.name)? {
+            self.tell(Event::Resumed { run: record.run });
+            record.state = RunState::Running;
+            record.error = None;
+            record.error_code = None;
+            record.finished = None;
+            self.store.save_run(lease, &record)?;
+            return Ok(record);
+        }
+        let run = Ids::new(Arc::clone(&self.clock)).run();
+        let record = RunRecord::begin(run, flow.name.clone(), self.project.version.clone(), self.clock.now());
+        self.store.begin_run(lease, &record)?;
+        Ok(record)
+    }
+
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        self.observer.event(event);
+    }
+
+    pub(crate) fn warn(&self, text: &str) {
+        tracing::warn!("{text}");
+        self.tell(Event::Warning { text });
+    }
+
+    pub(crate) fn staged_path(&self, relative: &str) -> PathBuf {
+        self.project.staging.dir.join(relative)
+    }
+
+    /// Where the state of a load is kept.
+    pub(crate) fn state_dir(&self, flow: &FlowName, load: &LoadName) -> PathBuf {
+        self.project.state_dir.join("loads").join(flow.as_str()).join(load.as_str())
+    }
+}
+
+/// A run under way.
+pub(crate) struct FlowRun<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) flow: &'a Flow,
+    pub(crate) lease: &'a FlowLease,
+    pub(crate) record: RunRecord,
+    pub(crate) options: RunOptions,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) guards: BTreeMap<LoadName, GuardStop>,
+    pub(crate) destinations: BTreeMap<String, Arc<dyn Destination>>,
+    pub(crate) ids: Ids,
+}
+
+impl FlowRun<'_> {
+    async fn work(&mut self) -> Result<(), RunError> {
+        for load in &self.flow.loads {
+            self.destination(load).await?.check().await?;
+        }
+        let started = self.engine.clock.elapsed();
+        self.extract().await?;
+        self.add_seconds("extract", self.engine.clock.elapsed().since(started));
+        let transforms = self.open_transforms().await?;
+        let mut second_pass = Vec::new();
+        for load in &self.flow.loads {
+            if self.is_done(load) {
+                continue;
+            }
+            let deferred = self.run_load(load, &transforms, 1).await?;
+            if deferred > 0 {
+                second_pass.push(load);
+            }
+        }
+        for load in second_pass {
+            self.run_load(load, &transforms, 2).await?;
+        }
+        self.require_nothing_pending()
+    }
+
+    pub(crate) async fn open_transforms(&self) -> Result<Transforms, RunError> {
+        let image = |stream: &Stream| {
+            let image = self.record.streams.get(&stream.name)?.image.as_ref()?;
+            Some((stream.name.to_string(), self.engine.staged_path(&image.path)))
+        };
+        let images: Vec<_> = self.flow.streams.values().filter_map(image).collect();
+        Transforms::open(&self.engine.project, &images).await
+    }
+
+    fn is_done(&self, load: &Load) -> bool {
+        self.record.loads.get(&load.name).is_some_and(|progress| progress.phase == Phase::Done)
+    }
+
+    pub(crate) async fn destination(&mut self, load: &Load) -> Result<Arc<dyn Destination>, RunError> {
+        if let Some(destination) = self.destinations.get(load.into.as_str()) {
+            return Ok(Arc::clone(destination));
+        }
+        let opened = self.engine.connections.open(load.into.as_str()).await?;
+        let destination = opened.destination.ok_or_else(|| {
+            RunError::refused(Code::UNKNOWN_REFERENCE, format!("`{}` cannot be loaded into", load.into))
+        })?;
+        self.destinations.insert(load.into.to_string(), Arc::clone(&destination));
+        Ok(destination)
+    }
+
+    /// Saves the record; the store refuses one whose equations do not hold.
+    pub(crate) fn save(&mut self) -> Result<(), RunError> {
+        let counts = self.destinations.values().map(|destination| destination.requests());
+        let (sent, throttled) = counts.fold((0, 0), |sum, counts| (sum.0 + counts.sent, sum.1 + counts.throttled));
+        self.record.requests_sent = self.record.requests_sent.max(sent);
+        self.record.requests_throttled = self.record.requests_throttled.max(throttled);
+        Ok(self.engine.store.save_run(self.lease, &self.record)?)
+    }
+
+    pub(crate) fn add_seconds(&mut self, phase: &str, duration: Duration) {
+        *self.record.seconds.entry(phase.to_owned()).or_default() += duration.as_secs_f64();
+    }
+
+    pub(crate) fn progress(&mut self, load: &Load) -> &mut LoadProgress {
+        self.record.loads.entry(load.name.clone()).or_default()
+    }
+
+    fn require_nothing_pending(&self) -> Result<(), RunError> {
+        let waiting = |progress: &LoadProgress| progress.rows.pending + progress.rows.gone_pending;
+        let stopped = |load: &LoadName| self.guards.contains_key(load);
+        let pending: u64 = self.record.loads.iter().filter(|(load, _)| !stopped(load)).map(|(_, progress)| waiting(progress)).sum();
+        if pending == 0 {
+            return Ok(());
+        }
+        Err(RunError::refused(Code::SERVICE_FAILED, format!("{pending} rows have no answer yet"))
+            .hint("run again: the run goes on with exactly these rows"))
+    }
+
+    fn finish(mut self, result: Result<(), RunError>) -> Result<RunOutcome, RunError> {
+        let error = result.err();
+        self.record.state = match &error {
+            Some(error) if error.is_cancelled() => RunState::Interrupted,
+            Some(_) => RunState::Failed,
+            None if !self.guards.is_empty() => RunState::StoppedByGuard,
+            None if self.has_letters() => RunState::CompleteWithLetters,
+            None => RunState::Complete,
+        };
+        self.record.error = error.as_ref().map(ToString::to_string);
+        self.record.error_code = error.as_ref().map(RunError::code);
+        self.record.finished = Some(self.engine.clock.now());
+        self.save()?;
+        if self.record.state.is_complete() {
+            self.sweep()?;
+        }
+        Ok(RunOutcome { record: self.record, guards: self.guards, error })
+    }
+
+    fn has_letters(&self) -> bool {
+        let rows: LoadRows = self.record.rows();
+        rows.has_quarantined() || self.record.streams.values().any(|stream| stream.rows.malformed > 0)
+    }
+
+    /// Where this run keeps what only it needs.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.engine.project.state_dir.join("runs").join(self.record.run.to_string())
+    }
+
+    /// A complete run is never gone on with: its ledgers have done their work.
+    fn sweep(&self) -> Result<(), RunError> {
+        remove_dir(&self.run_dir())
+    }
+}
+
+pub(crate) fn remove_dir(dir: &Path) -> Result<(), RunError> {
+    match fs_err::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// One load within a run: what the steps of a load share.
+pub(crate) struct Scope<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) flow: &'a Flow,
+    pub(crate) load: &'a Load,
+    pub(crate) destination: Arc<dyn Destination>,
+    pub(crate) lease: &'a FlowLease,
+    pub(crate) cancel: CancellationToken,
+    /// Rows of the driver's image.
+    pub(crate) driver_rows: Option<u64>,
+    /// The first pass leaves references within a circle of tables empty; the second sets them.
+    pub(crate) pass: u8,
+}
+
+impl Scope<'_> {
+    pub(crate) fn store(&self) -> &dyn Store {
+        self.engine.store.as_ref()
+    }
+
+    pub(crate) fn project(&self) -> &Project {
+        &self.engine.project
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        self.engine.clock.as_ref()
+    }
+
+    pub(crate) fn zone(&self) -> &str {
+        &self.engine.project.time_zone
+    }
+
+    pub(crate) fn driver_rows(&self) -> Option<u64> {
+        self.driver_rows
+    }
+
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        self.engine.tell(event);
+    }
+
+    pub(crate) fn require_not_cancelled(&self) -> Result<(), RunError> {
+        if self.cancel.is_cancelled() { Err(RunError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether a lookup may point at rows that this run has yet to load.
+    pub(crate) fn is_deferred(&self, lookup: &Lookup) -> bool {
+        let position = self.flow.loads.iter().position(|load| load.name == self.load.name).unwrap_or_default();
+        let later = self.flow.loads.iter().skip(position);
+        self.pass == 1
+            && later.into_iter().any(|load| {
+                load.into == self.load.into && lookup.rules.iter().any(|rule| rule.table == load.table)
+            })
+    }
+
+    /// Calls `note` with key and id of every row that some load of this project put into `table`
+    /// under exactly these match columns.
+    pub(crate) fn ids_in_state(&self, table: &str, columns: &[String], note: &mut dyn FnMut(KeyHash, Uuid)) -> Result<(), RunError> {
+        for flow in self.project().flows.values() {
+            let loads = flow.loads.iter().filter(|load| {
+                load.into == self.load.into && load.table == table && load.match_columns == columns
+            });
+            for load in loads {
+                let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
+                for bucket in 0..(1_usize << state.bits()) {
+                    let bucket = state.bucket(state.bits(), bucket)?;
+                    let index = bucket.index();
+                    (0..index.len()).for_each(|at| note(index.key(at), index.id(at)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// The state of a load, if it ever had one.
+    pub(crate) fn open_state(&self, flow: &FlowName, load: &LoadName) -> Result<Option<State>, RunError> {
+        match self.store.manifest(flow, load)? {
+            None => Ok(None),
+            Some(manifest) => Ok(Some(State::open_json(&self.state_dir(flow, load), &manifest.json)?)),
+        }
+    }
+}
