@@ -6,7 +6,7 @@
 use flowgate_core::{Code, FlowName};
 use serde_json::Value;
 
-use crate::definition::{Block, Form, Kind, Others, Word, Written};
+use crate::definition::{Block, Form, Key, Kind, Others, Word, Written};
 use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Entry, Node};
 use crate::place::Place;
@@ -25,16 +25,26 @@ pub(crate) fn check_file(root: &Node, block: &'static Block, report: &mut Report
 
 /// `at` is where the block is named, for keys that are missing.
 fn check_block(node: &Node, block: &'static Block, at: &Place, report: &mut Report) {
+    // Required keys that an unknown one was meant to be, or is there instead of.
+    let mut excused: Vec<String> = Vec::new();
     for entry in node.entries() {
         match (block.key(&entry.key), block.others) {
             (Some(key), _) => check_value(entry, &key.kind, report),
             (None, Others::Free(kind)) => check_value(entry, kind, report),
-            (None, Others::None) => report.add(unknown_key(entry, block)),
+            (None, Others::None) => {
+                let problem = unknown_key(entry, block);
+                excused.extend(problem.nearest.clone());
+                if problem.code == Code::NOT_SUPPORTED {
+                    excused.extend(block.key_names().into_iter().map(str::to_owned));
+                }
+                report.add(problem);
+            }
             // Only the registry knows these: `connector_block` checks them.
             (None, Others::Connector | Others::ConnectorKeys) => {}
         }
     }
-    for key in block.keys.iter().filter(|key| key.is_required && node.entry(key.name).is_none()) {
+    let is_missing = |key: &Key| key.is_required && node.entry(key.name).is_none();
+    for key in block.keys.iter().filter(|key| is_missing(key) && !excused.iter().any(|name| name == key.name)) {
         let message = format!("{} needs `{}`", block.title, key.name);
         report.add(Problem::new(Code::MISSING_KEY, message).at(at).hint(format!("`{}`: {}", key.name, key.doc)));
     }

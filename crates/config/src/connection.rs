@@ -8,7 +8,7 @@ use flowgate_core::{Code, ConnectionName};
 
 use crate::check::unknown_key_among;
 use crate::connector_block::ConnectorBlock;
-use crate::definition::{Block, Key, Kind, Others, Written};
+use crate::definition::{Block, COUNT_MAX, Key, Kind, Others, Written};
 use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Entry, Node};
 use crate::report::{Problem, Report};
@@ -23,7 +23,7 @@ pub(crate) static CONNECTION: Block = Block {
 static BUDGET: Block = Block::of(
     "a budget",
     &[
-        Key::optional("daily", Kind::Whole { min: 1, max: u64::MAX / 2 }, "requests in 24 hours; each row is one"),
+        Key::optional("daily", Kind::Whole { min: 1, max: COUNT_MAX }, "requests in 24 hours; each row is one"),
         Key::optional(
             "batch",
             Kind::Either(&[Kind::Written(&SHARE), Kind::List(&Kind::Block(&BUDGET_SHARE))]),
@@ -36,7 +36,11 @@ static BUDGET_SHARE: Block = Block::of(
     "a share of the budget",
     &[
         Key::required("share", Kind::Written(&SHARE), "a percentage such as `40%`"),
-        Key::optional("during", Kind::Written(&DURING), "when it holds, in the project's time zone; always if left out"),
+        Key::optional(
+            "during",
+            Kind::Written(&DURING),
+            "when it holds, in the project's time zone; always if left out",
+        ),
     ],
 );
 
@@ -117,7 +121,7 @@ impl Connections {
         registry: &'a [ConnectorSpec],
         report: &mut Report,
     ) -> Option<(&Connection, &'a ConnectorSpec)> {
-        let name = named.text()?;
+        let name = named.text().filter(|_| named.to_json().is_string())?;
         let Some(connection) = self.by_name.get(name) else {
             if !self.declared.contains(name) {
                 report.add(self.unknown(named, name));
@@ -162,6 +166,7 @@ fn read_connection(entry: &Entry, registry: &[ConnectorSpec], report: &mut Repor
         at: &block.key_place,
         entries: block.value.entries().iter().collect(),
         our_keys: Vec::new(),
+        may_hold_secrets: true,
         schema: (spec.connection_schema)(),
         check: spec.check_connection,
     };
@@ -216,10 +221,8 @@ fn choose_connector<'a>(
 }
 
 fn read_budget(node: &Node) -> BudgetSpec {
-    let mut budget = BudgetSpec {
-        daily: node.get("daily").and_then(|daily| daily.to_json().as_u64()),
-        batch: Vec::new(),
-    };
+    let mut budget =
+        BudgetSpec { daily: node.get("daily").and_then(|daily| daily.to_json().as_u64()), batch: Vec::new() };
     for item in node.get("batch").map_or(&[][..], Node::items) {
         let written = item.get("share").unwrap_or(item);
         if let Some(share) = written.text().and_then(share) {

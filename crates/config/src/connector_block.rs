@@ -21,6 +21,8 @@ pub(crate) struct ConnectorBlock<'a> {
     pub(crate) entries: Vec<&'a Entry>,
     /// Keys of ours in the same block.
     pub(crate) our_keys: Vec<&'static str>,
+    /// A value may be a secret written out, and is not repeated.
+    pub(crate) may_hold_secrets: bool,
     pub(crate) schema: Value,
     pub(crate) check: fn(&Value) -> Result<(), Vec<FieldError>>,
 }
@@ -51,16 +53,16 @@ impl ConnectorBlock<'_> {
 
     fn problem(&self, error: &FieldError) -> Problem {
         let found = self.locate(&error.path);
-        let is_unknown = error.message.starts_with("unknown");
         let (code, place) = match &found {
-            Found::Value(_, key_place) if is_unknown => (Code::UNKNOWN_KEY, *key_place),
+            Found::Value(_, key_place) if error.message.starts_with("unknown key") => (Code::UNKNOWN_KEY, *key_place),
+            Found::Value(_, key_place) if error.message.ends_with("is missing") => (Code::MISSING_KEY, *key_place),
             Found::Value(node, key_place) if is_long(node) => (Code::WRONG_TYPE, *key_place),
             Found::Value(node, _) => (Code::WRONG_TYPE, &node.place),
             Found::Absent(place) => (Code::MISSING_KEY, *place),
         };
         let mut problem = Problem::new(code, format!("{}: {}", self.title, error.message)).at(place);
         if let Found::Value(node, _) = found {
-            problem.value = node.text().map(str::to_owned);
+            problem.value = node.text().filter(|_| !self.may_hold_secrets).map(str::to_owned);
         }
         problem.hints.extend(error.hint.clone());
         problem

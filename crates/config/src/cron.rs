@@ -67,7 +67,7 @@ fn value(field: &Field, text: &str) -> Result<u8, String> {
     }
     match text.parse::<u8>() {
         Ok(number) if (field.min..=field.max).contains(&number) => Ok(number),
-        _ => Err(format!("`{text}` is not a {} ({} to {})", field.name, field.min, field.max)),
+        _ => Err(format!("{} `{text}` is not within {} to {}", field.name, field.min, field.max)),
     }
 }
 
@@ -85,10 +85,10 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         let message = |text| check(text).unwrap_err();
-        assert_eq!(message("0 25 * * *"), "`25` is not a hour (0 to 23)".replace("a hour", "a hour"));
+        assert_eq!(message("0 25 * * *"), "hour `25` is not within 0 to 23");
         assert_eq!(message("0 2 * * fri-mon"), "`fri-mon` runs backwards");
         assert_eq!(message("*/0 2 * * *"), "`0` is not a step of the minute");
-        assert_eq!(message("0 2 * * 1#2"), "`1#2` is not a day of the week (0 to 7)");
+        assert_eq!(message("0 2 * * 1#2"), "day of the week `1#2` is not within 0 to 7");
         assert!(message("@daily").starts_with("it has 1 fields instead of five"));
     }
 }

@@ -127,12 +127,16 @@ impl Kind {
             Self::Name => "a name".to_owned(),
             Self::Scalar => "a single value".to_owned(),
             Self::Boolean => "`true` or `false`".to_owned(),
+            Self::Whole { min, max } if *max == COUNT_MAX => format!("a whole number, {min} or more"),
             Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
             Self::Number => "a number".to_owned(),
             Self::Written(written) => written.expected.to_owned(),
             Self::Word(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("`{}`", word.name)).collect();
-                words.join(" or ")
+                match words.split_last() {
+                    Some((last, before)) if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+                    _ => words.concat(),
+                }
             }
             Self::List(kind) => format!("a list ({})", kind.describe()),
             Self::Map(_) | Self::Named(_) => "a block of keys".to_owned(),
@@ -141,6 +145,9 @@ impl Kind {
         }
     }
 }
+
+/// The greatest count that is not a limit in itself: what JSON readers can still hold.
+pub(crate) const COUNT_MAX: u64 = 1 << 53;
 
 /// One text or a list of them.
 pub(crate) const TEXTS: Kind = Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]);

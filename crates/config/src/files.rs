@@ -57,7 +57,8 @@ impl Files {
             }
         };
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            let message = format!("larger than {} MiB, the most a file of configuration may have", FILE_BYTES_MAX >> 20);
+            let message =
+                format!("larger than {} MiB, the most a file of configuration may have", FILE_BYTES_MAX >> 20);
             return Err(Unread::Problem(Box::new(Problem::new(Code::WRONG_TYPE, message).in_file(name))));
         }
         self.hashes.insert(name.clone(), xxh3_128(&bytes));
@@ -66,7 +67,9 @@ impl Files {
             Err(error) => {
                 let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
                 let message = format!("not UTF-8 text: line {} holds other bytes", line + 1);
-                let problem = Problem::new(Code::YAML_SYNTAX, message).in_file(name).hint("save the file as UTF-8");
+                let is_sql = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
+                let code = if is_sql { Code::SQL_SYNTAX } else { Code::YAML_SYNTAX };
+                let problem = Problem::new(code, message).in_file(name).hint("save the file as UTF-8");
                 Err(Unread::Problem(Box::new(problem)))
             }
         }
@@ -75,13 +78,7 @@ impl Files {
     /// Reads a YAML file that should be there.
     pub(crate) fn read_yaml(&mut self, path: &Path, report: &mut Report) -> Option<Node> {
         match self.read_text(path) {
-            Ok(file) => {
-                let node = parse(&file, report);
-                if node.is_none() && !report.has_errors() {
-                    report.add(Problem::new(Code::YAML_SYNTAX, "the file is empty").in_file(file.name()));
-                }
-                node
-            }
+            Ok(file) => parse(&file, report),
             Err(Unread::Problem(problem)) => {
                 report.add(*problem);
                 None

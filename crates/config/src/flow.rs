@@ -143,6 +143,7 @@ fn read_stream(entry: &Entry, context: &mut Context<'_>) -> Option<Stream> {
         at: &entry.key_place,
         entries: node.entries().iter().filter(|entry| STREAM.key(&entry.key).is_none()).collect(),
         our_keys: STREAM.key_names(),
+        may_hold_secrets: false,
         schema: (spec.stream_schema)(),
         check: spec.check_stream,
     };

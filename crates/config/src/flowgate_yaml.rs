@@ -57,10 +57,7 @@ static STAGING: Block = Block {
     title: "staging",
     keys: &[Key::required("embedded", Kind::Block(&EMBEDDED), "Parquet files and DataFusion, inside Flowgate")],
     others: Others::None,
-    refused: &[
-        Word { name: "postgres", doc: "use `embedded`" },
-        Word { name: "sqlserver", doc: "use `embedded`" },
-    ],
+    refused: &[Word { name: "postgres", doc: "use `embedded`" }, Word { name: "sqlserver", doc: "use `embedded`" }],
 };
 
 static EMBEDDED: Block = Block::of(

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use flowgate_core::project::{Deletes, DeletedThere, Load, Missing, Sql, Stream};
+use flowgate_core::project::{DeletedThere, Deletes, Load, Missing, Sql, Stream};
 use flowgate_core::{Code, LoadName, StreamName};
 
 use crate::connection::Role;
@@ -30,7 +30,11 @@ pub(crate) static LOAD: Block = Block::of(
             Kind::Text,
             "one SELECT, or the name of a `.sql` file beside the flow; its columns are the table's columns",
         ),
-        Key::required("match", TEXTS, "the columns that find a row: an alternate key, unique columns or the primary id"),
+        Key::required(
+            "match",
+            TEXTS,
+            "the columns that find a row: an alternate key, unique columns or the primary id",
+        ),
         Key::optional("driver", Kind::Name, "the stream whose rows must all be represented"),
         Key::optional("latest_by", Kind::Text, "of rows with one key, the greatest value of this column wins"),
         Key::optional("lookups", Kind::Map(&Kind::Block(&LOOKUP)), "how values of lookup columns find their rows"),

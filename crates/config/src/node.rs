@@ -160,7 +160,11 @@ pub(crate) fn parse(file: &Arc<SourceFile>, report: &mut Report) -> Option<Node>
     let parser = Parser::new_from_str_with_options(file.text(), options);
     let mut builder = Builder { file, parser, report };
     match builder.document() {
-        Ok(node) => node,
+        Ok(Some(node)) => Some(node),
+        Ok(None) => {
+            builder.report.add(Problem::new(Code::YAML_SYNTAX, "the file is empty").in_file(file.name()));
+            None
+        }
         Err(Stopped::Reported) => None,
         Err(Stopped::Syntax(error)) => {
             builder.report.add(syntax_problem(file, &error));
@@ -201,7 +205,8 @@ impl<'a> Builder<'a> {
                     return Err(Stopped::Reported);
                 }
                 Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-                event => root = self.node(event, span, 0)?,
+                // An alias for a document was refused, and nothing is left to read.
+                event => root = Some(self.node(event, span, 0)?.ok_or(Stopped::Reported)?),
             }
         }
     }
@@ -214,7 +219,11 @@ impl<'a> Builder<'a> {
         }
         let anchor = event.anchor_id().is_some_and(|id| id != 0);
         if anchor && !matches!(event, Event::Alias(_)) {
-            self.refuse(&span, "an anchor (`&name`), which is not allowed here", "write the value out where it is used");
+            self.refuse(
+                &span,
+                "an anchor (`&name`), which is not allowed here",
+                "write the value out where it is used",
+            );
         }
         if let Some(tag) = event.tag() {
             let message = format!("a tag (`{}`), which is not allowed here", Tag::original(tag));
@@ -305,4 +314,34 @@ fn syntax_problem(file: &Arc<SourceFile>, error: &ScanError) -> Problem {
         problem = problem.hint("indent with blanks: YAML does not allow tabs");
     }
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Node {
+        let mut report = Report::default();
+        let node = parse(&Arc::new(SourceFile::new("a.yaml", text.to_owned())), &mut report);
+        assert_eq!(report.problems.len(), 0, "{report:?}");
+        node.unwrap()
+    }
+
+    #[test]
+    fn plain_scalars_are_typed_and_codes_stay_text() {
+        let node = read("[1, -2, 1.5, true, ~, 0117, 1e3, '1', x, 0, 0.5]");
+        let expected = serde_json::json!([1, -2, 1.5, true, null, "0117", 1000.0, "1", "x", 0, 0.5]);
+        assert_eq!(node.to_json(), expected);
+    }
+
+    #[test]
+    fn keys_and_values_know_their_places() {
+        let node = read("é: { b: 'two' }\ntext: |\n  first\n  second\n");
+        let value = node.get("é").and_then(|inner| inner.get("b")).unwrap();
+        assert_eq!((value.place.line(), value.place.column(), value.place.len()), (1, 9, 5));
+        let key = &node.entry("text").unwrap().key_place;
+        assert_eq!((key.line(), key.column()), (2, 1));
+        let text = &node.get("text").unwrap().place;
+        assert_eq!((text.line(), text.column(), text.len()), (3, 3, 5));
+    }
 }

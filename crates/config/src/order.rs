@@ -31,8 +31,7 @@ fn reachable(loads: &[Load]) -> Vec<Vec<bool>> {
     let looks_up = |a: &Load, b: &Load| {
         a.into == b.into && a.lookups.values().flat_map(|lookup| &lookup.rules).any(|rule| rule.table == b.table)
     };
-    let mut needs: Vec<Vec<bool>> =
-        loads.iter().map(|a| loads.iter().map(|b| looks_up(a, b)).collect()).collect();
+    let mut needs: Vec<Vec<bool>> = loads.iter().map(|a| loads.iter().map(|b| looks_up(a, b)).collect()).collect();
     for middle in 0..loads.len() {
         for from in 0..loads.len() {
             for to in 0..loads.len() {

@@ -103,10 +103,10 @@ impl Place {
         self.end - self.start
     }
 
-    /// The place of `part` within this one, or this one when it is not written there.
+    /// The last place of `part` within this one, or this one when it is not written there.
     pub(crate) fn of_part(&self, part: &str) -> Self {
         let shown = self.file.text().get(self.start..self.end).unwrap_or_default();
-        match shown.find(part) {
+        match shown.rfind(part) {
             Some(at) => Self::new(&self.file, self.start + at, self.start + at + part.len()),
             None => self.clone(),
         }

@@ -106,7 +106,7 @@ fn open_dir(dir: &Path, report: &mut Report) -> Option<Files> {
     let mut problem = Problem::new(Code::PROJECT_NOT_FOUND, message);
     let above = absolute.ancestors().skip(1).find(|parent| parent.join(PROJECT_FILE).is_file());
     if let Some(above) = above {
-        problem = problem.hint(format!("there is a project in `{}`: use `-C`", above.display()));
+        problem = problem.hint(format!("there is a project in `{0}`: use `-C {0}`", above.display()));
     }
     report.add(problem.hint("`flowgate init DIR` makes a new project"));
     None
@@ -148,7 +148,6 @@ fn read_flows(variables: &Variables, context: &mut Context<'_>) -> Vec<Flow> {
         if let Some(first) = files.iter().find(|file| file.name == name) {
             let message = format!("two flows are called `{name}`");
             context.report.add(twice(&message, root.entry("flow"), first.root.entry("flow")));
-            continue;
         }
         files.push(FlowFile { path, root, name });
     }

@@ -155,7 +155,7 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.place.as_ref().map(|place| span(place, "here"))
+        self.place.as_ref().map(span)
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
@@ -181,12 +181,13 @@ impl Diagnostic for Related {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        Some(span(&self.place, "here"))
+        Some(span(&self.place))
     }
 }
 
-fn span(place: &Place, label: &str) -> Box<dyn Iterator<Item = LabeledSpan>> {
-    Box::new(std::iter::once(LabeledSpan::new(Some(label.to_owned()), place.start(), place.len())))
+/// Underlined, without words: the message has said what it is.
+fn span(place: &Place) -> Box<dyn Iterator<Item = LabeledSpan>> {
+    Box::new(std::iter::once(LabeledSpan::new(None, place.start(), place.len())))
 }
 
 /// Everything found in one project.
@@ -253,10 +254,11 @@ impl Report {
     /// "2 errors, 1 warning".
     pub fn summary(&self) -> String {
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        let errors = plural(self.count(Severity::Error), "error");
-        match self.count(Severity::Warning) {
-            0 => errors,
-            warnings => format!("{errors}, {}", plural(warnings, "warning")),
+        let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
+        match (errors, warnings) {
+            (errors, 0) => plural(errors, "error"),
+            (0, warnings) => plural(warnings, "warning"),
+            (errors, warnings) => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
         }
     }
 

@@ -7,7 +7,7 @@ use flowgate_core::project::{
     Check, ColumnRule, Guards, History, Lookup, LookupRule, Master, Nulls, StateAction, StateRule,
 };
 
-use crate::definition::{Block, Key, Kind, Others, TEXTS, Word, Written};
+use crate::definition::{Block, COUNT_MAX, Key, Kind, Others, TEXTS, Word, Written};
 use crate::node::{Entry, Node};
 use crate::report::{Problem, Report};
 
@@ -83,7 +83,7 @@ static PERCENT: Written = Written {
     may_be_number: true,
 };
 
-const ROWS: Kind = Kind::Whole { min: 0, max: u64::MAX / 2 };
+const ROWS: Kind = Kind::Whole { min: 0, max: COUNT_MAX };
 
 pub(crate) static GUARDS: Block = Block::of(
     "guards",
@@ -110,10 +110,7 @@ pub(crate) static CHECK: Block = Block::of(
 
 static RANGE: Block = Block::of(
     "a range",
-    &[
-        Key::optional("min", Kind::Number, "the least value"),
-        Key::optional("max", Kind::Number, "the greatest value"),
-    ],
+    &[Key::optional("min", Kind::Number, "the least value"), Key::optional("max", Kind::Number, "the greatest value")],
 );
 
 fn percent(text: &str) -> Option<f64> {
@@ -180,7 +177,8 @@ pub(crate) fn read_state(entry: &Entry, report: &mut Report) -> Option<StateRule
     }
     if entry.value.entries().len() == 1 {
         let problem = Problem::new(Code::MISSING_KEY, "a state rule without a value to act on").at(&entry.key_place);
-        report.add(problem.hint(format!("for example `Completed: {{ close: Problem Solved }}`, by value of `{column}`")));
+        report
+            .add(problem.hint(format!("for example `Completed: {{ close: Problem Solved }}`, by value of `{column}`")));
     }
     Some(StateRule { column, actions })
 }

@@ -174,3 +174,45 @@ fn written_schema(written: &Written) -> Value {
 fn or_variable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "pattern": r"\$\{var:" }] })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The blocks below a kind, each with its schema.
+    fn blocks<'s>(kind: &'static Kind, schema: &'s Value) -> Vec<(&'static Block, &'s Value)> {
+        match kind {
+            Kind::Block(block) => vec![(block, schema)],
+            Kind::List(kind) => blocks(kind, &schema["items"]),
+            Kind::Map(kind) | Kind::Named(kind) => blocks(kind, &schema["additionalProperties"]),
+            Kind::Either(kinds) => {
+                let schemas = schema["anyOf"].as_array().unwrap();
+                kinds.iter().zip(schemas).flat_map(|(kind, schema)| blocks(kind, schema)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Compares a block with its schema, all the way down, and counts the keys.
+    fn compare(block: &'static Block, schema: &Value) -> usize {
+        let properties = schema["properties"].as_object().unwrap();
+        let mut names = block.key_names();
+        names.sort_unstable();
+        assert!(properties.keys().map(String::as_str).eq(names), "{}", block.title);
+        let mut below: Vec<(&Block, &Value)> =
+            block.keys.iter().flat_map(|key| blocks(&key.kind, &properties[key.name])).collect();
+        if let Others::Free(kind) = block.others {
+            below.extend(blocks(kind, &schema["additionalProperties"]));
+        }
+        block.keys.len() + below.into_iter().map(|(block, schema)| compare(block, schema)).sum::<usize>()
+    }
+
+    #[test]
+    fn every_key_of_the_reader_is_in_the_schema_and_no_other() {
+        let schemas = schema(&[]);
+        let files = [("flowgate", &PROJECT), ("environment", &ENVIRONMENT), ("flow", &FLOW), ("table", &TABLE)];
+        let keys: usize =
+            files.iter().map(|(name, block)| compare(block, &schemas[&format!("{name}.schema.json")])).sum();
+        assert!(keys > 60, "only {keys} keys were compared");
+    }
+}

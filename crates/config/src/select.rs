@@ -24,7 +24,7 @@ pub(crate) fn read_select(node: &Node, flow_path: &Path, context: &mut Context<'
         context.report.add(problem.at(&node.place).value(text).hint(hint));
         return None;
     }
-    Some(Sql { path: flow_path.to_owned(), text: text.to_owned(), line_offset: lines_before(node) })
+    Some(Sql { path: flow_path.to_owned(), text: text.to_owned(), line_offset: lines_before(node, text) })
 }
 
 fn is_file_name(text: &str) -> bool {
@@ -39,11 +39,11 @@ fn begins_like_select(text: &str) -> bool {
     ["select", "with", "(", "/*"].iter().any(|start| code.starts_with(start))
 }
 
-/// Lines of the YAML file before the first line of the SELECT. Block text begins on the line after
-/// its `|`.
-fn lines_before(node: &Node) -> usize {
-    let is_block_text = node.place.snippet().trim_end().ends_with(['|', '>', '-', '+']);
-    if is_block_text { node.place.line() } else { node.place.line() - 1 }
+/// Lines of the YAML file before the first line of the SELECT. The place of a block text is its
+/// first line that is not empty, while the text begins with the empty ones.
+fn lines_before(node: &Node, text: &str) -> usize {
+    let empty_lines = text.chars().take_while(|c| *c == '\n').count();
+    (node.place.line() - 1).saturating_sub(empty_lines)
 }
 
 fn read_file(node: &Node, name: &str, flow_path: &Path, context: &mut Context<'_>) -> Option<Sql> {

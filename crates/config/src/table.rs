@@ -25,7 +25,11 @@ pub(crate) static TABLE: Block = Block::of(
             Kind::Named(&Kind::Whole { min: 1, max: 4_000 }),
             "the column that names a row, and its length: `{ wr_name: 200 }`; needed to create the table",
         ),
-        Key::optional("change_tracking", Kind::Boolean, "whether changes of the table are tracked; `false` if left out"),
+        Key::optional(
+            "change_tracking",
+            Kind::Boolean,
+            "whether changes of the table are tracked; `false` if left out",
+        ),
         Key::optional(
             "columns",
             Kind::Named(&Kind::Either(&[Kind::Written(&COLUMN_TYPE), Kind::Block(&COLUMN)])),
@@ -90,8 +94,7 @@ pub(crate) fn read_table(root: &Node, context: &mut Context<'_>) -> Option<Table
     let display = read_display(root, report);
     let primary_name = read_primary_name(root, report);
     if display.is_some() != primary_name.is_some() {
-        let (has, lacks) =
-            if display.is_some() { ("display", "primary_name") } else { ("primary_name", "display") };
+        let (has, lacks) = if display.is_some() { ("display", "primary_name") } else { ("primary_name", "display") };
         let message = format!("a table with `{has}` needs `{lacks}` too");
         let place = root.entry(has).map_or(&root.place, |entry| &entry.key_place);
         let problem = Problem::new(Code::MISSING_KEY, message).at(place);

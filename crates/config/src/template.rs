@@ -56,8 +56,7 @@ mod tests {
     fn references_stand_anywhere_and_can_be_escaped() {
         let found = parts("a${var:x}$${y}${env:HOME");
         let reference = Part::Reference { kind: "var", name: "x", written: "${var:x}" };
-        let expected =
-            vec![Part::Text("a"), reference, Part::Escape, Part::Text("y}"), Part::Unclosed("${env:HOME")];
+        let expected = vec![Part::Text("a"), reference, Part::Escape, Part::Text("y}"), Part::Unclosed("${env:HOME")];
         assert_eq!(found, expected);
         assert_eq!(parts("${x}"), vec![Part::Reference { kind: "", name: "x", written: "${x}" }]);
         assert_eq!(parts("costs $5"), vec![Part::Text("costs $5")]);

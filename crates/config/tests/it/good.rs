@@ -1,9 +1,12 @@
 //! Projects that are read, and what they become.
 
+use std::collections::BTreeSet;
+
+use flowgate_config::schema;
 use flowgate_core::project::{
-    Check, Deletes, DeletedThere, History, Master, Missing, Nulls, ProvisionPolicy, StateAction,
+    Check, DeletedThere, Deletes, History, Master, Missing, Nulls, ProvisionPolicy, StateAction,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::registry::{FLOW, load};
 
@@ -78,6 +81,7 @@ loads:
     table: account
     match: name
     select: |
+
       -- all of them
       SELECT name FROM office
 ";
@@ -147,13 +151,36 @@ fn the_rules_of_a_load() {
     assert_eq!(load.checks, expected);
 }
 
+/// With the test of the schema against the reader's tables: what editors offer is what is read here.
+#[test]
+fn no_key_of_the_schemas_is_left_out_here() {
+    fn collect(schema: &Value, names: &mut BTreeSet<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            names.extend(properties.keys().cloned());
+        }
+        match schema {
+            Value::Object(object) => object.values().for_each(|value| collect(value, names)),
+            Value::Array(items) => items.iter().for_each(|value| collect(value, names)),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    schema(&[]).values().for_each(|schema| collect(schema, &mut names));
+    let mut written: Vec<&str> = EVERYTHING.iter().map(|(_, text)| *text).collect();
+    written.push(TABLE);
+    let written = written.join("\n");
+    let left_out: Vec<&String> = names.iter().filter(|name| !written.contains(&format!("{name}:"))).collect();
+    assert!(left_out.is_empty(), "{left_out:?}");
+}
+
 #[test]
 fn a_select_inside_yaml_knows_its_line() {
     let project = load(EVERYTHING, Some("prod")).unwrap().project;
     let sql = &project.flows["first"].loads[0].sql;
-    assert!(sql.text.starts_with("-- all of them\nSELECT"), "{}", sql.text);
+    assert!(sql.text.starts_with("\n-- all of them\nSELECT"), "{}", sql.text);
     let file_line = FIRST.lines().position(|line| line.contains("-- all of them")).unwrap();
-    assert_eq!((sql.line_offset, sql.path.ends_with("flows/first.yaml")), (file_line, true));
+    // The text begins with the empty line before it.
+    assert_eq!((sql.line_offset + 1, sql.path.ends_with("flows/first.yaml")), (file_line, true));
 }
 
 #[test]
@@ -212,9 +239,7 @@ fn a_byte_order_mark_is_no_content() {
     assert!(project.flows["cases"].loads[0].sql.text.starts_with("SELECT"));
 }
 
-#[test]
-fn tables_to_provision() {
-    let table = r#"table: wr_asset
+const TABLE: &str = r#"table: wr_asset
 in: crm
 display: [Asset, Assets]
 primary_name: { wr_name: 200 }
@@ -228,7 +253,10 @@ columns:
 keys:
   wr_asset_icao: wr_icao
 "#;
-    let project = load(&[("tables/asset.yaml", table)], None).unwrap().project;
+
+#[test]
+fn tables_to_provision() {
+    let project = load(&[("tables/asset.yaml", TABLE)], None).unwrap().project;
     insta::assert_debug_snapshot!(project.tables);
 }
 
@@ -250,8 +278,7 @@ vars: { place: "${env:PLACE}" }
 
 #[test]
 fn variables_take_the_type_they_are_written_for() {
-    let flow = FLOW.replace("match: [wr_reference]", "match: [wr_reference]\n    guards: { create_max: \"${var:most}\" }");
-    let flow = flow.replace("\"${var:most}\"", "${var:most}").replace("guards: { create_max: ${var:most} }", "guards:\n      create_max: ${var:most}");
+    let flow = format!("{FLOW}    guards:\n      create_max: ${{var:most}}\n");
     let files = [("environments/local.yaml", "vars: { most: 12 }\n"), ("flows/cases.yaml", flow.as_str())];
     let project = load(&files, None).unwrap().project;
     assert_eq!(project.flows["cases"].loads[0].guards.create_max, Some(12));

@@ -77,7 +77,7 @@ shows! {
 }
 
 #[test]
-fn several_files_disagree() {
+fn two_flows_of_one_name_and_a_flow_that_is_not_there() {
     let other = FLOW.replace("flow: cases", "flow: cases\nafter: [nobody]");
     insta::assert_snapshot!(mistakes(&[("flows/other.yaml", &other)]));
 }
@@ -85,7 +85,8 @@ fn several_files_disagree() {
 #[test]
 fn flows_in_a_circle() {
     let flow = |name: &str, after: &str| FLOW.replace("flow: cases", &format!("flow: {name}\nafter: [{after}]"));
-    let files = [("flows/a.yaml", flow("a", "b")), ("flows/b.yaml", flow("b", "c, cases")), ("flows/c.yaml", flow("c", "a"))];
+    let files =
+        [("flows/a.yaml", flow("a", "b")), ("flows/b.yaml", flow("b", "c, cases")), ("flows/c.yaml", flow("c", "a"))];
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
     insta::assert_snapshot!(mistakes(&files));
 }
@@ -141,7 +142,10 @@ fn a_directory_without_a_project() {
 #[test]
 fn files_that_cannot_be_text() {
     let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &[("flowgate.yaml", FLOWGATE), ("flows/empty.yaml", "# nothing\n"), ("flows/list.yaml", "- a\n")]);
+    write(
+        dir.path(),
+        &[("flowgate.yaml", FLOWGATE), ("flows/empty.yaml", "# nothing\n"), ("flows/list.yaml", "- a\n")],
+    );
     write(dir.path(), &[("flows/old.yml", FLOW), ("flows/large.yaml", &"# x\n".repeat(1_100_000))]);
     fs_err::write(dir.path().join("flows/latin.yaml"), b"flow: a\n# caf\xe9\n").unwrap();
     insta::assert_snapshot!(load_dir(dir.path(), None, &registry()).unwrap_err().render(Style::default()));

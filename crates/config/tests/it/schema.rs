@@ -8,8 +8,7 @@ use crate::registry::registry;
 fn the_connectors_fragments_are_merged_in() {
     let schemas = schema(&registry());
     let names: Vec<&str> = schemas.keys().map(String::as_str).collect();
-    let expected =
-        ["environment.schema.json", "flow.schema.json", "flowgate.schema.json", "table.schema.json"];
+    let expected = ["environment.schema.json", "flow.schema.json", "flowgate.schema.json", "table.schema.json"];
     assert_eq!(names, expected);
     let project = &schemas["flowgate.schema.json"];
     let connection = &project["properties"]["connections"]["additionalProperties"];
