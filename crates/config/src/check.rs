@@ -14,13 +14,11 @@ use crate::report::{Problem, Report};
 
 /// Checks a whole file against the block that describes it.
 pub(crate) fn check_file(root: &Node, block: &'static Block, report: &mut Report) {
-    match &root.data {
-        Data::Map(_) => check_block(root, block, &root.place, report),
-        _ => {
-            let message = format!("expected {} as a block of keys, found {}", block.title, root.found());
-            report.add(Problem::new(Code::WRONG_TYPE, message).at(&root.place));
-        }
+    if matches!(root.data, Data::Map(_)) {
+        return check_block(root, block, &root.place, report);
     }
+    let message = format!("expected {} as a block of keys, found {}", block.title, root.found());
+    report.add(Problem::new(Code::WRONG_TYPE, message).at(&root.place));
 }
 
 /// `at` is where the block is named, for keys that are missing.
@@ -93,10 +91,14 @@ fn check_kind(node: &Node, kind: &'static Kind, named: &Named<'_>, report: &mut 
                 let message = format!("`{}` is an empty list", named.key);
                 report.add(Problem::new(Code::WRONG_TYPE, message).at(&node.place).hint("leave the key out instead"));
             }
-            items.iter().for_each(|item| check_kind(item, kind, named, report));
+            for item in items {
+                check_kind(item, kind, named, report);
+            }
         }
         (Kind::Map(kind), Data::Map(entries)) => {
-            entries.iter().for_each(|entry| check_value(entry, kind, report));
+            for entry in entries {
+                check_value(entry, kind, report);
+            }
         }
         (Kind::Named(kind), Data::Map(entries)) => {
             for entry in entries {

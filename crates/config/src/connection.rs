@@ -154,8 +154,7 @@ impl Connections {
 }
 
 fn read_connection(entry: &Entry, registry: &[ConnectorSpec], report: &mut Report) -> Option<Connection> {
-    let chosen = choose_connector(entry, registry, report);
-    let (block, spec) = chosen?;
+    let (block, spec) = choose_connector(entry, registry, report)?;
     if !matches!(block.value.data, Data::Map(_)) && !block.value.is_null() {
         let message = format!("`{}` must be a block of keys, found {}", block.key, block.value.found());
         report.add(Problem::new(Code::WRONG_TYPE, message).at(&block.value.place));
@@ -193,15 +192,14 @@ fn choose_connector<'a>(
     let mut chosen: Vec<(&Entry, &ConnectorSpec)> = Vec::new();
     let mut has_unknown = false;
     for key in entry.value.entries().iter().filter(|key| CONNECTION.key(&key.key).is_none()) {
-        match registry.iter().find(|spec| spec.name == key.key) {
-            Some(spec) => chosen.push((key, spec)),
-            None => {
-                has_unknown = true;
-                let mut valid: Vec<&str> = registry.iter().map(|spec| spec.name).collect();
-                valid.extend(CONNECTION.key_names());
-                report.add(unknown_key_among(key, "a connection", &valid));
-            }
+        if let Some(spec) = registry.iter().find(|spec| spec.name == key.key) {
+            chosen.push((key, spec));
+            continue;
         }
+        has_unknown = true;
+        let mut valid: Vec<&str> = registry.iter().map(|spec| spec.name).collect();
+        valid.extend(CONNECTION.key_names());
+        report.add(unknown_key_among(key, "a connection", &valid));
     }
     match chosen.as_slice() {
         [one] => return Some(*one),

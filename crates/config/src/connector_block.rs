@@ -46,7 +46,9 @@ impl ConnectorBlock<'_> {
         }
         let settings = Value::Object(settings);
         if let Err(errors) = (self.check)(&settings) {
-            errors.iter().for_each(|error| report.add(self.problem(error)));
+            for error in &errors {
+                report.add(self.problem(error));
+            }
         }
         settings
     }

@@ -45,7 +45,8 @@ pub(crate) fn choose(files: &mut Files, wanted: Option<&str>, report: &mut Repor
         }
     };
     let is_known = known.iter().any(|known| known == text);
-    if !is_known && !(known.is_empty() && text == LOCAL) {
+    let needs_no_file = known.is_empty() && text == LOCAL;
+    if !is_known && !needs_no_file {
         report.add(unknown(text, &known));
         return None;
     }

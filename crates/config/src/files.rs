@@ -65,8 +65,8 @@ impl Files {
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Arc::new(SourceFile::new(name, text))),
             Err(error) => {
-                let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-                let message = format!("not UTF-8 text: line {} holds other bytes", line + 1);
+                let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+                let message = format!("not UTF-8 text: line {} holds other bytes", before.matches('\n').count() + 1);
                 let is_sql = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"));
                 let code = if is_sql { Code::SQL_SYNTAX } else { Code::YAML_SYNTAX };
                 let problem = Problem::new(code, message).in_file(name).hint("save the file as UTF-8");

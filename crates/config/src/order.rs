@@ -51,22 +51,23 @@ pub(crate) fn check_after(files: &[FlowFile], report: &mut Report) {
         let mut targets = Vec::new();
         for node in file.after() {
             let Some(name) = node.text() else { continue };
-            match index_of(name) {
-                Some(target) => targets.push(target),
-                None => {
-                    let names = files.iter().map(|file| file.name.as_str());
-                    let problem = Problem::new(Code::UNKNOWN_REFERENCE, format!("no flow is called `{name}`"));
-                    let problem = problem.at(&node.place).value(name).nearest(nearest(name, names.clone()));
-                    report.add(problem.hint(format!("flows: {}", quoted_list(names))));
-                }
+            if let Some(target) = index_of(name) {
+                targets.push(target);
+                continue;
             }
+            let names = files.iter().map(|file| file.name.as_str());
+            let problem = Problem::new(Code::UNKNOWN_REFERENCE, format!("no flow is called `{name}`"));
+            let problem = problem.at(&node.place).value(name).nearest(nearest(name, names.clone()));
+            report.add(problem.hint(format!("flows: {}", quoted_list(names))));
         }
         waits_for.push(targets);
     }
     let mut reported = vec![false; files.len()];
     for start in 0..files.len() {
         if let Some(circle) = circle_through(start, &waits_for).filter(|circle| !reported[circle[0]]) {
-            circle.iter().for_each(|flow| reported[*flow] = true);
+            for flow in &circle {
+                reported[*flow] = true;
+            }
             report.add(circle_problem(&circle, files));
         }
     }

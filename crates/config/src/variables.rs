@@ -43,10 +43,18 @@ impl Variables {
         for entry in vars.entries() {
             let Some(text) = entry.value.text() else { continue };
             for part in parts(text) {
-                if matches!(part, Part::Reference { kind: "var", .. }) {
-                    let message = format!("variable `{}` is made from another variable", entry.key);
-                    let problem = Problem::new(Code::NOT_SUPPORTED, message).at(&entry.value.place).value(text);
-                    report.add(problem.hint("write the value itself"));
+                match part {
+                    Part::Reference { kind: "var", .. } => {
+                        let message = format!("variable `{}` is made from another variable", entry.key);
+                        let problem = Problem::new(Code::NOT_SUPPORTED, message).at(&entry.value.place).value(text);
+                        report.add(problem.hint("write the value itself"));
+                    }
+                    Part::Reference { kind, name, written } => {
+                        let place = entry.value.place.of_part(written);
+                        report.problems.extend(check_secret(kind, name, written, &place).err().map(|problem| *problem));
+                    }
+                    Part::Unclosed(rest) => report.add(unclosed(rest, &entry.value.place)),
+                    Part::Text(_) | Part::Escape => {}
                 }
             }
             self.values.insert(entry.key.clone(), text.to_owned());
@@ -56,9 +64,15 @@ impl Variables {
     /// Fills every value in and below `node`. Keys are never filled.
     pub(crate) fn fill(&self, node: &mut Node, secrets: Secrets, report: &mut Report) {
         match &mut node.data {
-            Data::List(items) => items.iter_mut().for_each(|item| self.fill(item, secrets, report)),
+            Data::List(items) => {
+                for item in items {
+                    self.fill(item, secrets, report);
+                }
+            }
             Data::Map(entries) => {
-                entries.iter_mut().for_each(|entry| self.fill(&mut entry.value, secrets, report));
+                for entry in entries {
+                    self.fill(&mut entry.value, secrets, report);
+                }
             }
             Data::Scalar { text, .. } => {
                 if text.contains("${") {

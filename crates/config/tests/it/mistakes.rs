@@ -129,6 +129,12 @@ fn a_variable_that_one_environment_lacks() {
 }
 
 #[test]
+fn variables_that_cannot_be_filled() {
+    let vars = "vars: { a: \"${var:b}\", b: \"${exec:date}\", c: [1], D: x }\n";
+    insta::assert_snapshot!(mistakes(&[("environments/local.yaml", vars)]));
+}
+
+#[test]
 fn a_directory_without_a_project() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &[("flowgate.yaml", FLOWGATE), ("flows/cases.sql", "")]);

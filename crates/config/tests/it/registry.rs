@@ -1,4 +1,5 @@
 //! Two made-up connectors, and a project to vary.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 
