@@ -66,15 +66,15 @@ pub(crate) fn check<T: Settings>(block: &Value) -> Result<(), Vec<FieldError>> {
             }
             Err(fault) => fault,
         };
-        // Without the offending value, the rest can be checked.
-        let can_go_on = take_out(&mut block, &fault.error.path);
+        // Without the offending value, the rest can be checked; but then it is missing.
         let is_known = taken_out.contains(&fault.missing_path());
-        taken_out.push(fault.error.path.clone());
+        let removed = take_out(&mut block, &fault.error.path);
         if !is_known {
             errors.push(fault.error);
         }
-        if !can_go_on {
-            break;
+        match removed {
+            Some(path) => taken_out.push(path),
+            None => break,
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -103,18 +103,18 @@ fn block_of(value: &Value) -> Value {
 }
 
 /// Removes the value at `path`, or the list that holds it: the other items keep their numbers so.
-fn take_out(block: &mut Value, path: &[String]) -> bool {
+fn take_out(block: &mut Value, path: &[String]) -> Option<Vec<String>> {
     let mut parent = block;
     for (depth, key) in path.iter().enumerate() {
-        let Value::Object(object) = parent else { return false };
+        let object = parent.as_object_mut()?;
         let is_last = depth + 1 == path.len();
-        if is_last || object.get(key).is_some_and(Value::is_array) {
-            return object.remove(key).is_some();
+        if is_last || object.get(key)?.is_array() {
+            object.remove(key)?;
+            return Some(path[..=depth].to_vec());
         }
-        let Some(child) = object.get_mut(key) else { return false };
-        parent = child;
+        parent = object.get_mut(key)?;
     }
-    false
+    None
 }
 
 /// The error of [`BlockDeserializer`].
@@ -331,7 +331,7 @@ mod tests {
         let expected = [
             "inner.size: unknown key `size` (Some(\"did you mean `sizes`?\"))",
             "inner.sizes.1: expected a whole number of at least 0, found text (None)",
-            "mode: `fats` is not known here (Some(\"it is one of: `fast`, `safe`\"))",
+            "mode: `fats` is not known here (Some(\"did you mean `fast`?\"))",
             "path: expected text, found a number (None)",
             "pth: unknown key `pth` (Some(\"did you mean `path`?\"))",
         ];

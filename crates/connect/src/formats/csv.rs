@@ -19,7 +19,7 @@ use super::{DataFile, damaged, malformed, read_failed};
 use crate::blocking::Sink;
 
 /// The largest field. No column of any destination takes more.
-pub(super) const FIELD_BYTES_MAX: usize = 16 << 20;
+const FIELD_BYTES_MAX: usize = 16 << 20;
 /// The largest record.
 const RECORD_BYTES_MAX: usize = 64 << 20;
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -73,8 +73,8 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
             }
             Err(BadBytes::Nul) => rows.set_aside(records.set_aside("holds a NUL byte".to_owned()))?,
             Err(BadBytes::NotEncoded { field, byte }) => {
-                let column = names.get(field).map_or("?", String::as_str);
-                let reason = bad_byte(byte, column, records.encoding_name());
+                let column = names.get(field).map_or("an extra field".to_owned(), |name| format!("`{name}`"));
+                let reason = bad_byte(byte, &column, records.encoding_name());
                 rows.set_aside_misencoded(records.set_aside(reason))?;
             }
         }
@@ -82,11 +82,11 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
     rows.flush()
 }
 
-fn bad_byte(byte: u8, column: &str, encoding: &str) -> String {
+fn bad_byte(byte: u8, place: &str, encoding: &str) -> String {
     if encoding == UTF_8.name() {
-        format!("holds the byte 0x{byte:02X} in `{column}`, which is not UTF-8 there")
+        format!("holds the byte 0x{byte:02X} in {place}, which is not UTF-8 there")
     } else {
-        format!("holds bytes in `{column}` that are not {encoding}")
+        format!("holds bytes in {place} that are not {encoding}")
     }
 }
 
@@ -100,7 +100,7 @@ fn read_header(records: &mut Records<'_>) -> Result<Vec<String>, ConnectorError>
         Ok(record) => record,
         Err(BadBytes::Nul) => return Err(wrong_encoding(records.file, line, "holds a NUL byte in the header")),
         Err(BadBytes::NotEncoded { byte, .. }) => {
-            return Err(wrong_encoding(records.file, line, &bad_byte(byte, "header", records.encoding_name())));
+            return Err(wrong_encoding(records.file, line, &bad_byte(byte, "the header", records.encoding_name())));
         }
     };
     let mut start = 0;
@@ -227,25 +227,27 @@ impl<'f> Records<'f> {
         self.offset = self.position;
         loop {
             let is_end = !self.fill()?;
-            if is_end && self.is_quote_open() {
-                let error =
-                    damaged(self.file, format!("has a quote that never closes, in the row of line {}", self.line));
-                return Err(error.hint("the file was cut short, or `quote:` and `escape:` are not as it is written"));
-            }
-            let input = &self.buffer[self.start..self.end];
+            // A last line end completes the record, unless a quote is open: then it becomes part of a field.
+            let input = if is_end { b"\n" } else { &self.buffer[self.start..self.end] };
             let (result, read, written, ended) = self.parser.read_record(
                 input,
                 &mut self.fields[self.fields_length..],
                 &mut self.ends[self.ends_length..],
             );
-            let kept = read.min(RAW_BYTES_MAX.saturating_sub(self.raw.len()));
-            self.raw.extend_from_slice(&input[..kept]);
-            self.consume(read);
+            if is_end && written > 0 {
+                return Err(open_quote(self.file, self.line));
+            }
+            if !is_end {
+                let kept = read.min(RAW_BYTES_MAX.saturating_sub(self.raw.len()));
+                self.raw.extend_from_slice(&input[..kept]);
+                self.consume(read);
+            }
             self.fields_length += written;
             self.ends_length += ended;
             match result {
                 ReadRecordResult::Record => return Ok(true),
                 ReadRecordResult::End => return Ok(false),
+                ReadRecordResult::InputEmpty if is_end => return Ok(false),
                 ReadRecordResult::InputEmpty => self.check_size()?,
                 ReadRecordResult::OutputFull => {
                     self.check_size()?;
@@ -258,12 +260,6 @@ impl<'f> Records<'f> {
                 ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
             }
         }
-    }
-
-    /// Whether a line end here would belong to a field: the parser cannot be asked, but a copy can be tried.
-    fn is_quote_open(&self) -> bool {
-        let (_, _, written, _) = self.parser.clone().read_record(b"\n", &mut [0; 8], &mut [0; 8]);
-        written > 0
     }
 
     fn check_size(&self) -> Result<(), ConnectorError> {
@@ -298,8 +294,12 @@ impl<'f> Records<'f> {
     }
 }
 
-/// A field beyond [`FIELD_BYTES_MAX`].
-pub(super) fn too_large(file: &DataFile, line: u64, field: usize) -> ConnectorError {
+fn open_quote(file: &DataFile, line: u64) -> ConnectorError {
+    damaged(file, format!("has a quote that never closes, in the row of line {line}"))
+        .hint("the file was cut short, or `quote:` and `escape:` are not as it is written")
+}
+
+fn too_large(file: &DataFile, line: u64, field: usize) -> ConnectorError {
     let mebibytes = FIELD_BYTES_MAX >> 20;
     let message = format!("`{}` has a field of more than {mebibytes} MiB: field {field} of line {line}", file.shown);
     ConnectorError::new(ErrorKind::Data, Code::FIELD_TOO_LARGE, message)

@@ -9,17 +9,19 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 
 use arrow_schema::SchemaRef;
-use flowgate_core::ConnectorError;
+use flowgate_core::{Code, ConnectorError, ErrorKind};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::csv::{FIELD_BYTES_MAX, too_large};
 use super::layout::{Layout, name_problem};
 use super::rows::Rows;
 use super::shape::COLUMNS_MAX;
 use super::{DataFile, damaged, input, malformed, read_failed};
 use crate::blocking::Sink;
+
+/// The longest line. No column of any destination takes more.
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// The columns of all files together. Lines that are not JSON are met again, and set aside, when rows are read.
 pub(super) fn columns(files: &[DataFile], layout: &Layout) -> Result<Vec<String>, ConnectorError> {
@@ -173,7 +175,7 @@ impl<'f> Lines<'f> {
     fn advance(&mut self) -> Result<bool, ConnectorError> {
         loop {
             self.bytes.clear();
-            let mut line = (&mut self.text).take(FIELD_BYTES_MAX as u64 + 1);
+            let mut line = (&mut self.text).take(LINE_BYTES_MAX as u64 + 1);
             let length = line.read_until(b'\n', &mut self.bytes).map_err(|error| read_failed(self.file, error))?;
             if length == 0 {
                 return Ok(false);
@@ -181,8 +183,10 @@ impl<'f> Lines<'f> {
             self.number += 1;
             self.offset = self.next_offset;
             self.next_offset += length as u64;
-            if length > FIELD_BYTES_MAX {
-                return Err(too_large(self.file, self.number, 1));
+            if length > LINE_BYTES_MAX {
+                let (mebibytes, name) = (LINE_BYTES_MAX >> 20, &self.file.shown);
+                let message = format!("`{name}` has a line of more than {mebibytes} MiB: line {}", self.number);
+                return Err(ConnectorError::new(ErrorKind::Data, Code::FIELD_TOO_LARGE, message));
             }
             if !self.bytes.trim_ascii().is_empty() {
                 return Ok(true);
