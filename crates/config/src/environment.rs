@@ -1,0 +1,67 @@
+//! Chooses the environment: `environments/NAME.yaml`, by name or because there is no other choice.
+//!
+//! Without a name it is `local` if that file is there or none is at all, and the only one there is
+//! otherwise. Several without a `local` are never guessed between.
+
+use flowgate_core::{Code, EnvironmentName};
+
+use crate::files::Files;
+use crate::nearest::{nearest, quoted_list};
+use crate::node::Node;
+use crate::report::{Problem, Report};
+
+/// The environment of a project that has no files for environments.
+const LOCAL: &str = "local";
+const FOLDER: &str = "environments";
+
+pub(crate) struct Chosen {
+    pub(crate) name: EnvironmentName,
+    /// Where its variables belong, whether or not the file exists.
+    pub(crate) file_name: String,
+    pub(crate) root: Option<Node>,
+}
+
+pub(crate) fn choose(files: &mut Files, wanted: Option<&str>, report: &mut Report) -> Option<Chosen> {
+    let paths = files.list_yaml(FOLDER, report);
+    let stem = |path: &std::path::PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+    let known: Vec<String> = paths.iter().filter_map(stem).collect();
+    let text = match (wanted, known.as_slice()) {
+        (Some(wanted), _) => wanted,
+        (None, []) => LOCAL,
+        (None, known) if known.iter().any(|name| name == LOCAL) => LOCAL,
+        (None, [only]) => only,
+        (None, _) => {
+            let problem = Problem::new(Code::USAGE, "the project has several environments and none is chosen");
+            let hint = format!("choose with `--env NAME`: {}", quoted_list(known.iter().map(String::as_str)));
+            report.add(problem.hint(hint).hint("an environment called `local` is taken by itself"));
+            return None;
+        }
+    };
+    let name = match EnvironmentName::new(text) {
+        Ok(name) => name,
+        Err(error) => {
+            report.add(Problem::new(Code::USAGE, error.to_string()).value(text));
+            return None;
+        }
+    };
+    let is_known = known.iter().any(|known| known == text);
+    let needs_no_file = known.is_empty() && text == LOCAL;
+    if !is_known && !needs_no_file {
+        report.add(unknown(text, &known));
+        return None;
+    }
+    let file_name = if is_known { format!("{FOLDER}/{text}.yaml") } else { crate::PROJECT_FILE.to_owned() };
+    let path = files.dir().join(&file_name);
+    let root = if is_known { files.read_yaml(&path, report) } else { None };
+    Some(Chosen { name, file_name, root })
+}
+
+fn unknown(text: &str, known: &[String]) -> Problem {
+    let problem = Problem::new(Code::UNKNOWN_REFERENCE, format!("there is no environment `{text}`")).value(text);
+    let names = known.iter().map(String::as_str);
+    let problem = problem.nearest(nearest(text, names.clone()));
+    if known.is_empty() {
+        return problem.hint(format!("the project has none: create `{FOLDER}/{text}.yaml`, or leave `--env` out"));
+    }
+    problem.hint(format!("environments: {}", quoted_list(names)))
+}

@@ -1,0 +1,398 @@
+//! `sqlite`: the tables and views of a SQLite database file.
+//!
+//! The file is opened read-only, and one read sees one moment of it. SQLite checks no types, so
+//! columns are typed by what they hold: whole numbers, numbers, and otherwise text (blobs as
+//! hexadecimal digits). With `cursor:` a read goes on from the greatest value of that column seen so
+//! far. It reads that value again, and rows without a value every time, so that nothing is missed;
+//! merging by key makes what was read twice harmless. A row written later with a smaller value is
+//! not seen until the next whole read.
+//!
+//! Left out: writing, deletes between cursor reads, attached databases.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use flowgate_core::connector::{FieldError, OpenRequest, Opened};
+use flowgate_core::source::{Image, ReadRequest, Reading, StreamInfo};
+use flowgate_core::{Batch, Code, ConnectorError, Cursor, ErrorKind, Source};
+use rusqlite::types::{Value as SqlValue, ValueRef};
+use rusqlite::{Connection, OpenFlags, Row};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::blocking::{self, Sink};
+use crate::columns::{ColumnBuilder, quote_identifier, resolve_name};
+use crate::settings::{self, Settings, problem};
+
+const NAME: &str = "sqlite";
+const BATCH_ROWS: usize = 8_192;
+/// How long a read waits for a writer that holds the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A SQLite database file as a source.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectionSettings {
+    /// The database file, from the project directory.
+    #[schemars(example = &"data/works.sqlite")]
+    path: String,
+}
+
+impl Settings for ConnectionSettings {
+    fn problems(&self) -> Vec<FieldError> {
+        let is_empty = self.path.trim().is_empty();
+        is_empty.then(|| problem("path", "the path is empty", None)).into_iter().collect()
+    }
+}
+
+/// What a stream reads from a SQLite database.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamSettings {
+    /// The table or view.
+    #[schemars(example = &"person_address")]
+    table: String,
+    /// The columns to read; all by default.
+    #[schemars(example = ["addressid", "city"])]
+    columns: Option<Vec<String>>,
+    /// The column that tells what was written since the last read: a change time or a rising number.
+    #[schemars(example = &"modifieddate")]
+    cursor: Option<String>,
+}
+
+impl Settings for StreamSettings {}
+
+/// A whole read shows what is gone; a cursor read does not.
+pub(crate) fn sees_deletes(stream: &Value) -> bool {
+    stream.get("cursor").is_none_or(Value::is_null)
+}
+
+pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
+    let database = Database { path: request.project_dir.join(&settings.path), shown: settings.path };
+    Ok(Opened { source: Some(Arc::new(Sqlite { database })), destination: None })
+}
+
+struct Sqlite {
+    database: Database,
+}
+
+#[async_trait]
+impl Source for Sqlite {
+    async fn check(&self) -> Result<String, ConnectorError> {
+        let database = self.database.clone();
+        blocking::run(move || {
+            let tables = database.open()?.tables()?;
+            Ok(format!("`{}`, {} tables and views", database.shown, tables.len()))
+        })
+        .await
+    }
+
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectorError> {
+        let database = self.database.clone();
+        blocking::run(move || {
+            let reader = database.open()?;
+            let tables = reader.tables()?;
+            tables.into_iter().map(|table| reader.describe(table)).collect()
+        })
+        .await
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError> {
+        let stream: StreamSettings = settings::read(NAME, &request.settings)?;
+        let database = self.database.clone();
+        let plan = blocking::run(move || plan(&database, &stream, request.cursor.as_ref())).await?;
+        let (schema, image) = (plan.schema.clone(), plan.image());
+        let batches = blocking::batches(request.cancel, move |sink| plan.read(sink));
+        Ok(Reading { schema, image, batches })
+    }
+}
+
+/// A database file, not yet opened.
+#[derive(Debug, Clone)]
+struct Database {
+    path: PathBuf,
+    shown: String,
+}
+
+impl Database {
+    /// Opens the file and begins a transaction, which fixes the moment that is read.
+    fn open(&self) -> Result<Reader, ConnectorError> {
+        if !Path::new(&self.path).is_file() {
+            let message = format!("there is no database file `{}`", self.shown);
+            return Err(ConnectorError::new(ErrorKind::NotFound, Code::MISSING_FILE, message));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            // A schema from outside must not run functions with effects.
+            connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON; BEGIN")?;
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| failed(&self.shown, error))?;
+        Ok(Reader { connection, shown: self.shown.clone() })
+    }
+}
+
+/// An open database in a read transaction.
+struct Reader {
+    connection: Connection,
+    shown: String,
+}
+
+/// A column as the catalog declares it.
+struct CatalogColumn {
+    name: String,
+    declared: String,
+    /// Place in the primary key, from 1; 0: not in it.
+    key_place: usize,
+}
+
+impl Reader {
+    fn tables(&self) -> Result<Vec<String>, ConnectorError> {
+        let sql = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' \
+                   ESCAPE '\\' ORDER BY name";
+        let query = || self.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<_>, _>>();
+        query().map_err(|error| failed(&self.shown, error))
+    }
+
+    fn columns(&self, table: &str) -> Result<Vec<CatalogColumn>, ConnectorError> {
+        // Hidden columns of virtual tables are 1; generated ones, which can be read, are 2 and 3.
+        let sql = "SELECT name, type, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
+        let query = || {
+            let column = |row: &Row<'_>| {
+                Ok(CatalogColumn {
+                    name: row.get(0)?,
+                    declared: row.get(1)?,
+                    key_place: row.get::<_, i64>(2)? as usize,
+                })
+            };
+            self.connection.prepare(sql)?.query_map([table], column)?.collect::<Result<Vec<_>, _>>()
+        };
+        query().map_err(|error| failed(&self.shown, error))
+    }
+
+    fn describe(&self, table: String) -> Result<StreamInfo, ConnectorError> {
+        let columns = self.columns(&table)?;
+        let mut key: Vec<_> = columns.iter().filter(|column| column.key_place > 0).collect();
+        key.sort_by_key(|column| column.key_place);
+        let key = key.into_iter().map(|column| column.name.clone()).collect();
+        let settings = json!({ "table": table });
+        Ok(StreamInfo { schema: self.schema(&table, &columns)?, name: table, key, settings })
+    }
+
+    /// Types each column by its affinity, unless some value of the table does not fit: then it is text.
+    ///
+    /// One pass over the whole table, also for a cursor read: the types of its rows must be those of the image.
+    fn schema(&self, table: &str, columns: &[CatalogColumn]) -> Result<SchemaRef, ConnectorError> {
+        let typed: Vec<_> = columns.iter().filter(|column| is_numeric(&column.declared)).collect();
+        let mut sql = "SELECT 1".to_owned();
+        for column in &typed {
+            let name = quote_identifier(&column.name);
+            sql += &format!(
+                ", ifnull(max(CASE typeof({name}) WHEN 'null' THEN 0 WHEN 'integer' THEN 1 WHEN 'real' THEN 2 ELSE 3 END), 0)"
+            );
+        }
+        sql += &format!(" FROM {}", quote_identifier(table));
+        let widest = |row: &Row<'_>| (1..=typed.len()).map(|index| row.get(index)).collect();
+        let widest: Vec<i64> =
+            self.connection.query_row(&sql, [], widest).map_err(|error| failed(&self.shown, error))?;
+        let fields = columns.iter().map(|column| {
+            let place = typed.iter().position(|typed| typed.name == column.name);
+            let data_type = place.map_or(DataType::Utf8, |place| type_of(&column.declared, widest[place]));
+            Field::new(&column.name, data_type, true)
+        });
+        Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+    }
+}
+
+/// Whether SQLite prefers numbers in a column so declared (section 3.1 of its datatype rules).
+fn is_numeric(declared: &str) -> bool {
+    let declared = declared.to_ascii_uppercase();
+    if declared.contains("INT") {
+        return true;
+    }
+    let is_text_or_blob = ["CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|word| declared.contains(word));
+    !declared.is_empty() && !is_text_or_blob
+}
+
+/// The Arrow type of a numeric column whose widest value is of this class (0 none, 1 whole, 2 real, 3 other).
+fn type_of(declared: &str, widest: i64) -> DataType {
+    let declared = declared.to_ascii_uppercase();
+    let is_real = ["REAL", "FLOA", "DOUB"].iter().any(|word| declared.contains(word));
+    match widest {
+        0 if declared.contains("INT") => DataType::Int64,
+        0 if is_real => DataType::Float64,
+        1 if !is_real => DataType::Int64,
+        1 | 2 => DataType::Float64,
+        _ => DataType::Utf8,
+    }
+}
+
+/// A position: the greatest cursor value read so far.
+#[derive(Debug, Serialize, Deserialize)]
+struct Position {
+    column: String,
+    value: Scalar,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scalar {
+    Integer(i64),
+    Real(f64),
+    Text(String),
+}
+
+/// A read that is ready to run.
+struct Plan {
+    reader: Reader,
+    sql: String,
+    schema: SchemaRef,
+    /// The cursor column and its place in the result.
+    cursor: Option<(String, usize)>,
+    after: Option<Scalar>,
+}
+
+fn plan(database: &Database, stream: &StreamSettings, cursor: Option<&Cursor>) -> Result<Plan, ConnectorError> {
+    let reader = database.open()?;
+    let table = resolve_name(&stream.table, &reader.tables()?, "tables", &database.shown)?;
+    let catalog = reader.columns(&table)?;
+    let names: Vec<_> = catalog.iter().map(|column| column.name.clone()).collect();
+    let resolve = |name: &String| resolve_name(name, &names, "columns", &table);
+    let mut chosen = match &stream.columns {
+        None => names.clone(),
+        Some(columns) => columns.iter().map(resolve).collect::<Result<_, _>>()?,
+    };
+    let cursor_column = stream.cursor.as_ref().map(resolve).transpose()?;
+    chosen.extend(cursor_column.iter().filter(|name| !chosen.contains(name)).cloned().collect::<Vec<_>>());
+    let chosen: Vec<_> = chosen.iter().filter_map(|name| catalog.iter().find(|column| column.name == *name)).collect();
+    let columns: Vec<_> = chosen
+        .iter()
+        .map(|column| CatalogColumn { name: column.name.clone(), declared: column.declared.clone(), key_place: 0 })
+        .collect();
+    let schema = reader.schema(&table, &columns)?;
+    let place = |name: String| schema.index_of(&name).ok().map(|place| (name, place));
+    let cursor_place = cursor_column.and_then(place);
+    let after = match (&cursor_place, cursor) {
+        (Some((column, _)), Some(cursor)) => Some(position_of(cursor, column)?),
+        _ => None,
+    };
+    let sql = select(&table, &schema, cursor_place.as_ref().map(|(name, _)| name.as_str()), after.is_some());
+    Ok(Plan { reader, sql, schema, cursor: cursor_place, after })
+}
+
+fn select(table: &str, schema: &Schema, cursor: Option<&str>, is_resumed: bool) -> String {
+    let columns: Vec<_> = schema.fields().iter().map(|field| quote_identifier(field.name())).collect();
+    let mut sql = format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table));
+    if let Some(cursor) = cursor.map(quote_identifier) {
+        if is_resumed {
+            sql += &format!(" WHERE {cursor} >= ?1 OR {cursor} IS NULL");
+        }
+        sql += &format!(" ORDER BY {cursor}");
+    }
+    sql
+}
+
+fn position_of(cursor: &Cursor, column: &str) -> Result<Scalar, ConnectorError> {
+    let position = serde_json::from_str::<Position>(&cursor.0).ok().filter(|position| position.column == column);
+    position.map(|position| position.value).ok_or_else(|| {
+        let message = format!("the saved position is not one of the column `{column}`");
+        ConnectorError::new(ErrorKind::Configuration, Code::CURSOR_LOST, message)
+            .hint("the next run reads the whole stream")
+    })
+}
+
+impl Plan {
+    fn image(&self) -> Image {
+        if self.after.is_some() { Image::Changes } else { Image::Whole }
+    }
+
+    fn read(&self, sink: &Sink) -> Result<(), ConnectorError> {
+        let failed = |error| failed(&self.reader.shown, error);
+        let mut statement = self.reader.connection.prepare(&self.sql).map_err(failed)?;
+        let parameter = self.after.as_ref().map(|after| match after {
+            Scalar::Integer(value) => SqlValue::Integer(*value),
+            Scalar::Real(value) => SqlValue::Real(*value),
+            Scalar::Text(text) => SqlValue::Text(text.clone()),
+        });
+        let mut rows = statement.query(rusqlite::params_from_iter(parameter)).map_err(failed)?;
+        let mut position = self.after.clone();
+        let mut builders: Vec<_> =
+            self.schema.fields().iter().map(|field| ColumnBuilder::new(field.data_type())).collect();
+        loop {
+            let mut count = 0;
+            while count < BATCH_ROWS {
+                let Some(row) = rows.next().map_err(failed)? else { break };
+                for (index, builder) in builders.iter_mut().enumerate() {
+                    append(builder, row.get_ref(index).map_err(failed)?);
+                }
+                if let Some((_, place)) = &self.cursor {
+                    position = scalar_of(row.get_ref(*place).map_err(failed)?).or(position);
+                }
+                count += 1;
+            }
+            if count == 0 {
+                return sink.check();
+            }
+            sink.send(self.batch(&mut builders, position.as_ref())?)?;
+        }
+    }
+
+    fn batch(&self, builders: &mut [ColumnBuilder], position: Option<&Scalar>) -> Result<Batch, ConnectorError> {
+        let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
+        let upserts = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
+            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "building a batch of rows failed").caused_by(error)
+        })?;
+        let cursor = self.cursor.as_ref().zip(position).map(|((column, _), value)| {
+            let position = Position { column: column.clone(), value: value.clone() };
+            Cursor(json!(position).to_string())
+        });
+        Ok(Batch { cursor, ..Batch::of(upserts) })
+    }
+}
+
+/// Gives a value to a column whose type has been chosen to fit it.
+fn append(builder: &mut ColumnBuilder, value: ValueRef<'_>) {
+    match (builder, value) {
+        (builder, ValueRef::Null) => builder.append_null(),
+        (ColumnBuilder::Int64(builder), ValueRef::Integer(value)) => builder.append_value(value),
+        (ColumnBuilder::Float64(builder), ValueRef::Integer(value)) => builder.append_value(value as f64),
+        (ColumnBuilder::Float64(builder), ValueRef::Real(value)) => builder.append_value(value),
+        (ColumnBuilder::Utf8(builder), ValueRef::Integer(value)) => builder.append_value(value.to_string()),
+        (ColumnBuilder::Utf8(builder), ValueRef::Real(value)) => builder.append_value(value.to_string()),
+        (ColumnBuilder::Utf8(builder), ValueRef::Text(bytes)) => builder.append_value(String::from_utf8_lossy(bytes)),
+        (ColumnBuilder::Utf8(builder), ValueRef::Blob(bytes)) => builder.append_value(crate::columns::hex(bytes)),
+        // The transaction sees the same rows as the pass that chose the types.
+        (builder, _) => builder.append_null(),
+    }
+}
+
+fn scalar_of(value: ValueRef<'_>) -> Option<Scalar> {
+    match value {
+        ValueRef::Integer(value) => Some(Scalar::Integer(value)),
+        ValueRef::Real(value) => Some(Scalar::Real(value)),
+        ValueRef::Text(bytes) => Some(Scalar::Text(String::from_utf8_lossy(bytes).into_owned())),
+        ValueRef::Null | ValueRef::Blob(_) => None,
+    }
+}
+
+fn failed(shown: &str, error: rusqlite::Error) -> ConnectorError {
+    use rusqlite::ErrorCode;
+    let (kind, code) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Transient, Code::SOURCE_FAILED),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (ErrorKind::Data, Code::MALFORMED_FILE),
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+            (ErrorKind::Permission, Code::NOT_ALLOWED)
+        }
+        _ => (ErrorKind::Resource, Code::SOURCE_FAILED),
+    };
+    ConnectorError::new(kind, code, format!("reading the database `{shown}` failed: {error}")).caused_by(error)
+}

@@ -1,0 +1,226 @@
+//! Files as they come: dialects, encodings, compression, and everything that can be wrong with them.
+
+use std::io::Write;
+use std::path::Path;
+
+use flowgate_core::{Code, ConnectorError};
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Everything, null_count, open_source, read, request, shown};
+
+fn dir_with(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs_err::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+async fn read_in(dir: &Path, settings: Value) -> Result<Everything, ConnectorError> {
+    let source = open_source("files", &settings, dir)?;
+    read(source.as_ref(), request(&json!({}), None)).await
+}
+
+async fn read_file(name: &str, bytes: &[u8], mut settings: Value) -> Result<Everything, ConnectorError> {
+    settings["path"] = json!(name);
+    read_in(dir_with(&[(name, bytes)]).path(), settings).await
+}
+
+/// What a person would see of a read: rows, lines set aside, or the error.
+async fn seen(name: &str, bytes: &[u8], settings: Value) -> String {
+    match read_file(name, bytes, settings).await {
+        Err(error) => shown(&error),
+        Ok(everything) => {
+            let mut text = format!("{}\n{}", everything.columns.join("|"), everything.rows().join("\n"));
+            for line in everything.malformed() {
+                let (number, offset) = (line.line.unwrap(), line.offset.unwrap());
+                text += &format!("\nset aside: line {number} (byte {offset}) {}: {:?}", line.reason, line.text);
+            }
+            text
+        }
+    }
+}
+
+#[tokio::test]
+async fn csv_is_read_as_programs_write_it() {
+    let bytes = b"\xEF\xBB\xBF id ,\"name\",note\r\n1,\"O'Neil, \"\"Pat\"\"\",\"two\nlines\"\r\n\r\n2,\"\",\r\n003,x,y";
+    assert_snapshot!(seen("a.csv", bytes, json!({})).await, @r#"
+    id|name|note|_file|_line
+    1|O'Neil, "Pat"|two
+    lines|a.csv|2
+    2|∅|∅|a.csv|5
+    003|x|y|a.csv|6
+    "#);
+}
+
+#[tokio::test]
+async fn a_dialect_is_followed() {
+    let bytes = b"# made by hand\n1;'a;b';NULL\n# more\n2;'it\\'s';c\n";
+    let settings = json!({
+        "delimiter": ";", "quote": "'", "escape": "\\", "comment": "#", "header": ["id", "text", "more"],
+        "null_text": "NULL",
+    });
+    assert_snapshot!(seen("a.csv", bytes, settings).await, @r"
+    id|text|more|_file|_line
+    1|a;b|∅|a.csv|2
+    2|it's|c|a.csv|4
+    ");
+}
+
+#[tokio::test]
+async fn encodings_are_converted() {
+    let utf_16: Vec<u8> = "\u{FEFF}id,name\n1,Škoda\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, settings) in [
+        (utf_16.as_slice(), json!({})),
+        (utf_16.as_slice(), json!({"encoding": "utf-16"})),
+        (&utf_16[2..], json!({"encoding": "utf-16le"})),
+        (b"id,name\n1,\x8Akoda\n", json!({"encoding": "windows-1250"})),
+        ("id,name\n1,Škoda\n".as_bytes(), json!({"encoding": "utf-8"})),
+    ] {
+        let everything = read_file("a.csv", bytes, settings).await.unwrap();
+        assert_eq!(everything.columns, ["id", "name", "_file", "_line"]);
+        assert_eq!(everything.rows(), ["1|Škoda|a.csv|2"]);
+    }
+}
+
+#[tokio::test]
+async fn compressed_files_make_one_stream_in_the_order_of_their_names() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(b"id,a\n2,x\n").unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&b"added,a,id\n!,z,3\n"[..], 1).unwrap();
+    let dir = dir_with(&[("c.csv.zst", &zstd), ("b.csv.gz", &gzip), ("a.csv", b"a,id\nw,1\n"), ("d.txt", b"no")]);
+    let everything = read_in(dir.path(), json!({"path": "*.csv*"})).await.unwrap();
+    assert_eq!(everything.columns, ["a", "id", "added", "_file", "_line"]);
+    assert_eq!(everything.rows(), ["w|1|∅|a.csv|2", "x|2|∅|b.csv.gz|2", "z|3|!|c.csv.zst|2"]);
+    let damaged = read_file("b.csv.gz", &gzip[..gzip.len() - 9], json!({})).await.err().unwrap();
+    assert_eq!(damaged.code, Code::MALFORMED_FILE, "{damaged}");
+}
+
+#[tokio::test]
+async fn bad_lines_are_set_aside_and_the_rest_goes_on() {
+    let bytes = b"id,name\n1,a\n2\n3,b,c\n4,\xE9t\xE9\n5,x\0y\n6,\xC3\xA9t\xC3\xA9\n";
+    assert_snapshot!(seen("a.csv", bytes, json!({})).await, @r#"
+    id|name|_file|_line
+    1|a|a.csv|2
+    6|été|a.csv|7
+    set aside: line 3 (byte 12) has 1 fields where 2 are expected: "2"
+    set aside: line 4 (byte 14) has 3 fields where 2 are expected: "3,b,c"
+    set aside: line 5 (byte 20) holds the byte 0xE9 in `name`, which is not UTF-8 there: "4,�t�"
+    set aside: line 6 (byte 26) holds a NUL byte: "5,x\0y"
+    "#);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_read_say_why() {
+    let latin: Vec<u8> =
+        b"id,name\n".iter().copied().chain((0..40).flat_map(|_| b"1,caf\xE9\n".iter().copied())).collect();
+    let ragged: Vec<u8> = b"id,name\n".iter().copied().chain((0..200).flat_map(|_| b"1;2\n".iter().copied())).collect();
+    let utf_16: Vec<u8> = "id,name\n1,x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: &[(&str, &[u8], Value)] = &[
+        ("empty.csv", b"", json!({})),
+        ("twice.csv", b"id,name, id\n1,2,3\n", json!({})),
+        ("unnamed.csv", b"id,,x\n1,2,3\n", json!({})),
+        ("ours.csv", b"id,_line\n1,2\n", json!({})),
+        ("quote.csv", b"id,name\n1,\"a\n2,b\n3,c\n", json!({})),
+        ("latin.csv", &latin, json!({})),
+        ("latin_header.csv", b"id,stra\xDFe\n1,2\n", json!({})),
+        ("wide.csv", &utf_16, json!({})),
+        ("marked.csv", b"\xEF\xBB\xBFid\n1\n", json!({"encoding": "windows-1252"})),
+        ("semicolons.csv", &ragged, json!({})),
+        ("data.dat", b"x", json!({})),
+        ("list.jsonl", b"[\n{\"id\": 1}\n]\n", json!({})),
+        ("not.parquet", b"PAR1 but not really", json!({})),
+        ("plain.csv.gz", b"id,name\n1,x\n", json!({})),
+    ];
+    let mut text = String::new();
+    for (name, bytes, settings) in cases {
+        text += &seen(name, bytes, settings.clone()).await;
+        text.push('\n');
+    }
+    assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn files_that_disagree_or_are_missing_say_so() {
+    let dir = dir_with(&[("a.csv", b"id,post_code\n1,2\n"), ("b.csv", b"id,PostCode\n1,2\n")]);
+    fs_err::create_dir(dir.path().join("sub")).unwrap();
+    let mut text = String::new();
+    for path in ["*.csv", "c.csv", "x-*.csv", "sub", "a{"] {
+        let source = open_source("files", &json!({}), dir.path()).unwrap();
+        let error = read(source.as_ref(), request(&json!({ "path": path }), None)).await.err().unwrap();
+        text += &format!("{}\n", shown(&error));
+    }
+    let source = open_source("files", &json!({}), dir.path()).unwrap();
+    text += &shown(&read(source.as_ref(), request(&json!({}), None)).await.err().unwrap());
+    assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn files_without_rows_are_streams_without_rows() {
+    let header_only = read_file("a.csv", b"id,name\n", json!({})).await.unwrap();
+    assert_eq!((header_only.columns.len(), header_only.rows().len()), (4, 0));
+    let no_lines = read_file("a.jsonl", b"", json!({})).await.unwrap();
+    assert_eq!(no_lines.columns, ["_file", "_line"]);
+    let named = read_file("a.csv", b"", json!({"header": ["id"]})).await.unwrap();
+    assert_eq!(named.columns, ["id", "_file", "_line"]);
+    let dir = dir_with(&[]);
+    let nothing = read_in(dir.path(), json!({"path": "*.csv", "optional": true, "header": ["id"]})).await.unwrap();
+    assert_eq!((nothing.columns.len(), nothing.rows().len()), (3, 0));
+}
+
+#[tokio::test]
+async fn json_lines_land_as_text() {
+    let bytes = br#"{"id": 1, "name": "\u0160koda", "price": 1.50, "tags": ["a",  "b"]}
+
+{"id": 9007199254740993, "ok": true, "name": null, "price": ""}
+{"id": 3, "id": 4}
+{"id": 5,
+nonsense
+{"id": 6, "name": "a\u0000b"}
+"#;
+    assert_snapshot!(seen("a.jsonl", bytes, json!({})).await, @r#"
+    id|name|price|tags|ok|_file|_line
+    1|Škoda|1.50|["a",  "b"]|∅|a.jsonl|1
+    9007199254740993|∅|∅|∅|true|a.jsonl|3
+    set aside: line 4 (byte 133) has the key `id` twice: "{\"id\": 3, \"id\": 4}"
+    set aside: line 5 (byte 152) is not a JSON object: EOF while parsing a value (column 0): "{\"id\": 5,"
+    set aside: line 6 (byte 162) is not a JSON object: expected ident (column 2): "nonsense"
+    set aside: line 7 (byte 171) holds a NUL character in `name`: "{\"id\": 6, \"name\": \"a\\u0000b\"}"
+    "#);
+}
+
+#[tokio::test]
+async fn a_huge_field_is_an_error_and_not_a_memory_problem() {
+    let mut bytes = b"id,name\n1,\"".to_vec();
+    bytes.resize(40 << 20, b'x');
+    assert_snapshot!(seen("huge.csv", &bytes, json!({})).await, @r"
+    FG0115 Data: `huge.csv` has a field of more than 16 MiB: field 2 of line 2
+      hint: a quote that never closes is the usual cause
+    ");
+    assert_snapshot!(seen("huge.jsonl", &bytes, json!({})).await, @"FG0115 Data: `huge.jsonl` has a line of more than 16 MiB: line 2");
+}
+
+#[tokio::test]
+async fn a_field_of_many_buffers_is_read_whole() {
+    let long = "é\n".repeat(1 << 20);
+    let bytes = format!("id,name\n1,\"{long}\"\n2,x\n");
+    let everything = read_file("long.csv", bytes.as_bytes(), json!({})).await.unwrap();
+    let rows = everything.rows();
+    assert_eq!(rows[0].len(), "1||long.csv|2".len() + long.len());
+    assert_eq!(rows[1], format!("2|x|long.csv|{}", 3 + (1 << 20)));
+}
+
+#[tokio::test]
+async fn many_rows_come_in_bounded_batches() {
+    let mut bytes = b"id,name\n".to_vec();
+    for id in 0..50_000 {
+        writeln!(bytes, "{id},").unwrap();
+    }
+    let everything = read_file("many.csv", &bytes, json!({})).await.unwrap();
+    assert!(everything.batches.len() > 2 && everything.batches.iter().all(|batch| batch.upserts.num_rows() <= 16_384));
+    assert_eq!(everything.rows().len(), 50_000);
+    assert_eq!(null_count(&everything.batches[0].upserts, "name"), everything.batches[0].upserts.num_rows());
+}

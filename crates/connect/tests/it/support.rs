@@ -1,0 +1,112 @@
+//! Opening connectors and reading streams, for all tests.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::{Array, RecordBatch};
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use flowgate_core::connector::OpenRequest;
+use flowgate_core::source::{Image, Malformed, ReadRequest};
+use flowgate_core::{Batch, CancellationToken, Clock, ConnectorError, Cursor, Elapsed, Source};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+/// The machine's own time.
+#[derive(Debug)]
+pub(crate) struct WallClock(Instant);
+
+impl Clock for WallClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+
+    fn elapsed(&self) -> Elapsed {
+        Elapsed(self.0.elapsed())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(WallClock(Instant::now()))
+}
+
+pub(crate) fn open_source(connector: &str, settings: &Value, dir: &Path) -> Result<Arc<dyn Source>, ConnectorError> {
+    let spec = flowgate_connect::find(connector).unwrap();
+    assert_eq!((spec.check_connection)(settings), Ok(()));
+    let opened = (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), budget: None })?;
+    Ok(opened.source.unwrap())
+}
+
+pub(crate) fn request(settings: &Value, cursor: Option<&Cursor>) -> ReadRequest {
+    ReadRequest {
+        settings: settings.clone(),
+        key: vec!["id".to_owned()],
+        cursor: cursor.cloned(),
+        cancel: CancellationToken::new(),
+    }
+}
+
+/// Everything one read gave.
+pub(crate) struct Everything {
+    pub(crate) columns: Vec<String>,
+    pub(crate) image: Image,
+    pub(crate) batches: Vec<Batch>,
+}
+
+impl Everything {
+    pub(crate) fn rows(&self) -> Vec<String> {
+        self.batches.iter().flat_map(|batch| lines(&batch.upserts)).collect()
+    }
+
+    pub(crate) fn deletes(&self) -> Vec<String> {
+        self.batches.iter().filter_map(|batch| batch.deletes.as_ref()).flat_map(lines).collect()
+    }
+
+    pub(crate) fn malformed(&self) -> Vec<Malformed> {
+        self.batches.iter().flat_map(|batch| batch.malformed.clone()).collect()
+    }
+}
+
+pub(crate) async fn read(source: &dyn Source, request: ReadRequest) -> Result<Everything, ConnectorError> {
+    let mut reading = source.read(request).await?;
+    let columns = reading.schema.fields().iter().map(|field| field.name().clone()).collect();
+    let mut batches = Vec::new();
+    while let Some(batch) = reading.batches.next().await {
+        let batch = batch?;
+        assert_eq!(batch.upserts.schema(), reading.schema, "every batch has the schema of the read");
+        batches.push(batch);
+    }
+    Ok(Everything { columns, image: reading.image, batches })
+}
+
+/// Rows as text: values between bars, `∅` for none.
+pub(crate) fn lines(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::new().with_null("∅");
+    let columns: Vec<_> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap()).collect();
+    let line = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
+    (0..batch.num_rows()).map(line).collect()
+}
+
+/// The whole text of an error, as a person would read it.
+pub(crate) fn shown(error: &ConnectorError) -> String {
+    let mut text = format!("{} {:?}: {}", error.code, error.kind, error.message);
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text += &format!("\n  cause: {inner}");
+        cause = inner.source();
+    }
+    for hint in &error.hints {
+        text += &format!("\n  hint: {hint}");
+    }
+    text
+}
+
+pub(crate) fn null_count(batch: &RecordBatch, column: &str) -> usize {
+    batch.column_by_name(column).unwrap().null_count()
+}

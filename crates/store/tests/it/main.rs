@@ -1,0 +1,7 @@
+//! The store and the ledger from outside.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a step that fails is a test that fails")]
+
+mod conformance;
+mod ledger;
+mod sqlite;
