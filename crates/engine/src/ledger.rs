@@ -77,9 +77,10 @@ impl Past {
         }
     }
 
-    /// Rows done in this run, for those that the SELECT no longer returns.
-    pub(crate) fn done_keys(&self) -> impl Iterator<Item = (KeyHash, Done)> + '_ {
-        self.done.iter().map(|(key, done)| (*key, *done))
+    /// Rows that this run wrote and did not remove again.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (KeyHash, Uuid)> + '_ {
+        let is_there = |done: &Done| matches!(done.class, Class::Created | Class::Updated);
+        self.done.iter().filter(move |(_, done)| is_there(done)).map(|(key, done)| (*key, done.id))
     }
 
     fn take_folded(&mut self, row: ReplayedRow) {

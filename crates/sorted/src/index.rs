@@ -36,6 +36,9 @@ pub const TOMBSTONE: u8 = 1;
 /// Flag: the last write may or may not have happened; what is there must be read before it is compared.
 pub const UNCERTAIN: u8 = 2;
 
+/// Flag, together with [`TOMBSTONE`]: the row was deactivated when it was no longer wanted.
+pub const DEACTIVATED: u8 = 4;
+
 /// One row of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {

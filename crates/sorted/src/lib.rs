@@ -30,7 +30,7 @@ mod values;
 pub use differ::ColumnComparer;
 pub use error::SortedError;
 pub use hash::{fingerprint, key_hashes, row_hashes};
-pub use index::{Entry, Index, TOMBSTONE, UNCERTAIN};
+pub use index::{DEACTIVATED, Entry, Index, TOMBSTONE, UNCERTAIN};
 pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, bits_for};
 pub use merge::{Step, groups, merge};
 pub use spill::{SortedRows, Spill, SpillWriter};
