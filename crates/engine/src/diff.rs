@@ -87,8 +87,34 @@ pub(crate) struct Decided {
     /// Its row of the state, if it has one.
     pub(crate) old: Option<usize>,
     pub(crate) action: Action,
-    /// The status to set after the row is written; `None`: leave it.
-    pub(crate) state: Option<Option<i32>>,
+    /// What happens to its status after the row is written.
+    pub(crate) status: Status,
+}
+
+/// The status a row is to be brought into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Leave,
+    /// The one a new row has.
+    Active,
+    Set(i32),
+}
+
+impl Status {
+    fn asked(code: Option<i32>) -> Self {
+        code.map_or(Self::Active, Self::Set)
+    }
+
+    pub(crate) fn is_left(self) -> bool {
+        self == Self::Leave
+    }
+
+    pub(crate) fn code(self) -> Option<i32> {
+        match self {
+            Self::Set(code) => Some(code),
+            Self::Leave | Self::Active => None,
+        }
+    }
 }
 
 /// One bucket, decided.
@@ -126,7 +152,7 @@ impl Differ<'_> {
         old: StateBucket,
     ) -> Result<BucketDiff, RunError> {
         let mut counts = DiffCounts::default();
-        let winners = self.winners(&new, &mut counts)?;
+        let winners = winners(&new, &mut counts)?;
         let keys: Vec<KeyHash> = winners.iter().map(|at| new.keys[*at]).collect();
         let protected = protected_keys(&new, &keys);
         let index = &old.index;
@@ -156,47 +182,26 @@ impl Differ<'_> {
             key.bucket(bits) == bucket && keys.binary_search(key).is_err() && index.find(*key).is_none()
         };
         let stray = self.past.written().filter(|(key, _)| is_stray(key)).collect();
-        self.count(&new, &decided, gone.len() as u64, &mut counts);
+        self.count(&decided, gone.len() as u64, &mut counts);
         Ok(BucketDiff { new, old, old_values, decided, gone, stray, counts })
-    }
-
-    /// One row for each key: the latest, ties by canonical content. Faulty rows never win.
-    fn winners(&self, new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
-        let faults = faults(new)?;
-        let order = Order::new(&new.rows)?;
-        let mut winners = Vec::with_capacity(new.keys.len());
-        for group in groups(&new.keys) {
-            let sound = group.clone().filter(|at| !faults.value(*at));
-            counts.prepared += group.len() as u64;
-            let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
-                counts.quarantined += group.len() as u64;
-                continue;
-            };
-            let candidates = sound.count() as u64;
-            counts.quarantined += group.len() as u64 - candidates;
-            counts.superseded += candidates - 1;
-            counts.contradictory += order.contradictions(winner, group, new);
-            winners.push(winner);
-        }
-        Ok(winners)
     }
 
     fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {
         let key = new.keys[at];
         let hash = new.row_hashes[at];
-        let state = self.state_of(&new.rows, at).map(Some);
+        let status = self.asked_status(&new.rows, at).map_or(Status::Leave, Status::Set);
         let action = match self.past.done(key) {
             Some(done) if done.row_hash == hash && !done.is_uncertain => {
-                let state = if done.is_state_set { None } else { state };
-                return Decided { at, old: None, action: Action::Done { class: done.class, id: done.id }, state };
+                let status = if done.is_state_set { Status::Leave } else { status };
+                return Decided { at, old: None, action: Action::Done { class: done.class, id: done.id }, status };
             }
             Some(done) => Action::Update { id: done.id, columns: self.every_column(false) },
             None if self.letters.is_held(key, hash) => {
-                return Decided { at, old: None, action: Action::Held, state: None };
+                return Decided { at, old: None, action: Action::Held, status: Status::Leave };
             }
             None => Action::Create { id: self.past.unanswered_creates.get(&key).map(|(id, _)| *id) },
         };
-        Decided { at, old: None, action, state }
+        Decided { at, old: None, action, status }
     }
 
     fn decide_both(&self, new: &SortedRows, at: usize, old: &StateBucket, j: usize, rules: &Rules<'_>) -> Decided {
@@ -206,34 +211,31 @@ impl Differ<'_> {
         let flags = index.flags[j];
         let done = self.past.done(key);
         if let Some(done) = done.filter(|done| done.row_hash == hash && !done.is_uncertain) {
-            let state = if done.is_state_set { None } else { rules.state_change(at, j) };
-            return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, state };
+            let status = if done.is_state_set { Status::Leave } else { rules.status_change(at, j) };
+            return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, status };
         }
         let is_uncertain = flags & UNCERTAIN != 0 || done.is_some();
         let was_deactivated = flags & DEACTIVATED != 0;
         let is_hash_current = hash == index.row_hashes[j];
         if is_hash_current && !is_uncertain && !was_deactivated {
-            return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, state: None };
+            return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, status: Status::Leave };
         }
         let columns = if is_uncertain { self.every_column(true) } else { rules.changed_columns(at, j) };
-        let state = if was_deactivated || is_uncertain {
-            Some(self.state_of(&new.rows, at))
-        } else {
-            rules.state_change(at, j)
-        };
-        let state = state.filter(|state| was_deactivated || state.is_some() || rules.has_state());
-        let action = if columns.is_empty() && state.is_none() {
+        let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
+        let status =
+            if is_asked_anew { Status::asked(self.asked_status(&new.rows, at)) } else { rules.status_change(at, j) };
+        let action = if columns.is_empty() && status.is_left() {
             Action::Unchanged { is_hash_current }
         } else if self.letters.is_held(key, hash) {
-            return Decided { at, old: Some(j), action: Action::Held, state: None };
+            return Decided { at, old: Some(j), action: Action::Held, status: Status::Leave };
         } else {
             Action::Update { id: index.ids[j], columns }
         };
-        Decided { at, old: Some(j), action, state }
+        Decided { at, old: Some(j), action, status }
     }
 
     /// The status a prepared row asks for.
-    fn state_of(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
+    fn asked_status(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
         let states = rows.column(self.mapping.state_position()?).as_any().downcast_ref::<Int32Array>()?;
         states.is_valid(at).then(|| states.value(at))
     }
@@ -249,7 +251,7 @@ impl Differ<'_> {
             .collect()
     }
 
-    fn count(&self, new: &SortedRows, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
+    fn count(&self, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
         for row in decided {
             match &row.action {
                 Action::Unchanged { .. } => counts.unchanged += 1,
@@ -259,9 +261,8 @@ impl Differ<'_> {
                 Action::Done { class: Class::Created, .. } => counts.create += 1,
                 Action::Done { .. } => counts.update += 1,
             }
-            counts.set_state += u64::from(row.state.is_some());
+            counts.set_state += u64::from(!row.status.is_left());
         }
-        debug_assert!(decided.len() <= new.keys.len());
         counts.gone = gone;
         match self.load.missing {
             Missing::Keep => counts.keep = gone,
@@ -269,6 +270,27 @@ impl Differ<'_> {
             Missing::Delete => counts.delete = gone,
         }
     }
+}
+
+/// One row for each key: the latest, ties by canonical content. Faulty rows never win.
+fn winners(new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
+    let faults = faults(new)?;
+    let order = Order::new(&new.rows)?;
+    let mut winners = Vec::with_capacity(new.keys.len());
+    for group in groups(&new.keys) {
+        let sound = group.clone().filter(|at| !faults.value(*at));
+        counts.prepared += group.len() as u64;
+        let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
+            counts.quarantined += group.len() as u64;
+            continue;
+        };
+        let candidates = sound.count() as u64;
+        counts.quarantined += group.len() as u64 - candidates;
+        counts.superseded += candidates - 1;
+        counts.contradictory += order.contradictions(winner, group, new);
+        winners.push(winner);
+    }
+    Ok(winners)
 }
 
 /// Keys that are prepared without a winner: they are quarantined, not gone.
@@ -345,10 +367,6 @@ impl<'a> Rules<'a> {
         Ok(Self { mapping, is_known, new, old, comparer })
     }
 
-    fn has_state(&self) -> bool {
-        self.mapping.state_position().is_some()
-    }
-
     /// Whether the new value of a column is the one that counts, given the old row.
     pub(crate) fn takes_new(&self, column: usize, new: usize, old: usize) -> bool {
         let rule = self.mapping.columns[column].rule;
@@ -369,13 +387,13 @@ impl<'a> Rules<'a> {
     }
 
     /// The status to set, if it is another one.
-    fn state_change(&self, new: usize, old: usize) -> Option<Option<i32>> {
-        let column = self.mapping.state_position()?;
+    fn status_change(&self, new: usize, old: usize) -> Status {
+        let Some(column) = self.mapping.state_position() else { return Status::Leave };
         if !self.differing(new, old).contains(column) {
-            return None;
+            return Status::Leave;
         }
-        let states = self.new.column(column).as_any().downcast_ref::<Int32Array>()?;
-        Some(states.is_valid(new).then(|| states.value(new)))
+        let statuses = self.new.column(column).as_any().downcast_ref::<Int32Array>();
+        Status::asked(statuses.filter(|statuses| statuses.is_valid(new)).map(|statuses| statuses.value(new)))
     }
 
     /// Columns in which the rows differ; one that the state never had differs always.

@@ -101,10 +101,8 @@ impl FlowRun<'_> {
 
     /// Only a keyed stream with a cursor can be read in part, and a reconciling read is whole.
     fn reads_changes(&self, stream: &Stream) -> bool {
-        stream.is_incremental
-            && !stream.key.is_empty()
-            && !self.options.fresh
-            && !(self.options.reconcile && stream.deletes == Deletes::ByReconcile)
+        let is_reconciled = self.options.reconcile && stream.deletes == Deletes::ByReconcile;
+        stream.is_incremental && !stream.key.is_empty() && !self.options.fresh && !is_reconciled
     }
 
     async fn source(&self, stream: &Stream) -> Result<Arc<dyn flowgate_core::Source>, RunError> {

@@ -97,24 +97,13 @@ fn entries(diff: &BucketDiff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) 
             .map(|(key, id)| (Entry { key: *key, row_hash: 0, id: *id, sequence, flags: UNCERTAIN }, From::Nothing)),
     );
     entries.sort_unstable_by_key(|(entry, _)| entry.key);
-    entries.into_iter().map(|(entry, from)| (entry, from)).unzip_index()
-}
-
-/// Splits entries into an index and the sources of their values.
-trait UnzipIndex {
-    fn unzip_index(self) -> (Index, Vec<From>);
-}
-
-impl<I: Iterator<Item = (Entry, From)>> UnzipIndex for I {
-    fn unzip_index(self) -> (Index, Vec<From>) {
-        let mut index = Index::default();
-        let mut sources = Vec::new();
-        for (entry, from) in self {
-            index.push(entry);
-            sources.push(from);
-        }
-        (index, sources)
+    let mut index = Index::default();
+    let mut sources = Vec::with_capacity(entries.len());
+    for (entry, from) in entries {
+        index.push(entry);
+        sources.push(from);
     }
+    (index, sources)
 }
 
 /// The value columns of the entries, each value from the side that counts.

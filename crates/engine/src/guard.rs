@@ -24,13 +24,13 @@ impl fmt::Display for GuardStop {
 pub(crate) fn check(guards: &Guards, missing: Missing, keys_unknown: bool, counts: &DiffCounts) -> Option<GuardStop> {
     let acts_on_gone = missing != Missing::Keep && counts.gone > 0;
     if acts_on_gone && counts.prepared == 0 {
-        return stop("missing", format!("the SELECT returned no row at all, so {} rows would go", counts.gone));
+        return Some(stop("missing", format!("the SELECT returned no row at all, so {} rows would go", counts.gone)));
     }
     if acts_on_gone && keys_unknown {
-        return stop(
+        return Some(stop(
             "missing",
             format!("{} rows look gone, but input whose key could not be read may hold them", counts.gone),
-        );
+        ));
     }
     let removed = counts.delete + counts.deactivate;
     at_most("delete_max", guards.delete_max, removed, "rows would be removed")
@@ -65,19 +65,19 @@ pub(crate) fn check(guards: &Guards, missing: Missing, keys_unknown: bool, count
         })
 }
 
-fn stop(guard: &'static str, reason: String) -> Option<GuardStop> {
-    Some(GuardStop { guard, reason })
+fn stop(guard: &'static str, reason: String) -> GuardStop {
+    GuardStop { guard, reason }
 }
 
 fn at_most(guard: &'static str, limit: Option<u64>, count: u64, what: &str) -> Option<GuardStop> {
     let limit = limit.filter(|limit| count > *limit)?;
-    stop(guard, format!("{count} {what}, and at most {limit} may be"))
+    Some(stop(guard, format!("{count} {what}, and at most {limit} may be")))
 }
 
 fn share(guard: &'static str, limit: Option<f64>, count: u64, of: u64, what: &str) -> Option<GuardStop> {
     let percent = if of == 0 { 0.0 } else { count as f64 * 100.0 / of as f64 };
     let limit = limit.filter(|limit| percent > *limit)?;
-    stop(guard, format!("{percent:.1} % {what} ({count} of {of}), and at most {limit} % may be"))
+    Some(stop(guard, format!("{percent:.1} % {what} ({count} of {of}), and at most {limit} % may be")))
 }
 
 #[cfg(test)]

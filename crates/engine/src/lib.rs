@@ -41,5 +41,5 @@ pub use diff::DiffCounts;
 pub use error::{FilePlace, RunError};
 pub use guard::GuardStop;
 pub use observer::{Event, Observer, Quiet};
-pub use plan::{LoadPlan, Plan, PlannedChange};
+pub use plan::{LoadPlan, Plan, PlannedChange, ValueChange};
 pub use run::{Engine, RunOptions, RunOutcome};

@@ -29,7 +29,7 @@ use crate::run::Scope;
 use crate::{Event, RunError};
 
 /// How long the destination may try one unit before it gives up.
-const UNIT_DEADLINE: Duration = Duration::from_secs(15 * 60);
+const UNIT_DEADLINE: Duration = Duration::from_mins(15);
 
 /// How often a row may be reclassified (create to update, update to create) before it is set aside.
 const WAVES_MAX: usize = 3;
@@ -215,7 +215,7 @@ impl Loader<'_, '_> {
         match outcome {
             Outcome::Applied => {
                 let class = if operation == Operation::Create { Class::Created } else { Class::Updated };
-                let state_set = bucket.row(at).state.is_none();
+                let state_set = bucket.row(at).status.is_left();
                 bucket.ends.rows[at] = End::Written { class, id: bucket.ids[at], state_set };
                 self.letters.resolve(bucket.key(at));
             }
@@ -365,7 +365,7 @@ impl<'a> Bucket<'a> {
             Action::Create { id: None } => (ids.next(), End::Waiting),
             Action::Update { id, .. } => (*id, End::Waiting),
             Action::Done { class, id } => {
-                (*id, End::Written { class: *class, id: *id, state_set: row.state.is_none() })
+                (*id, End::Written { class: *class, id: *id, state_set: row.status.is_left() })
             }
         })
     }
@@ -492,7 +492,7 @@ impl<'a> Bucket<'a> {
     }
 
     fn state_rows(&self, members: &[usize]) -> Result<RecordBatch, RunError> {
-        let states: Int32Array = members.iter().map(|at| self.row(*at).state.flatten()).collect();
+        let states: Int32Array = members.iter().map(|at| self.row(*at).status.code()).collect();
         let schema = Schema::new(vec![Field::new(STATE_COLUMN, DataType::Int32, true)]);
         Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(states)])?)
     }

@@ -239,14 +239,12 @@ fn lookup_column(load: &Load, shape: &TableShape, select: &Schema, name: &str) -
     let lookup = load.lookups.get(name).ok_or(RunError::Defect("a lookup that is not there"))?;
     require_targets(shape, name, lookup)?;
     let position = |wanted: &str| select.fields().iter().position(|field| field.name() == wanted);
-    let positions = match position(name) {
-        Some(position) => vec![position],
-        None => {
-            let columns = lookup.rules.first().map(|rule| rule.columns.as_slice()).unwrap_or_default();
-            let found: Option<Vec<usize>> =
-                columns.iter().map(|column| position(&format!("{name}.{column}"))).collect();
-            found.ok_or_else(|| not_selected("lookups", &format!("{name}.{}", columns.join(&format!(", {name}.")))))?
-        }
+    let positions = if let Some(position) = position(name) {
+        vec![position]
+    } else {
+        let columns = lookup.rules.first().map(|rule| rule.columns.as_slice()).unwrap_or_default();
+        let found: Option<Vec<usize>> = columns.iter().map(|column| position(&format!("{name}.{column}"))).collect();
+        found.ok_or_else(|| not_selected("lookups", &format!("{name}.{}", columns.join(&format!(", {name}.")))))?
     };
     if let Some(rule) = lookup.rules.iter().find(|rule| rule.columns.len().max(1) != positions.len()) {
         return Err(RunError::refused(

@@ -352,7 +352,9 @@ async fn confirm_creates(scope: &Scope<'_>, prepared: &Prepared, past: &mut Past
     let there = scope.destination.probe(&prepared.mapping.shape, &ids).await?;
     let keys: Vec<_> =
         past.unanswered_creates.iter().filter(|(_, (id, _))| there.contains(id)).map(|(key, _)| *key).collect();
-    keys.into_iter().for_each(|key| past.confirm_create(key));
+    for key in keys {
+        past.confirm_create(key);
+    }
     Ok(())
 }
 

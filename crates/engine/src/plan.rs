@@ -52,8 +52,15 @@ pub struct PlannedChange {
     /// `create`, `update`, `delete`, `deactivate`, `keep`.
     pub operation: &'static str,
     pub key: String,
-    /// Column, value now, value then.
-    pub columns: Vec<(String, Option<String>, Option<String>)>,
+    pub columns: Vec<ValueChange>,
+}
+
+/// One column's value now, and as it would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueChange {
+    pub column: String,
+    pub now: Option<String>,
+    pub then: Option<String>,
 }
 
 /// Rows that loads of a plan would create, by target table and match columns.
@@ -163,11 +170,7 @@ fn add_samples(
     Ok(())
 }
 
-fn changed_values(
-    columns: usize,
-    diff: &BucketDiff,
-    row: &Decided,
-) -> Result<Vec<(String, Option<String>, Option<String>)>, RunError> {
+fn changed_values(columns: usize, diff: &BucketDiff, row: &Decided) -> Result<Vec<ValueChange>, RunError> {
     let all: ColumnSet = (0..columns).collect();
     let wanted = match &row.action {
         Action::Update { columns, .. } => columns,
@@ -175,13 +178,13 @@ fn changed_values(
     };
     let mut values = Vec::new();
     for column in wanted.iter().filter(|column| *column < columns) {
-        let before = match (&diff.old_values, row.old) {
+        let now = match (&diff.old_values, row.old) {
             (Some(old), Some(at)) => shown(old, column, at)?,
             _ => None,
         };
-        let after = shown(&diff.new.rows, column, row.at)?;
-        if before != after {
-            values.push((diff.new.rows.schema().field(column).name().clone(), before, after));
+        let then = shown(&diff.new.rows, column, row.at)?;
+        if now != then {
+            values.push(ValueChange { column: diff.new.rows.schema().field(column).name().clone(), now, then });
         }
     }
     Ok(values)
