@@ -59,11 +59,22 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), SortedError> {
     fs::File::open(dir).and_then(|file| file.sync_all()).map_err(SortedError::io("syncing", dir))
 }
 
-/// Makes `dir` and its parents, closed to others, unless they are there.
+/// Makes `dir` and its parents, durable and closed to others, unless they are there.
 pub(crate) fn create_dir(dir: &Path) -> Result<(), SortedError> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(DIRECTORY_MODE);
-    builder.create(dir).map_err(SortedError::io("creating", dir))
+    let failed = || SortedError::io("creating", dir);
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        if ancestor.try_exists().map_err(failed())? {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(failed())?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 /// Removes the files of `dir` whose names `is_unwanted` picks; returns how many there were.

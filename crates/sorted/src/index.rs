@@ -222,6 +222,13 @@ mod tests {
         assert_eq!(Index::decode(Path::new("b"), &Index::default().encode()).unwrap(), Index::default());
     }
 
+    /// A file of the first version, as released: it must be read for ever.
+    #[test]
+    fn version_1_is_read() {
+        let bytes = include_bytes!("../tests/data/version_1.index");
+        assert_eq!(Index::decode(Path::new("b"), bytes).unwrap(), sample());
+    }
+
     #[test]
     fn every_flipped_bit_and_every_cut_is_detected() {
         let bytes = sample().encode();

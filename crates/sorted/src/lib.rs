@@ -6,7 +6,7 @@
 //!
 //! * [`hash`]: keys and rows to hashes, column by column.
 //! * [`spill`]: rows in any order go in, sorted buckets come out; small data never touches the disk.
-//! * [`merge`]: new against old, one [`merge::Step`] for each key.
+//! * [`mod@merge`]: new against old, one [`merge::Step`] for each key.
 //! * [`state`]: the last acknowledged rows of a load in immutable files under a [`Manifest`].
 //! * [`differ`]: which columns of two rows differ.
 //!
