@@ -10,7 +10,6 @@ mod count;
 mod generate;
 mod layering;
 mod needs;
-mod postgres;
 mod steps;
 mod workspace;
 

@@ -3,11 +3,11 @@
 //! Without leave to install, what is missing is named and the tests do not begin: a suite that
 //! could not run is a failure, never a skip.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::postgres;
 use crate::workspace::{Workspace, output, run, succeeds};
 
 struct Need {
@@ -41,7 +41,7 @@ const NEEDS: &[Need] = &[
     Need {
         name: "a PostgreSQL server",
         why: "the tests of the `postgres` connector",
-        is_there: |_| postgres::find_programs().is_some(),
+        is_there: |_| has_postgres(),
         from: Origin::Apt("postgresql"),
     },
     Need {
@@ -119,8 +119,17 @@ fn as_root(workspace: &Workspace, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-pub(crate) fn is_root(workspace: &Workspace) -> Result<bool> {
+fn is_root(workspace: &Workspace) -> Result<bool> {
     Ok(output(&mut workspace.command("id", &["-u"]))?.trim() == "0")
+}
+
+/// Whether one directory holds both programs of a server. Debian keeps them outside the search path.
+fn has_postgres() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let versions = fs_err::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    dirs.extend(versions.map(|version| version.path().join("bin")));
+    dirs.iter().any(|dir| dir.join("postgres").is_file() && dir.join("initdb").is_file())
 }
 
 fn say(text: &str) {

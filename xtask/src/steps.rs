@@ -9,7 +9,6 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 
 use crate::count::{self, Count};
-use crate::postgres::{self, Server};
 use crate::workspace::{Workspace, run, succeeds, tee};
 use crate::{changelog, generate, layering, needs};
 
@@ -92,17 +91,14 @@ fn examples(workspace: &Workspace) -> Result<Count> {
     Ok(count)
 }
 
-/// The suites of every crate, with a PostgreSQL server for those that ask for one.
+/// The suites of every crate. Those that need a server start one of their own.
 fn tests(workspace: &Workspace) -> Result<Count> {
-    let server = Server::start(workspace)?;
     let has_nextest = succeeds(&mut workspace.cargo(&["nextest", "--version"]));
-    let mut command = if has_nextest {
+    counted(if has_nextest {
         workspace.cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast"])
     } else {
         workspace.cargo(&["test", "--locked", "--workspace", "--all-targets", "--no-fail-fast"])
-    };
-    command.env(postgres::URL_VARIABLE, server.url());
-    counted(command)
+    })
 }
 
 fn documentation_tests(workspace: &Workspace) -> Result<Count> {

@@ -16,6 +16,9 @@ use crate::node::{Entry, Node};
 use crate::order::order_loads;
 use crate::report::Problem;
 
+/// Ordering loads takes the cube of their number.
+const LOADS_MAX: usize = 200;
+
 pub(crate) static FLOW: Block = Block::of(
     "a flow",
     &[
@@ -100,6 +103,13 @@ pub(crate) fn read_flow(file: &FlowFile, context: &mut Context<'_>) -> Option<Fl
     require_one(&file.root, "streams", "nothing is read", context);
     require_one(&file.root, "loads", "nothing is loaded", context);
     let entries = file.root.get("loads").map_or(&[][..], Node::entries);
+    if entries.len() > LOADS_MAX {
+        let message = format!("more than {LOADS_MAX} loads in one flow");
+        context
+            .report
+            .add(Problem::new(Code::NOT_SUPPORTED, message).at(&file.root.place).hint("make it several flows"));
+        return None;
+    }
     let loads: Option<Vec<_>> = {
         let read: Vec<_> = entries.iter().map(|entry| read_load(entry, file, &streams, context)).collect();
         read.into_iter().collect()

@@ -17,6 +17,8 @@ use crate::report::{Problem, Report};
 
 /// Levels of maps and lists in one file.
 pub(crate) const DEPTH_MAX: usize = 32;
+/// Keys of one block, and items of one list.
+const ENTRIES_MAX: usize = 10_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
@@ -254,6 +256,7 @@ impl<'a> Builder<'a> {
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(items),
+                (_, span) if items.len() == ENTRIES_MAX => return Err(self.too_many(&span)),
                 (event, span) => items.extend(self.node(event, span, depth + 1)?),
             }
         }
@@ -265,6 +268,9 @@ impl<'a> Builder<'a> {
             let (event, span) = self.next()?;
             if matches!(event, Event::MappingEnd) {
                 return Ok(entries);
+            }
+            if entries.len() == ENTRIES_MAX {
+                return Err(self.too_many(&span));
             }
             let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.next()?;
@@ -287,6 +293,12 @@ impl<'a> Builder<'a> {
             return;
         }
         entries.push(Entry { key: text, key_place: key.place, value });
+    }
+
+    fn too_many(&mut self, span: &Span) -> Stopped {
+        let message = format!("more than {ENTRIES_MAX} entries in one block");
+        self.refuse(span, &message, "split the file");
+        Stopped::Reported
     }
 
     fn refuse(&mut self, span: &Span, message: &str, hint: &str) {

@@ -202,10 +202,15 @@ fn span(place: &Place) -> Box<dyn Iterator<Item = LabeledSpan>> {
     Box::new(std::iter::once(LabeledSpan::new(None, place.start(), place.len())))
 }
 
+/// The most problems kept: nobody reads more, and a file of nonsense must not fill the memory.
+const PROBLEMS_MAX: usize = 200;
+
 /// Everything found in one project.
 #[derive(Debug, Default)]
 pub struct Report {
     pub problems: Vec<Problem>,
+    /// Errors beyond the most that are kept.
+    pub left_out: usize,
 }
 
 /// How a report is drawn.
@@ -223,11 +228,15 @@ impl Default for Style {
 
 impl Report {
     pub(crate) fn add(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(problem);
+        } else if problem.severity == Severity::Error {
+            self.left_out += 1;
+        }
     }
 
     pub fn has_errors(&self) -> bool {
-        self.count(Severity::Error) > 0
+        self.count(Severity::Error) > 0 || self.left_out > 0
     }
 
     fn count(&self, severity: Severity) -> usize {
@@ -266,7 +275,7 @@ impl Report {
     /// "2 errors, 1 warning".
     pub fn summary(&self) -> String {
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
+        let (errors, warnings) = (self.count(Severity::Error) + self.left_out, self.count(Severity::Warning));
         match (errors, warnings) {
             (errors, 0) => plural(errors, "error"),
             (0, warnings) => plural(warnings, "warning"),

@@ -51,7 +51,9 @@ impl Variables {
                     }
                     Part::Reference { kind, name, written } => {
                         let place = entry.value.place.of_part(written);
-                        report.problems.extend(check_secret(kind, name, written, &place).err().map(|problem| *problem));
+                        if let Err(problem) = check_secret(kind, name, written, &place) {
+                            report.add(*problem);
+                        }
                     }
                     Part::Unclosed(rest) => report.add(unclosed(rest, &entry.value.place)),
                     Part::Text(_) | Part::Escape => {}

@@ -13,7 +13,9 @@ use arrow_schema::SortOptions;
 use flowgate_core::destination::ColumnSet;
 use flowgate_core::project::{Load, Master, Missing, Nulls};
 use flowgate_core::{KeyHash, LoadRows};
-use flowgate_sorted::{Flags, SortedRows, StateBucket, Step, groups, merge};
+use flowgate_sorted::{
+    ColumnComparer, DEACTIVATED, SortedRows, StateBucket, Step, TOMBSTONE, UNCERTAIN, groups, merge,
+};
 use uuid::Uuid;
 
 use crate::RunError;
@@ -85,8 +87,34 @@ pub(crate) struct Decided {
     /// Its row of the state, if it has one.
     pub(crate) old: Option<usize>,
     pub(crate) action: Action,
-    /// The status to set after the row is written; `None`: leave it.
-    pub(crate) state: Option<Option<i32>>,
+    /// What happens to its status after the row is written.
+    pub(crate) status: Status,
+}
+
+/// The status a row is to be brought into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Leave,
+    /// The one a new row has.
+    Active,
+    Set(i32),
+}
+
+impl Status {
+    fn asked(code: Option<i32>) -> Self {
+        code.map_or(Self::Active, Self::Set)
+    }
+
+    pub(crate) fn is_left(self) -> bool {
+        self == Self::Leave
+    }
+
+    pub(crate) fn code(self) -> Option<i32> {
+        match self {
+            Self::Set(code) => Some(code),
+            Self::Leave | Self::Active => None,
+        }
+    }
 }
 
 /// One bucket, decided.
@@ -98,6 +126,8 @@ pub(crate) struct BucketDiff {
     pub(crate) decided: Vec<Decided>,
     /// Rows of the state that the SELECT no longer returns.
     pub(crate) gone: Vec<usize>,
+    /// Rows that this run wrote before it was stopped, and that are neither prepared nor in state now.
+    pub(crate) stray: Vec<(KeyHash, Uuid)>,
     pub(crate) counts: DiffCounts,
 }
 
@@ -107,25 +137,33 @@ pub(crate) struct Differ<'a> {
     pub(crate) mapping: &'a Mapping,
     pub(crate) letters: &'a Letters<'a>,
     pub(crate) past: &'a Past,
+    /// Names of the columns that the state has values of.
+    pub(crate) known_columns: &'a [String],
     /// Whether a key that is not prepared is gone.
     pub(crate) sees_gone: bool,
 }
 
 impl Differ<'_> {
-    pub(crate) fn decide(&self, new: SortedRows, old: StateBucket) -> Result<BucketDiff, RunError> {
+    pub(crate) fn decide(
+        &self,
+        bits: u8,
+        bucket: usize,
+        new: SortedRows,
+        old: StateBucket,
+    ) -> Result<BucketDiff, RunError> {
         let mut counts = DiffCounts::default();
-        let winners = self.winners(&new, &mut counts)?;
+        let winners = winners(&new, &mut counts)?;
         let keys: Vec<KeyHash> = winners.iter().map(|at| new.keys[*at]).collect();
         let protected = protected_keys(&new, &keys);
-        let index = old.index();
-        counts.in_state = (0..index.len()).filter(|at| !index.flags(*at).contains(Flags::TOMBSTONE)).count() as u64;
-        let steps: Vec<Step> = merge(&keys, index).collect();
+        let index = &old.index;
+        counts.in_state = index.iter().filter(|entry| !entry.is_tombstone()).count() as u64;
+        let steps: Vec<Step> = merge(&keys, &index.keys).collect();
         let needs_values = steps.iter().any(|step| match step {
-            Step::Both { new: i, old: j } => new.row_hashes[winners[*i]] != index.row_hash(*j) || self.past.done(keys[*i]).is_some(),
+            Step::Both { new: i, old: j } => new.row_hashes[winners[*i]] != index.row_hashes[*j],
             _ => false,
         });
         let old_values = if needs_values { Some(old.values(&self.mapping.schema)?) } else { None };
-        let rules = Rules::new(self.mapping, &new.rows, old_values.as_ref(), &old)?;
+        let rules = Rules::new(self.mapping, self.known_columns, &new.rows, old_values.as_ref())?;
         let mut decided = Vec::with_capacity(winners.len());
         let mut gone = Vec::new();
         for step in steps {
@@ -133,85 +171,71 @@ impl Differ<'_> {
                 Step::New(i) => decided.push(self.decide_new(&new, winners[i])),
                 Step::Both { new: i, old: j } => decided.push(self.decide_both(&new, winners[i], &old, j, &rules)),
                 Step::Gone(j) => {
-                    let is_tombstone = index.flags(j).contains(Flags::TOMBSTONE);
-                    if self.sees_gone && !is_tombstone && protected.binary_search(&index.key(j)).is_err() {
+                    let is_tombstone = index.flags[j] & TOMBSTONE != 0;
+                    if self.sees_gone && !is_tombstone && protected.binary_search(&index.keys[j]).is_err() {
                         gone.push(j);
                     }
                 }
             }
         }
-        self.count(&new, &decided, gone.len() as u64, &mut counts);
-        Ok(BucketDiff { new, old, old_values, decided, gone, counts })
-    }
-
-    /// One row for each key: the latest, ties by canonical content. Faulty rows never win.
-    fn winners(&self, new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
-        let faults = faults(new)?;
-        let order = Order::new(&new.rows)?;
-        let mut winners = Vec::with_capacity(new.keys.len());
-        for group in groups(&new.keys) {
-            let sound = group.clone().filter(|at| !faults.value(*at));
-            counts.prepared += group.len() as u64;
-            let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
-                counts.quarantined += group.len() as u64;
-                continue;
-            };
-            let candidates = sound.count() as u64;
-            counts.quarantined += group.len() as u64 - candidates;
-            counts.superseded += candidates - 1;
-            counts.contradictory += order.contradictions(winner, group, new);
-            winners.push(winner);
-        }
-        Ok(winners)
+        let is_stray = |key: &KeyHash| {
+            key.bucket(bits) == bucket && keys.binary_search(key).is_err() && index.find(*key).is_none()
+        };
+        let stray = self.past.written().filter(|(key, _)| is_stray(key)).collect();
+        self.count(&decided, gone.len() as u64, &mut counts);
+        Ok(BucketDiff { new, old, old_values, decided, gone, stray, counts })
     }
 
     fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {
         let key = new.keys[at];
         let hash = new.row_hashes[at];
-        let state = self.state_of(&new.rows, at).map(Some);
+        let status = self.asked_status(&new.rows, at).map_or(Status::Leave, Status::Set);
         let action = match self.past.done(key) {
             Some(done) if done.row_hash == hash && !done.is_uncertain => {
-                let state = if done.is_state_set { None } else { state };
-                return Decided { at, old: None, action: Action::Done { class: done.class, id: done.id }, state };
+                let status = if done.is_state_set { Status::Leave } else { status };
+                return Decided { at, old: None, action: Action::Done { class: done.class, id: done.id }, status };
             }
             Some(done) => Action::Update { id: done.id, columns: self.every_column(false) },
-            None if self.letters.is_held(key, hash) => return Decided { at, old: None, action: Action::Held, state: None },
+            None if self.letters.is_held(key, hash) => {
+                return Decided { at, old: None, action: Action::Held, status: Status::Leave };
+            }
             None => Action::Create { id: self.past.unanswered_creates.get(&key).map(|(id, _)| *id) },
         };
-        Decided { at, old: None, action, state }
+        Decided { at, old: None, action, status }
     }
 
     fn decide_both(&self, new: &SortedRows, at: usize, old: &StateBucket, j: usize, rules: &Rules<'_>) -> Decided {
         let key = new.keys[at];
         let hash = new.row_hashes[at];
-        let index = old.index();
-        let flags = index.flags(j);
+        let index = &old.index;
+        let flags = index.flags[j];
         let done = self.past.done(key);
         if let Some(done) = done.filter(|done| done.row_hash == hash && !done.is_uncertain) {
-            let state = if done.is_state_set { None } else { rules.state_change(at, j) };
-            return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, state };
+            let status = if done.is_state_set { Status::Leave } else { rules.status_change(at, j) };
+            return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, status };
         }
-        let is_uncertain = flags.contains(Flags::UNCERTAIN) || done.is_some();
-        let was_deactivated = flags.contains(Flags::DEACTIVATED);
-        let is_hash_current = hash == index.row_hash(j);
+        let is_uncertain = flags & UNCERTAIN != 0 || done.is_some();
+        let was_deactivated = flags & DEACTIVATED != 0;
+        let is_hash_current = hash == index.row_hashes[j];
         if is_hash_current && !is_uncertain && !was_deactivated {
-            return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, state: None };
+            return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, status: Status::Leave };
         }
         let columns = if is_uncertain { self.every_column(true) } else { rules.changed_columns(at, j) };
-        let state = if was_deactivated || is_uncertain { Some(self.state_of(&new.rows, at)) } else { rules.state_change(at, j) };
-        let state = state.filter(|state| was_deactivated || state.is_some() || rules.has_state());
-        let action = if columns.is_empty() && state.is_none() {
+        let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
+        let status =
+            if is_asked_anew { Status::asked(self.asked_status(&new.rows, at)) } else { rules.status_change(at, j) };
+        let action = if columns.is_empty() && status.is_left() {
             Action::Unchanged { is_hash_current }
         } else if self.letters.is_held(key, hash) {
-            return Decided { at, old: Some(j), action: Action::Held, state: None };
+            return Decided { at, old: Some(j), action: Action::Held, status: Status::Leave };
         } else {
-            Action::Update { id: index.id(j), columns }
+            Action::Update { id: index.ids[j], columns }
         };
-        Decided { at, old: Some(j), action, state }
+        Decided { at, old: Some(j), action, status }
     }
 
     /// The status a prepared row asks for.
-    fn state_of(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
+    fn asked_status(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
         let states = rows.column(self.mapping.state_position()?).as_any().downcast_ref::<Int32Array>()?;
         states.is_valid(at).then(|| states.value(at))
     }
@@ -220,12 +244,14 @@ impl Differ<'_> {
     fn every_column(&self, is_there: bool) -> ColumnSet {
         let columns = self.mapping.columns.iter().enumerate();
         columns
-            .filter(|(at, column)| Some(*at) != self.mapping.state_position() && !(is_there && column.rule.master == Master::Destination))
+            .filter(|(at, column)| {
+                Some(*at) != self.mapping.state_position() && !(is_there && column.rule.master == Master::Destination)
+            })
             .map(|(at, _)| at)
             .collect()
     }
 
-    fn count(&self, new: &SortedRows, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
+    fn count(&self, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
         for row in decided {
             match &row.action {
                 Action::Unchanged { .. } => counts.unchanged += 1,
@@ -235,9 +261,8 @@ impl Differ<'_> {
                 Action::Done { class: Class::Created, .. } => counts.create += 1,
                 Action::Done { .. } => counts.update += 1,
             }
-            counts.set_state += u64::from(row.state.is_some());
+            counts.set_state += u64::from(!row.status.is_left());
         }
-        debug_assert!(decided.len() <= new.keys.len());
         counts.gone = gone;
         match self.load.missing {
             Missing::Keep => counts.keep = gone,
@@ -245,6 +270,27 @@ impl Differ<'_> {
             Missing::Delete => counts.delete = gone,
         }
     }
+}
+
+/// One row for each key: the latest, ties by canonical content. Faulty rows never win.
+fn winners(new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
+    let faults = faults(new)?;
+    let order = Order::new(&new.rows)?;
+    let mut winners = Vec::with_capacity(new.keys.len());
+    for group in groups(&new.keys) {
+        let sound = group.clone().filter(|at| !faults.value(*at));
+        counts.prepared += group.len() as u64;
+        let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
+            counts.quarantined += group.len() as u64;
+            continue;
+        };
+        let candidates = sound.count() as u64;
+        counts.quarantined += group.len() as u64 - candidates;
+        counts.superseded += candidates - 1;
+        counts.contradictory += order.contradictions(winner, group, new);
+        winners.push(winner);
+    }
+    Ok(winners)
 }
 
 /// Keys that are prepared without a winner: they are quarantined, not gone.
@@ -298,63 +344,62 @@ impl Order {
 /// The column rules over one bucket's new and old rows.
 pub(crate) struct Rules<'a> {
     mapping: &'a Mapping,
+    /// By column: whether the state has values of it.
+    is_known: Vec<bool>,
     new: &'a RecordBatch,
     old: Option<&'a RecordBatch>,
-    /// New against old, by column; `None` where the state never had the column.
-    comparators: Vec<Option<DynComparator>>,
+    comparer: Option<ColumnComparer>,
 }
 
 impl<'a> Rules<'a> {
-    pub(crate) fn new(mapping: &'a Mapping, new: &'a RecordBatch, old: Option<&'a RecordBatch>, bucket: &StateBucket) -> Result<Self, RunError> {
-        let mut comparators = Vec::new();
-        if let Some(old) = old {
-            for (at, column) in mapping.columns.iter().enumerate() {
-                let is_known = bucket.has_column(&column.name);
-                let comparator = is_known.then(|| make_comparator(new.column(at), old.column(at), SortOptions::default()));
-                comparators.push(comparator.transpose()?);
-            }
-        }
-        Ok(Self { mapping, new, old, comparators })
-    }
-
-    fn has_state(&self) -> bool {
-        self.mapping.state_position().is_some()
+    pub(crate) fn new(
+        mapping: &'a Mapping,
+        known_columns: &[String],
+        new: &'a RecordBatch,
+        old: Option<&'a RecordBatch>,
+    ) -> Result<Self, RunError> {
+        let canonical: Vec<usize> = (0..mapping.columns.len()).collect();
+        let comparer = match old {
+            Some(old) => Some(ColumnComparer::new(&new.project(&canonical)?, old)?),
+            None => None,
+        };
+        let is_known = mapping.columns.iter().map(|column| known_columns.contains(&column.name)).collect();
+        Ok(Self { mapping, is_known, new, old, comparer })
     }
 
     /// Whether the new value of a column is the one that counts, given the old row.
     pub(crate) fn takes_new(&self, column: usize, new: usize, old: usize) -> bool {
         let rule = self.mapping.columns[column].rule;
-        let old_is_null = self.old.is_none_or(|values| values.column(column).is_null(old));
         match rule.master {
             Master::Destination => false,
-            Master::FillIfEmpty => old_is_null,
+            Master::FillIfEmpty => self.old.is_none_or(|values| values.column(column).is_null(old)),
             Master::Source => !(rule.nulls == Nulls::Keep && self.new.column(column).is_null(new)),
         }
     }
 
     /// The columns whose value changes, the state rule's left out.
     fn changed_columns(&self, new: usize, old: usize) -> ColumnSet {
+        let differing = self.differing(new, old);
         (0..self.mapping.columns.len())
             .filter(|column| Some(*column) != self.mapping.state_position())
-            .filter(|column| self.takes_new(*column, new, old) && self.differs(*column, new, old))
+            .filter(|column| differing.contains(*column) && self.takes_new(*column, new, old))
             .collect()
     }
 
     /// The status to set, if it is another one.
-    fn state_change(&self, new: usize, old: usize) -> Option<Option<i32>> {
-        let column = self.mapping.state_position()?;
-        if !self.differs(column, new, old) {
-            return None;
+    fn status_change(&self, new: usize, old: usize) -> Status {
+        let Some(column) = self.mapping.state_position() else { return Status::Leave };
+        if !self.differing(new, old).contains(column) {
+            return Status::Leave;
         }
-        let states = self.new.column(column).as_any().downcast_ref::<Int32Array>()?;
-        Some(states.is_valid(new).then(|| states.value(new)))
+        let statuses = self.new.column(column).as_any().downcast_ref::<Int32Array>();
+        Status::asked(statuses.filter(|statuses| statuses.is_valid(new)).map(|statuses| statuses.value(new)))
     }
 
-    fn differs(&self, column: usize, new: usize, old: usize) -> bool {
-        match self.comparators.get(column) {
-            Some(Some(compare)) => compare(new, old).is_ne(),
-            Some(None) => true,
-            None => false,
-        }
+    /// Columns in which the rows differ; one that the state never had differs always.
+    fn differing(&self, new: usize, old: usize) -> ColumnSet {
+        let mut differing = self.comparer.as_ref().map(|comparer| comparer.differing(new, old)).unwrap_or_default();
+        self.is_known.iter().enumerate().filter(|(_, known)| !**known).for_each(|(column, _)| differing.insert(column));
+        differing
     }
 }

@@ -109,7 +109,6 @@ impl RunError {
             Self::Connector(error) => error.hints.clone(),
             Self::Sql { error, .. } => error.hints(),
             Self::Refused { hints, .. } => hints.clone(),
-            Self::Store(error) => error.hints(),
             Self::State(_) => vec!["`flowgate run FLOW --adopt` rebuilds the state from the destination".into()],
             Self::Stage { is_full: true, .. } => {
                 vec!["free space and run again: the run goes on where it stopped".into()]

@@ -57,9 +57,13 @@ impl FlowRun<'_> {
         if let Some(last) = &last {
             self.compare_schema(stream, last, &reading.schema);
         }
-        let relative = format!("{}/{}/{}.parquet", self.flow.name, stream.name, self.record.run);
+        let relative = self.image_path(stream);
         let read = self.read_stream(stream, reading, &relative, last.as_ref()).await?;
-        let rows = StreamRows { extracted: read.extracted, staged: read.extracted - read.malformed, malformed: read.malformed };
+        let rows = StreamRows {
+            extracted: read.extracted,
+            staged: read.extracted - read.malformed,
+            malformed: read.malformed,
+        };
         let image = ImageRecord {
             flow: self.flow.name.clone(),
             stream: stream.name.clone(),
@@ -77,7 +81,9 @@ impl FlowRun<'_> {
         let progress = StreamProgress { rows, image: Some(image), done: true };
         self.record.streams.insert(stream.name.clone(), progress);
         self.save()?;
-        for path in self.engine.store.retire_images(self.lease, &stream.name, self.engine.project.staging.keep_images.max(1))? {
+        for path in
+            self.engine.store.retire_images(self.lease, &stream.name, self.engine.project.staging.keep_images.max(1))?
+        {
             remove_if_there(&self.engine.staged_path(&path))?;
         }
         if let Some(cursor) = &read.cursor {
@@ -87,16 +93,23 @@ impl FlowRun<'_> {
         Ok(())
     }
 
+    /// Where the image goes, relative to the staging directory. A plan's goes with the plan.
+    fn image_path(&self, stream: &Stream) -> String {
+        let name = format!("{}/{}/{}.parquet", self.flow.name, stream.name, self.record.run);
+        if self.is_plan { self.run_dir().join(name).to_string_lossy().into_owned() } else { name }
+    }
+
     /// Only a keyed stream with a cursor can be read in part, and a reconciling read is whole.
     fn reads_changes(&self, stream: &Stream) -> bool {
-        stream.is_incremental && !stream.key.is_empty() && !self.options.fresh && !(self.options.reconcile && stream.deletes == Deletes::ByReconcile)
+        let is_reconciled = self.options.reconcile && stream.deletes == Deletes::ByReconcile;
+        stream.is_incremental && !stream.key.is_empty() && !self.options.fresh && !is_reconciled
     }
 
     async fn source(&self, stream: &Stream) -> Result<Arc<dyn flowgate_core::Source>, RunError> {
         let opened = self.engine.connections.open(stream.from.as_str()).await?;
-        opened.source.ok_or_else(|| {
-            RunError::refused(Code::UNKNOWN_REFERENCE, format!("`{}` cannot be read from", stream.from))
-        })
+        opened
+            .source
+            .ok_or_else(|| RunError::refused(Code::UNKNOWN_REFERENCE, format!("`{}` cannot be read from", stream.from)))
     }
 
     async fn open_stream(&self, stream: &Stream, cursor: Option<Cursor>) -> Result<Reading, RunError> {
@@ -116,7 +129,13 @@ impl FlowRun<'_> {
         }
     }
 
-    async fn read_stream(&mut self, stream: &Stream, mut reading: Reading, relative: &str, last: Option<&ImageRecord>) -> Result<Read, RunError> {
+    async fn read_stream(
+        &mut self,
+        stream: &Stream,
+        mut reading: Reading,
+        relative: &str,
+        last: Option<&ImageRecord>,
+    ) -> Result<Read, RunError> {
         let types = declared_types(stream, &reading.schema)?;
         let schema = typed_schema(&reading.schema, &types);
         let path = self.engine.staged_path(relative);
@@ -158,7 +177,12 @@ impl FlowRun<'_> {
         read.staged = writer.finish()?;
         let has_deletes = deletes.map(ImageWriter::finish).transpose()?.is_some();
         if let Some(last) = last.filter(|_| is_changes) {
-            let merge = Merge { changes: first_path, deletes: has_deletes.then_some(deletes_path), last: self.engine.staged_path(&last.path), out: path };
+            let merge = Merge {
+                changes: first_path,
+                deletes: has_deletes.then_some(deletes_path),
+                last: self.engine.staged_path(&last.path),
+                out: path,
+            };
             read.staged = self.merge(stream, merge, &schema, last).await?;
             read.cursor = read.cursor.or_else(|| last.cursor.clone());
             read.key_unknown |= last.malformed_key_unknown;
@@ -167,7 +191,13 @@ impl FlowRun<'_> {
     }
 
     /// The last image with the changed rows replaced, the deleted ones left out and the new ones added.
-    async fn merge(&self, stream: &Stream, merge: Merge, schema: &SchemaRef, last: &ImageRecord) -> Result<Staged, RunError> {
+    async fn merge(
+        &self,
+        stream: &Stream,
+        merge: Merge,
+        schema: &SchemaRef,
+        last: &ImageRecord,
+    ) -> Result<Staged, RunError> {
         if !is_intact(&merge.last, &last.checksum)? {
             return Err(RunError::refused(
                 Code::STAGED_IMAGE_DAMAGED,
@@ -185,7 +215,11 @@ impl FlowRun<'_> {
         let mut writer = ImageWriter::create(merge.out, schema)?;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(|error| RunError::stage(&error))?;
-            let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| cast_safely(column, field.data_type()));
+            let columns = batch
+                .columns()
+                .iter()
+                .zip(schema.fields())
+                .map(|(column, field)| cast_safely(column, field.data_type()));
             writer.write(&RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)?)?;
         }
         let staged = writer.finish()?;
@@ -199,8 +233,14 @@ impl FlowRun<'_> {
     /// Tells which columns came and went; a SELECT that needs a lost one fails when it is planned.
     fn compare_schema(&self, stream: &Stream, last: &ImageRecord, now: &Schema) {
         let before = column_names(&last.schema_json);
-        let added: Vec<_> = now.fields().iter().filter(|field| !before.contains(field.name())).map(|field| field.name().as_str()).collect();
-        let removed: Vec<_> = before.iter().filter(|name| now.field_with_name(name).is_err()).map(String::as_str).collect();
+        let added: Vec<_> = now
+            .fields()
+            .iter()
+            .filter(|field| !before.contains(field.name()))
+            .map(|field| field.name().as_str())
+            .collect();
+        let removed: Vec<_> =
+            before.iter().filter(|name| now.field_with_name(name).is_err()).map(String::as_str).collect();
         if !added.is_empty() {
             self.engine.warn(&format!("stream `{}` has new columns, not used: `{}`", stream.name, added.join("`, `")));
         }
@@ -211,7 +251,11 @@ impl FlowRun<'_> {
 
     fn malformed_letter(&self, stream: &Stream, malformed: &Malformed) -> Letter {
         let now = self.engine.clock.now();
-        let place = [malformed.file.clone(), malformed.line.map(|line| format!("line {line}")), malformed.offset.map(|offset| format!("byte {offset}"))];
+        let place = [
+            malformed.file.clone(),
+            malformed.line.map(|line| format!("line {line}")),
+            malformed.offset.map(|offset| format!("byte {offset}")),
+        ];
         let key_text = place.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let key_text = if key_text.is_empty() { malformed.text.clone() } else { key_text };
         Letter {
@@ -274,8 +318,14 @@ fn merge_sql(schema: &Schema, old_columns: &[String], key: &[String], has_delete
     };
     let old_list = names.iter().map(old).collect::<Vec<_>>().join(", ");
     let keys = key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-    let same = |alias: &str| key.iter().map(|name| format!("{alias}.{0} = l.{0}", quoted(name))).collect::<Vec<_>>().join(" AND ");
-    let not_deleted = if has_deletes { format!(" AND NOT EXISTS (SELECT 1 FROM deletes d WHERE {})", same("d")) } else { String::new() };
+    let same = |alias: &str| {
+        key.iter().map(|name| format!("{alias}.{0} = l.{0}", quoted(name))).collect::<Vec<_>>().join(" AND ")
+    };
+    let not_deleted = if has_deletes {
+        format!(" AND NOT EXISTS (SELECT 1 FROM deletes d WHERE {})", same("d"))
+    } else {
+        String::new()
+    };
     format!(
         "SELECT {list} FROM (SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {row} DESC) AS \"_newest\" FROM changes) WHERE \"_newest\" = 1 \
          UNION ALL SELECT {old_list} FROM last l WHERE NOT EXISTS (SELECT 1 FROM changes c WHERE {}){not_deleted}",
@@ -326,7 +376,11 @@ fn typed_schema(schema: &SchemaRef, types: &[Option<DataType>]) -> SchemaRef {
 }
 
 /// Rows with their declared types, and the rows whose text is not of the declared type.
-fn typed_rows(batch: &RecordBatch, schema: &SchemaRef, types: &[Option<DataType>]) -> Result<(RecordBatch, Vec<Malformed>), RunError> {
+fn typed_rows(
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+    types: &[Option<DataType>],
+) -> Result<(RecordBatch, Vec<Malformed>), RunError> {
     if types.iter().all(Option::is_none) {
         return Ok((batch.clone(), Vec::new()));
     }

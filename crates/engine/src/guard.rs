@@ -24,33 +24,60 @@ impl fmt::Display for GuardStop {
 pub(crate) fn check(guards: &Guards, missing: Missing, keys_unknown: bool, counts: &DiffCounts) -> Option<GuardStop> {
     let acts_on_gone = missing != Missing::Keep && counts.gone > 0;
     if acts_on_gone && counts.prepared == 0 {
-        return stop("missing", format!("the SELECT returned no row at all, so {} rows would go", counts.gone));
+        return Some(stop("missing", format!("the SELECT returned no row at all, so {} rows would go", counts.gone)));
     }
     if acts_on_gone && keys_unknown {
-        return stop("missing", format!("{} rows look gone, but input whose key could not be read may hold them", counts.gone));
+        return Some(stop(
+            "missing",
+            format!("{} rows look gone, but input whose key could not be read may hold them", counts.gone),
+        ));
     }
     let removed = counts.delete + counts.deactivate;
     at_most("delete_max", guards.delete_max, removed, "rows would be removed")
-        .or_else(|| share("delete_percent_max", guards.delete_percent_max, removed, counts.in_state, "of the rows in state would be removed"))
+        .or_else(|| {
+            share(
+                "delete_percent_max",
+                guards.delete_percent_max,
+                removed,
+                counts.in_state,
+                "of the rows in state would be removed",
+            )
+        })
         .or_else(|| at_most("create_max", guards.create_max, counts.create, "rows would be created"))
-        .or_else(|| share("update_percent_max", guards.update_percent_max, counts.update, counts.in_state, "of the rows in state would be updated"))
+        .or_else(|| {
+            share(
+                "update_percent_max",
+                guards.update_percent_max,
+                counts.update,
+                counts.in_state,
+                "of the rows in state would be updated",
+            )
+        })
         .or_else(|| at_most("dropped_max", guards.dropped_max, counts.dropped, "driver rows are not represented"))
-        .or_else(|| share("quarantined_percent_max", guards.quarantined_percent_max, counts.quarantined, counts.prepared, "of the prepared rows are quarantined"))
+        .or_else(|| {
+            share(
+                "quarantined_percent_max",
+                guards.quarantined_percent_max,
+                counts.quarantined,
+                counts.prepared,
+                "of the prepared rows are quarantined",
+            )
+        })
 }
 
-fn stop(guard: &'static str, reason: String) -> Option<GuardStop> {
-    Some(GuardStop { guard, reason })
+fn stop(guard: &'static str, reason: String) -> GuardStop {
+    GuardStop { guard, reason }
 }
 
 fn at_most(guard: &'static str, limit: Option<u64>, count: u64, what: &str) -> Option<GuardStop> {
     let limit = limit.filter(|limit| count > *limit)?;
-    stop(guard, format!("{count} {what}, and at most {limit} may be"))
+    Some(stop(guard, format!("{count} {what}, and at most {limit} may be")))
 }
 
 fn share(guard: &'static str, limit: Option<f64>, count: u64, of: u64, what: &str) -> Option<GuardStop> {
     let percent = if of == 0 { 0.0 } else { count as f64 * 100.0 / of as f64 };
     let limit = limit.filter(|limit| percent > *limit)?;
-    stop(guard, format!("{percent:.1} % {what} ({count} of {of}), and at most {limit} % may be"))
+    Some(stop(guard, format!("{percent:.1} % {what} ({count} of {of}), and at most {limit} % may be")))
 }
 
 #[cfg(test)]
@@ -67,7 +94,8 @@ mod tests {
     #[test]
     fn a_share_is_of_the_rows_in_state() {
         let guards = Guards { delete_percent_max: Some(1.0), ..Guards::default() };
-        let counts = |delete| DiffCounts { prepared: 900, gone: delete, delete, in_state: 1_000, ..DiffCounts::default() };
+        let counts =
+            |delete| DiffCounts { prepared: 900, gone: delete, delete, in_state: 1_000, ..DiffCounts::default() };
         assert!(check(&guards, Missing::Delete, false, &counts(10)).is_none());
         let stopped = check(&guards, Missing::Delete, false, &counts(11)).unwrap();
         assert_eq!(stopped.guard, "delete_percent_max");

@@ -77,9 +77,10 @@ impl Past {
         }
     }
 
-    /// Rows done in this run, for those that the SELECT no longer returns.
-    pub(crate) fn done_keys(&self) -> impl Iterator<Item = (KeyHash, Done)> + '_ {
-        self.done.iter().map(|(key, done)| (*key, *done))
+    /// Rows that this run wrote and did not remove again.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (KeyHash, Uuid)> + '_ {
+        let is_there = |done: &Done| matches!(done.class, Class::Created | Class::Updated);
+        self.done.iter().filter(move |(_, done)| is_there(done)).map(|(key, done)| (*key, done.id))
     }
 
     fn take_folded(&mut self, row: ReplayedRow) {
@@ -103,15 +104,14 @@ impl Past {
             }
             (Operation::Update, Some(OutcomeCode::Applied)) => self.insert(row, Class::Updated, false),
             (Operation::Update, None | Some(OutcomeCode::Ambiguous)) => self.insert(row, Class::Updated, true),
-            (Operation::SetState, Some(OutcomeCode::Applied)) => match self.done.get_mut(&row.key) {
-                Some(done) => done.is_state_set = true,
-                None => {
+            (Operation::SetState, Some(OutcomeCode::Applied)) => {
+                if !self.done.contains_key(&row.key) {
                     self.insert(row, Class::Updated, false);
-                    if let Some(done) = self.done.get_mut(&row.key) {
-                        done.is_state_set = true;
-                    }
                 }
-            },
+                if let Some(done) = self.done.get_mut(&row.key) {
+                    done.is_state_set = true;
+                }
+            }
             (Operation::Delete, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deleted, false),
             (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deactivated, false),
             (Operation::SetState | Operation::Delete | Operation::Deactivate, None | Some(OutcomeCode::Ambiguous)) => {

@@ -29,7 +29,7 @@ use crate::run::Scope;
 use crate::{Event, RunError};
 
 /// How long the destination may try one unit before it gives up.
-const UNIT_DEADLINE: Duration = Duration::from_secs(15 * 60);
+const UNIT_DEADLINE: Duration = Duration::from_mins(15);
 
 /// How often a row may be reclassified (create to update, update to create) before it is set aside.
 const WAVES_MAX: usize = 3;
@@ -41,9 +41,15 @@ pub(crate) enum End {
     Waiting,
     Unchanged,
     /// The destination holds the row; `state_set` when its status, if any was asked for, is set too.
-    Written { class: Class, id: Uuid, state_set: bool },
+    Written {
+        class: Class,
+        id: Uuid,
+        state_set: bool,
+    },
     /// A letter. `Some`: the row is there all the same, without the refused part.
-    Refused { written: Option<Uuid> },
+    Refused {
+        written: Option<Uuid>,
+    },
 }
 
 /// Where a gone row stands.
@@ -99,7 +105,8 @@ impl Loader<'_, '_> {
             wave = std::mem::take(&mut bucket.next);
         }
         for at in wave.into_iter().map(|(_, at)| at) {
-            let fault = RowFault::new(Code::ROW_REFUSED, None, "the row keeps appearing and disappearing at the destination");
+            let fault =
+                RowFault::new(Code::ROW_REFUSED, None, "the row keeps appearing and disappearing at the destination");
             self.refuse(&mut bucket, at, &fault)?;
         }
         let started = self.scope.clock().elapsed();
@@ -143,8 +150,11 @@ impl Loader<'_, '_> {
 
     fn requests(&self, wave: &[(Operation, usize)]) -> Vec<Request> {
         let mut requests = Vec::new();
-        for operation in [Operation::Create, Operation::Update, Operation::SetState, Operation::Deactivate, Operation::Delete] {
-            let members: Vec<usize> = wave.iter().filter(|(wanted, _)| *wanted == operation).map(|(_, at)| *at).collect();
+        for operation in
+            [Operation::Create, Operation::Update, Operation::SetState, Operation::Deactivate, Operation::Delete]
+        {
+            let members: Vec<usize> =
+                wave.iter().filter(|(wanted, _)| *wanted == operation).map(|(_, at)| *at).collect();
             let rows = self.pace(operation).rows.max(1);
             requests.extend(members.chunks(rows).map(|chunk| Request { operation, members: chunk.to_vec() }));
         }
@@ -156,21 +166,26 @@ impl Loader<'_, '_> {
         let unit = bucket.unit(&request, self)?;
         let sequence = self.sequence;
         self.sequence += 1;
-        let intent = Record::Intent { sequence, operation: request.operation, rows: bucket.intent_rows(&request, &unit.ids) };
+        let intent =
+            Record::Intent { sequence, operation: request.operation, rows: bucket.intent_rows(&request, &unit.ids) };
         let ledger = Arc::clone(&self.ledger);
         let destination = Arc::clone(&self.scope.destination);
         let cancel = self.scope.cancel.clone();
-        let deadline = if self.scope.destination_deadline().is_zero() { UNIT_DEADLINE } else { self.scope.destination_deadline() };
         let work = async move {
             ledger.append(&intent).await?;
-            let outcomes = destination.write(unit, RequestClass::Batch, deadline, &cancel).await?;
+            let outcomes = destination.write(unit, RequestClass::Batch, UNIT_DEADLINE, &cancel).await?;
             ledger.append(&Record::answer(sequence, &outcomes)).await?;
             Ok(outcomes)
         };
         Ok(async move { (request, work.await) }.boxed())
     }
 
-    fn take_answer(&mut self, bucket: &mut Bucket<'_>, request: &Request, outcomes: &[Outcome]) -> Result<(), RunError> {
+    fn take_answer(
+        &mut self,
+        bucket: &mut Bucket<'_>,
+        request: &Request,
+        outcomes: &[Outcome],
+    ) -> Result<(), RunError> {
         if outcomes.len() != request.members.len() {
             return Err(RunError::Defect("a destination must answer one outcome a row"));
         }
@@ -182,15 +197,25 @@ impl Loader<'_, '_> {
             }
         }
         self.done += request.members.len() as u64;
-        self.scope.tell(Event::Loading { load: &self.scope.load.name, done: self.done.min(self.total), total: self.total });
+        self.scope.tell(Event::Loading {
+            load: &self.scope.load.name,
+            done: self.done.min(self.total),
+            total: self.total,
+        });
         Ok(())
     }
 
-    fn take_row(&mut self, bucket: &mut Bucket<'_>, operation: Operation, at: usize, outcome: &Outcome) -> Result<(), RunError> {
+    fn take_row(
+        &mut self,
+        bucket: &mut Bucket<'_>,
+        operation: Operation,
+        at: usize,
+        outcome: &Outcome,
+    ) -> Result<(), RunError> {
         match outcome {
             Outcome::Applied => {
                 let class = if operation == Operation::Create { Class::Created } else { Class::Updated };
-                let state_set = bucket.row(at).state.is_none();
+                let state_set = bucket.row(at).status.is_left();
                 bucket.ends.rows[at] = End::Written { class, id: bucket.ids[at], state_set };
                 self.letters.resolve(bucket.key(at));
             }
@@ -237,9 +262,17 @@ impl Loader<'_, '_> {
         Ok(())
     }
 
-    fn take_gone(&mut self, bucket: &mut Bucket<'_>, operation: Operation, at: usize, outcome: &Outcome) -> Result<(), RunError> {
+    fn take_gone(
+        &mut self,
+        bucket: &mut Bucket<'_>,
+        operation: Operation,
+        at: usize,
+        outcome: &Outcome,
+    ) -> Result<(), RunError> {
         bucket.ends.gone[at] = match outcome {
-            Outcome::Applied | Outcome::Exists { .. } | Outcome::Missing if operation == Operation::Delete => GoneEnd::Deleted,
+            Outcome::Applied | Outcome::Exists { .. } | Outcome::Missing if operation == Operation::Delete => {
+                GoneEnd::Deleted
+            }
             Outcome::Applied | Outcome::Exists { .. } => GoneEnd::Deactivated,
             Outcome::Missing => GoneEnd::Deleted,
             Outcome::Refused(fault) => {
@@ -270,12 +303,12 @@ impl Loader<'_, '_> {
     }
 
     fn refuse_gone(&mut self, bucket: &Bucket<'_>, at: usize, fault: &RowFault) -> Result<(), RunError> {
-        let index = bucket.diff.old.index();
+        let index = &bucket.diff.old.index;
         let old = bucket.diff.gone[at];
         self.letters.write(LetterRow {
-            key: Some(index.key(old)),
-            key_text: index.id(old).to_string(),
-            row_hash: index.row_hash(old),
+            key: Some(index.keys[old]),
+            key_text: index.ids[old].to_string(),
+            row_hash: index.row_hashes[old],
             payload: "{}".to_owned(),
             file: None,
             line: None,
@@ -331,7 +364,9 @@ impl<'a> Bucket<'a> {
             Action::Create { id: None } if self.is_matched_by_id => (self.own_id(row.at, mapping)?, End::Waiting),
             Action::Create { id: None } => (ids.next(), End::Waiting),
             Action::Update { id, .. } => (*id, End::Waiting),
-            Action::Done { class, id } => (*id, End::Written { class: *class, id: *id, state_set: row.state.is_none() }),
+            Action::Done { class, id } => {
+                (*id, End::Written { class: *class, id: *id, state_set: row.status.is_left() })
+            }
         })
     }
 
@@ -369,7 +404,9 @@ impl<'a> Bucket<'a> {
     /// Rows that are there and still need their status.
     fn state_wave(&self) -> Vec<(Operation, usize)> {
         let ends = self.ends.rows.iter().enumerate();
-        ends.filter(|(_, end)| matches!(end, End::Written { state_set: false, .. })).map(|(at, _)| (Operation::SetState, at)).collect()
+        ends.filter(|(_, end)| matches!(end, End::Written { state_set: false, .. }))
+            .map(|(at, _)| (Operation::SetState, at))
+            .collect()
     }
 
     fn gone_wave(&mut self, missing: Missing) -> Vec<(Operation, usize)> {
@@ -385,21 +422,27 @@ impl<'a> Bucket<'a> {
     }
 
     fn intent_rows(&self, request: &Request, ids: &[Uuid]) -> Vec<IntentRow> {
-        let index = self.diff.old.index();
+        let index = &self.diff.old.index;
         let row = |at: &usize| match request.operation {
             Operation::Deactivate | Operation::Delete => {
                 let old = self.diff.gone[*at];
-                (index.key(old), index.row_hash(old))
+                (index.keys[old], index.row_hashes[old])
             }
             _ => (self.key(*at), self.diff.new.row_hashes[self.row(*at).at]),
         };
-        request.members.iter().map(row).zip(ids).map(|((key, row_hash), id)| IntentRow { key, id: *id, row_hash }).collect()
+        request
+            .members
+            .iter()
+            .map(row)
+            .zip(ids)
+            .map(|((key, row_hash), id)| IntentRow { key, id: *id, row_hash })
+            .collect()
     }
 
     fn unit(&self, request: &Request, loader: &Loader<'_, '_>) -> Result<WriteUnit, RunError> {
         let is_gone = matches!(request.operation, Operation::Deactivate | Operation::Delete);
         let ids = if is_gone {
-            request.members.iter().map(|at| self.diff.old.index().id(self.diff.gone[*at])).collect()
+            request.members.iter().map(|at| self.diff.old.index.ids[self.diff.gone[*at]]).collect()
         } else {
             request.members.iter().map(|at| self.ids[*at]).collect()
         };
@@ -408,7 +451,8 @@ impl<'a> Bucket<'a> {
             Operation::SetState => self.state_rows(&request.members)?,
             Operation::Deactivate | Operation::Delete => no_columns(request.members.len())?,
         };
-        let columns = (request.operation == Operation::Update).then(|| self.sent_columns(&request.members, loader.mapping));
+        let columns =
+            (request.operation == Operation::Update).then(|| self.sent_columns(&request.members, loader.mapping));
         let resent = !is_gone && request.members.iter().any(|at| loader.past.is_resent(self.key(*at)));
         Ok(WriteUnit {
             shape: Arc::clone(&loader.mapping.shape),
@@ -436,12 +480,19 @@ impl<'a> Bucket<'a> {
             Action::Update { columns, .. } if !self.whole[at] => columns.contains(column),
             _ => mapping.columns[column].rule.master != flowgate_core::project::Master::Destination,
         };
-        let set = |at: &usize| self.sent.iter().enumerate().filter(|(_, column)| wanted(*at, **column)).map(|(position, _)| position).collect();
+        let set = |at: &usize| {
+            self.sent
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| wanted(*at, **column))
+                .map(|(position, _)| position)
+                .collect()
+        };
         members.iter().map(set).collect()
     }
 
     fn state_rows(&self, members: &[usize]) -> Result<RecordBatch, RunError> {
-        let states: Int32Array = members.iter().map(|at| self.row(*at).state.flatten()).collect();
+        let states: Int32Array = members.iter().map(|at| self.row(*at).status.code()).collect();
         let schema = Schema::new(vec![Field::new(STATE_COLUMN, DataType::Int32, true)]);
         Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(states)])?)
     }

@@ -65,7 +65,12 @@ pub(crate) struct Resolved {
 
 impl Lookups {
     /// Finds every value that the load's SELECT returns in its lookup columns.
-    pub(crate) async fn find(scope: &Scope<'_>, mapping: &Mapping, transforms: &Transforms, select: &Schema) -> Result<Self, RunError> {
+    pub(crate) async fn find(
+        scope: &Scope<'_>,
+        mapping: &Mapping,
+        transforms: &Transforms,
+        select: &Schema,
+    ) -> Result<Self, RunError> {
         let mut resolvers = HashMap::new();
         for (position, column) in mapping.columns.iter().enumerate() {
             if let Origin::Lookup { positions, lookup } = &column.origin {
@@ -79,13 +84,24 @@ impl Lookups {
     }
 
     /// The references of the mapped column at `position`, for the values in `columns`.
-    pub(crate) fn resolve(&self, scope: &Scope<'_>, position: usize, name: &str, columns: &[ArrayRef], rows: usize) -> Result<Resolved, RunError> {
+    pub(crate) fn resolve(
+        &self,
+        scope: &Scope<'_>,
+        position: usize,
+        name: &str,
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> Result<Resolved, RunError> {
         let resolver = self.resolvers.get(&position).ok_or(RunError::Defect("a lookup that was not prepared"))?;
         resolver.resolve(scope, name, columns, rows)
     }
 }
 
-async fn distinct_values(scope: &Scope<'_>, transforms: &Transforms, names: &[String]) -> Result<Vec<RecordBatch>, RunError> {
+async fn distinct_values(
+    scope: &Scope<'_>,
+    transforms: &Transforms,
+    names: &[String],
+) -> Result<Vec<RecordBatch>, RunError> {
     let mut values = Vec::new();
     if names.is_empty() {
         return Ok(values);
@@ -202,7 +218,12 @@ fn shown(finders: &[Finder], columns: &[ArrayRef], row: usize) -> Result<String,
 }
 
 impl Finder {
-    async fn find(scope: &Scope<'_>, rule: &LookupRule, values: &[RecordBatch], otherwise: Option<&str>) -> Result<Self, RunError> {
+    async fn find(
+        scope: &Scope<'_>,
+        rule: &LookupRule,
+        values: &[RecordBatch],
+        otherwise: Option<&str>,
+    ) -> Result<Self, RunError> {
         let shape = scope.destination.describe(&rule.table).await?;
         let columns = if rule.columns.is_empty() { vec![shape.primary_id.clone()] } else { rule.columns.clone() };
         if let Some(unknown) = columns.iter().find(|column| shape.column(column).is_none()) {
@@ -221,7 +242,8 @@ impl Finder {
             wanted.push(finder.want(scope, &[value])?);
         }
         if !wanted.is_empty() {
-            scope.ids_in_state(&finder.shape.table, &finder.columns, &mut |key, id| finder.note(key, id))?;
+            let (shape, columns) = (Arc::clone(&finder.shape), finder.columns.clone());
+            scope.ids_in_state(&shape.table, &columns, &mut |key, id| finder.note(key, id))?;
             finder.ask(scope, &wanted).await?;
         }
         Ok(finder)
@@ -233,8 +255,12 @@ impl Finder {
     }
 
     fn canonical(&self, scope: &Scope<'_>, columns: &[ArrayRef]) -> Result<RecordBatch, RunError> {
-        let fields: Vec<_> =
-            self.columns.iter().zip(columns).map(|(name, column)| Field::new(name, column.data_type().clone(), true)).collect();
+        let fields: Vec<_> = self
+            .columns
+            .iter()
+            .zip(columns)
+            .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
+            .collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.to_vec())?;
         Ok(scope.destination.canonical(&self.shape, &batch, scope.zone())?.rows)
     }
@@ -300,7 +326,8 @@ impl Finder {
 
     fn note_page(&mut self, page: &RecordBatch) -> Result<(), RunError> {
         let ids = row_ids(page)?;
-        let positions: Vec<usize> = (0..page.num_columns()).filter(|at| page.schema().field(*at).name() != ID_COLUMN).collect();
+        let positions: Vec<usize> =
+            (0..page.num_columns()).filter(|at| page.schema().field(*at).name() != ID_COLUMN).collect();
         let keys = key_hashes(&page.project(&positions)?)?;
         for (key, id) in keys.into_iter().zip(ids) {
             if let Some(key) = key {

@@ -214,11 +214,8 @@ fn plain_column(
 fn writable(load: &Load, shape: &TableShape, name: &str, origin: Origin) -> Result<MappedColumn, RunError> {
     let column = shape.column(name).ok_or_else(|| column_not_found(shape, name))?;
     if !column.can_create && !column.can_update {
-        return Err(RunError::refused(
-            Code::COLUMN_READ_ONLY,
-            format!("`{}.{name}` cannot be written", shape.table),
-        )
-        .hint(format!("take `{name}` out of the SELECT")));
+        return Err(RunError::refused(Code::COLUMN_READ_ONLY, format!("`{}.{name}` cannot be written", shape.table))
+            .hint(format!("take `{name}` out of the SELECT")));
     }
     let mut mapped = mapped(load, name, origin);
     if !column.can_update {
@@ -242,18 +239,22 @@ fn lookup_column(load: &Load, shape: &TableShape, select: &Schema, name: &str) -
     let lookup = load.lookups.get(name).ok_or(RunError::Defect("a lookup that is not there"))?;
     require_targets(shape, name, lookup)?;
     let position = |wanted: &str| select.fields().iter().position(|field| field.name() == wanted);
-    let positions = match position(name) {
-        Some(position) => vec![position],
-        None => {
-            let columns = lookup.rules.first().map(|rule| rule.columns.as_slice()).unwrap_or_default();
-            let found: Option<Vec<usize>> = columns.iter().map(|column| position(&format!("{name}.{column}"))).collect();
-            found.ok_or_else(|| not_selected("lookups", &format!("{name}.{}", columns.join(&format!(", {name}.")))))?
-        }
+    let positions = if let Some(position) = position(name) {
+        vec![position]
+    } else {
+        let columns = lookup.rules.first().map(|rule| rule.columns.as_slice()).unwrap_or_default();
+        let found: Option<Vec<usize>> = columns.iter().map(|column| position(&format!("{name}.{column}"))).collect();
+        found.ok_or_else(|| not_selected("lookups", &format!("{name}.{}", columns.join(&format!(", {name}.")))))?
     };
     if let Some(rule) = lookup.rules.iter().find(|rule| rule.columns.len().max(1) != positions.len()) {
         return Err(RunError::refused(
             Code::SQL_MISSING_KEY,
-            format!("`{name}` is found in `{}` by {} columns, and the SELECT returns {}", rule.table, rule.columns.len(), positions.len()),
+            format!(
+                "`{name}` is found in `{}` by {} columns, and the SELECT returns {}",
+                rule.table,
+                rule.columns.len(),
+                positions.len()
+            ),
         )
         .hint(format!("select one column `{name}.COLUMN` for each, in double quotes")));
     }
@@ -318,7 +319,10 @@ fn require_required_columns(load: &Load, shape: &TableShape, columns: &[MappedCo
         None => Ok(()),
         Some(column) => Err(RunError::refused(
             Code::REQUIRED_COLUMN,
-            format!("`{}.{}` is required by the system, and `{}` does not select it", shape.table, column.name, load.name),
+            format!(
+                "`{}.{}` is required by the system, and `{}` does not select it",
+                shape.table, column.name, load.name
+            ),
         )),
     }
 }

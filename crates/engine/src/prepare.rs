@@ -16,7 +16,7 @@ use flowgate_core::project::{StateAction, StateRule};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
 use flowgate_core::{Code, KeyHash, TableShape};
-use flowgate_sorted::{Spill, SpillWriter, key_hashes, row_hashes};
+use flowgate_sorted::{Spill, SpillWriter, bits_for, key_hashes, row_hashes};
 use futures::StreamExt;
 
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -30,10 +30,6 @@ use crate::{Event, RunError};
 /// Bookkeeping columns of a bucket, after the canonical ones.
 pub(crate) const FAULT_COLUMN: &str = "@fault";
 pub(crate) const LATEST_COLUMN: &str = "@latest";
-
-/// A bucket is sorted and merged in memory: this many rows of it.
-const BUCKET_ROWS: u64 = 131_072;
-const BUCKET_BITS_MAX: u8 = 10;
 
 /// What preparing a load gave.
 pub(crate) struct Prepared {
@@ -50,17 +46,11 @@ pub(crate) struct Prepared {
     pub(crate) deferred: u64,
 }
 
-/// How many buckets, as a power of two, `rows` rows need.
-pub(crate) fn bucket_bits(rows: u64) -> u8 {
-    let buckets = rows.div_ceil(BUCKET_ROWS).max(1);
-    (buckets.next_power_of_two().trailing_zeros() as u8).min(BUCKET_BITS_MAX)
-}
-
 /// Runs the load's SELECT and brings its rows into buckets under `dir`.
-pub(crate) async fn prepare(
-    scope: &Scope<'_>,
+pub(crate) async fn prepare<'a>(
+    scope: &'a Scope<'a>,
     transforms: &Transforms,
-    letters: &mut Letters<'_>,
+    letters: &mut Letters<'a>,
     mapping: Mapping,
     dir: PathBuf,
     rows_expected: u64,
@@ -68,9 +58,10 @@ pub(crate) async fn prepare(
     let select = transforms.select(scope.load).await?;
     let select_schema = Arc::clone(&select.schema);
     let lookups = Lookups::find(scope, &mapping, transforms, &select_schema).await?;
-    let bits = bucket_bits(rows_expected);
+    let bits = bits_for(rows_expected);
     let latest = mapping.latest_position.map(|at| select_schema.field(at).data_type().clone());
-    let spill = SpillWriter::create(&dir, bucket_schema(&mapping.schema, latest), bits)?;
+    let bucket_schema = bucket_schema(&mapping.schema, latest);
+    let spill = SpillWriter::create(&dir, Arc::clone(&bucket_schema), bits)?;
     let state_codes = state_codes(scope.load.state.as_ref(), &mapping.shape)?;
     let mut work = Work {
         scope,
@@ -78,6 +69,7 @@ pub(crate) async fn prepare(
         lookups,
         state_codes,
         spill,
+        bucket_schema,
         represented: RowSet::new(scope.driver_rows().unwrap_or_default()),
         prepared: 0,
         keyless: 0,
@@ -115,6 +107,7 @@ struct Work<'a, 'b> {
     lookups: Lookups,
     state_codes: Vec<(String, i32)>,
     spill: SpillWriter,
+    bucket_schema: SchemaRef,
     represented: RowSet,
     prepared: u64,
     keyless: u64,
@@ -246,7 +239,7 @@ impl Work<'_, '_> {
         if let Some(at) = self.mapping.latest_position {
             columns.push(Arc::clone(select.column(at)));
         }
-        let batch = RecordBatch::try_new(self.spill.schema(), columns)?;
+        let batch = RecordBatch::try_new(Arc::clone(&self.bucket_schema), columns)?;
         let keyless = keys.iter().filter(|key| key.is_none()).count();
         if keyless == 0 {
             let keys: Vec<KeyHash> = keys.iter().copied().flatten().collect();
@@ -285,7 +278,10 @@ fn origin(select: &RecordBatch, row: usize) -> (Option<String>, Option<u64>) {
 /// What a row without a key is called: its number in the image, or else its content.
 fn nameless(select: &RecordBatch, row: usize, row_position: Option<usize>) -> String {
     match row_position {
-        Some(at) => format!("{ROW_COLUMN} {}", arrow_cast::display::array_value_to_string(select.column(at), row).unwrap_or_default()),
+        Some(at) => format!(
+            "{ROW_COLUMN} {}",
+            arrow_cast::display::array_value_to_string(select.column(at), row).unwrap_or_default()
+        ),
         None => payload(select, row).unwrap_or_default(),
     }
 }
@@ -352,15 +348,6 @@ impl RowSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_grow_with_rows() {
-        assert_eq!(bucket_bits(0), 0);
-        assert_eq!(bucket_bits(BUCKET_ROWS), 0);
-        assert_eq!(bucket_bits(BUCKET_ROWS + 1), 1);
-        assert_eq!(bucket_bits(1_000_000), 3);
-        assert_eq!(bucket_bits(u64::MAX / 2), BUCKET_BITS_MAX);
-    }
 
     #[test]
     fn a_row_number_counts_once() {

@@ -11,11 +11,12 @@ use std::time::Duration;
 use flowgate_core::connector::Connections;
 use flowgate_core::project::{Flow, Load, Lookup, Stream};
 use flowgate_core::{CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project};
-use flowgate_sorted::State;
+use flowgate_sorted::{Manifest, State};
 use flowgate_store::{FlowLease, LoadProgress, Phase, RunRecord, RunState, Store};
 use uuid::Uuid;
 
 use crate::ids::Ids;
+use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
 
@@ -51,21 +52,16 @@ impl Engine {
     /// Runs a flow, or goes on with its unfinished run.
     ///
     /// `Err` means that the run could not even begin; whatever stops it later is in the outcome.
-    pub async fn run(&self, flow: &FlowName, options: RunOptions, cancel: &CancellationToken) -> Result<RunOutcome, RunError> {
+    pub async fn run(
+        &self,
+        flow: &FlowName,
+        options: RunOptions,
+        cancel: &CancellationToken,
+    ) -> Result<RunOutcome, RunError> {
         let flow = self.flow(flow)?;
         let lease = self.store.lease_flow(&flow.name, self.clock.now())?;
         let record = self.begin(flow, &lease)?;
-        let mut run = FlowRun {
-            engine: self,
-            flow,
-            lease: &lease,
-            record,
-            options,
-            cancel: cancel.clone(),
-            guards: BTreeMap::new(),
-            destinations: BTreeMap::new(),
-            ids: Ids::new(Arc::clone(&self.clock)),
-        };
+        let mut run = FlowRun::new(self, flow, &lease, record, options, cancel.clone());
         let started = self.clock.elapsed();
         let result = run.work().await;
         run.add_seconds("total", self.clock.elapsed().since(started));
@@ -81,7 +77,7 @@ impl Engine {
     }
 
     /// The record of the unfinished run, or a new one.
-    fn begin(&self, flow: &Flow, lease: &FlowLease) -> Result<RunRecord, RunError> {
+    pub(crate) fn begin(&self, flow: &Flow, lease: &FlowLease) -> Result<RunRecord, RunError> {
         if let Some(mut record) = self.store.unfinished_run(&flow.name)? {
             self.tell(Event::Resumed { run: record.run });
             record.state = RunState::Running;
@@ -127,11 +123,38 @@ pub(crate) struct FlowRun<'a> {
     pub(crate) guards: BTreeMap<LoadName, GuardStop>,
     pub(crate) destinations: BTreeMap<String, Arc<dyn Destination>>,
     pub(crate) ids: Ids,
+    /// Nothing is sent; what would be is written down in `planned`.
+    pub(crate) is_plan: bool,
+    pub(crate) planned: Arc<Planned>,
 }
 
-impl FlowRun<'_> {
-    async fn work(&mut self) -> Result<(), RunError> {
-        for load in &self.flow.loads {
+impl<'a> FlowRun<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        flow: &'a Flow,
+        lease: &'a FlowLease,
+        record: RunRecord,
+        options: RunOptions,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            engine,
+            flow,
+            lease,
+            record,
+            options,
+            cancel,
+            guards: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            ids: Ids::new(Arc::clone(&engine.clock)),
+            is_plan: false,
+            planned: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn work(&mut self) -> Result<(), RunError> {
+        let flow = self.flow;
+        for load in &flow.loads {
             self.destination(load).await?.check().await?;
         }
         let started = self.engine.clock.elapsed();
@@ -139,7 +162,7 @@ impl FlowRun<'_> {
         self.add_seconds("extract", self.engine.clock.elapsed().since(started));
         let transforms = self.open_transforms().await?;
         let mut second_pass = Vec::new();
-        for load in &self.flow.loads {
+        for load in &flow.loads {
             if self.is_done(load) {
                 continue;
             }
@@ -151,7 +174,7 @@ impl FlowRun<'_> {
         for load in second_pass {
             self.run_load(load, &transforms, 2).await?;
         }
-        self.require_nothing_pending()
+        if self.is_plan { Ok(()) } else { self.require_nothing_pending() }
     }
 
     pub(crate) async fn open_transforms(&self) -> Result<Transforms, RunError> {
@@ -199,7 +222,8 @@ impl FlowRun<'_> {
     fn require_nothing_pending(&self) -> Result<(), RunError> {
         let waiting = |progress: &LoadProgress| progress.rows.pending + progress.rows.gone_pending;
         let stopped = |load: &LoadName| self.guards.contains_key(load);
-        let pending: u64 = self.record.loads.iter().filter(|(load, _)| !stopped(load)).map(|(_, progress)| waiting(progress)).sum();
+        let pending: u64 =
+            self.record.loads.iter().filter(|(load, _)| !stopped(load)).map(|(_, progress)| waiting(progress)).sum();
         if pending == 0 {
             return Ok(());
         }
@@ -261,6 +285,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) driver_rows: Option<u64>,
     /// The first pass leaves references within a circle of tables empty; the second sets them.
     pub(crate) pass: u8,
+    /// Rows that loads before this one would create, in a plan.
+    pub(crate) planned: Arc<Planned>,
 }
 
 impl Scope<'_> {
@@ -297,24 +323,32 @@ impl Scope<'_> {
         let position = self.flow.loads.iter().position(|load| load.name == self.load.name).unwrap_or_default();
         let later = self.flow.loads.iter().skip(position);
         self.pass == 1
-            && later.into_iter().any(|load| {
-                load.into == self.load.into && lookup.rules.iter().any(|rule| rule.table == load.table)
-            })
+            && later
+                .into_iter()
+                .any(|load| load.into == self.load.into && lookup.rules.iter().any(|rule| rule.table == load.table))
     }
 
     /// Calls `note` with key and id of every row that some load of this project put into `table`
     /// under exactly these match columns.
-    pub(crate) fn ids_in_state(&self, table: &str, columns: &[String], note: &mut dyn FnMut(KeyHash, Uuid)) -> Result<(), RunError> {
+    pub(crate) fn ids_in_state(
+        &self,
+        table: &str,
+        columns: &[String],
+        note: &mut dyn FnMut(KeyHash, Uuid),
+    ) -> Result<(), RunError> {
         for flow in self.project().flows.values() {
-            let loads = flow.loads.iter().filter(|load| {
-                load.into == self.load.into && load.table == table && load.match_columns == columns
-            });
+            let loads = flow
+                .loads
+                .iter()
+                .filter(|load| load.into == self.load.into && load.table == table && load.match_columns == columns);
             for load in loads {
+                if flow.name == self.flow.name {
+                    self.planned.ids_of(&load.name).for_each(|(key, id)| note(key, id));
+                }
                 let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
-                for bucket in 0..(1_usize << state.bits()) {
-                    let bucket = state.bucket(state.bits(), bucket)?;
-                    let index = bucket.index();
-                    (0..index.len()).for_each(|at| note(index.key(at), index.id(at)));
+                let bits = state.manifest().bits;
+                for bucket in 0..(1_usize << bits) {
+                    state.bucket(bits, bucket)?.index.iter().for_each(|entry| note(entry.key, entry.id));
                 }
             }
         }
@@ -327,7 +361,11 @@ impl Engine {
     pub(crate) fn open_state(&self, flow: &FlowName, load: &LoadName) -> Result<Option<State>, RunError> {
         match self.store.manifest(flow, load)? {
             None => Ok(None),
-            Some(manifest) => Ok(Some(State::open_json(&self.state_dir(flow, load), &manifest.json)?)),
+            Some(manifest) => {
+                let dir = self.state_dir(flow, load);
+                let manifest = Manifest::from_json(&dir, &manifest.json)?;
+                Ok(Some(State::open(&dir, manifest)))
+            }
         }
     }
 }

@@ -59,10 +59,6 @@ impl ImageWriter {
         Ok(Self { writer, schema, part_path, path, rows: 0 })
     }
 
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Adds rows, numbering them.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), RunError> {
         let first = self.rows as i64;

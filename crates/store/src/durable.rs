@@ -25,11 +25,20 @@ const NETWORK_FILE_SYSTEMS: [(i64, &str); 7] = [
     (0x5346_414F, "AFS"),
 ];
 
-/// Makes `path` and its parents, closed to others, unless they are there.
-pub(crate) fn create_private_dir(path: &Path) -> Result<(), StoreError> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(DIRECTORY_MODE);
-    builder.create(path).map_err(|source| StoreError::io("creating the state directory", path, source))
+/// Makes `path` and its parents, durable and closed to others, unless they are there.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        if dir.try_exists()? {
+            break;
+        }
+        missing.push(dir);
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    for dir in missing {
+        sync_parent(dir)?;
+    }
+    Ok(())
 }
 
 /// Opens `path` for reading and writing, making it if need be, closed to others either way.
@@ -48,8 +57,14 @@ pub(crate) fn open_private_file(path: &Path) -> Result<fs::File, StoreError> {
 }
 
 /// Makes the entries of a directory durable: without it a new file may be gone after a power cut.
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+/// Makes the entry of `path` in its directory durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_dir(parent.unwrap_or(Path::new(".")))
 }
 
 /// Refuses a directory on a network file system.

@@ -79,9 +79,10 @@ impl StoreError {
             }
             Self::Newer { .. } => Code::STATE_NEWER,
             Self::NetworkStorage { .. } => Code::NETWORK_STORAGE,
-            Self::Damaged { .. } | Self::Foreign { .. } => Code::STATE_DAMAGED,
+            Self::Damaged { .. } => Code::STATE_DAMAGED,
             Self::DiskFull { .. } => Code::DISK_FULL,
             Self::UpgradeBlocked { .. }
+            | Self::Foreign { .. }
             | Self::SqliteTooOld { .. }
             | Self::SyncFailed { .. }
             | Self::Busy { .. }

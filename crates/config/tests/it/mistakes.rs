@@ -164,6 +164,31 @@ fn nesting_is_bounded() {
     assert_eq!(report.problems[0].message, "more than 32 levels of nesting");
 }
 
+fn keys(count: usize) -> String {
+    (0..count).map(|number| format!("key{number}: 1\n")).collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn a_file_of_nonsense_is_not_read_forever() {
+    let many = keys(20_000);
+    let report = load(&[("flows/cases.yaml", &many)], None).unwrap_err();
+    assert_eq!(report.problems[0].message, "more than 10000 entries in one block");
+    let some = keys(300);
+    let report = load(&[("flows/cases.yaml", &format!("{FLOW}{some}"))], None).unwrap_err();
+    assert_eq!((report.problems.len(), report.summary().as_str()), (200, "300 errors"));
+}
+
+#[test]
+fn a_file_torn_anywhere_is_read_or_refused() {
+    let text = format!("{FLOW}    lookups: {{ ö: {{ account: [a, \"b\"] }} }}\n    select2: |\n      -- é\n");
+    for (end, _) in text.char_indices() {
+        let torn = load(&[("flows/cases.yaml", &text[..end])], None);
+        if let Err(report) = torn {
+            assert!(report.has_errors() && !report.render(Style::default()).is_empty());
+        }
+    }
+}
+
 #[test]
 fn the_same_as_json() {
     let flow = FLOW.replace("match:", "mach:").replace("into: crm", "into: 5");

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::record::encode;
 use super::{GROUP_BYTES_GOAL, GroupHeader, LedgerError, RECORD_BYTES_MAX, Record, file_header, read};
-use crate::durable::{FILE_MODE, sync_dir};
+use crate::durable::{FILE_MODE, create_private_dir, sync_parent};
 
 /// Records that may wait for the disk; further ones wait for a place.
 const WAITING_RECORDS_MAX: usize = 256;
@@ -33,12 +33,13 @@ pub struct LedgerWriter {
 }
 
 impl LedgerWriter {
-    /// Makes a new ledger, durable with its directory entry.
+    /// Makes a new ledger, and its directory if need be, durable with its directory entry.
     pub fn create(path: &Path) -> Result<Self, LedgerError> {
         let failed = |source| LedgerError::write(path, source);
         if path.try_exists().map_err(failed)? {
             return Err(LedgerError::Exists { path: path.to_owned() });
         }
+        path.parent().map_or(Ok(()), create_private_dir).map_err(failed)?;
         // Under its final name the file is whole from the start.
         let unfinished = path.with_extension("temp");
         let mut file = open(&unfinished, fs::OpenOptions::new().write(true).create(true).truncate(true))?;
@@ -173,6 +174,24 @@ fn open(path: &Path, options: &mut fs::OpenOptions) -> Result<fs::File, LedgerEr
     options.mode(FILE_MODE).open(path).map_err(|source| LedgerError::write(path, source))
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), sync_dir)
+#[cfg(test)]
+mod tests {
+    use flowgate_core::Code;
+
+    use super::*;
+
+    #[test]
+    fn after_a_full_disk_nothing_more_is_acknowledged() {
+        let path = Path::new("/dev/full");
+        let file = open(path, fs::OpenOptions::new().write(true)).unwrap();
+        let mut commits = Commits { path: path.to_owned(), file, group: 0, failure: None };
+        let first = commits.commit(b"record").unwrap_err();
+        assert_eq!(
+            (first.code(), first.to_string()),
+            (Code::DISK_FULL, "no space left for ledger `/dev/full`".to_owned())
+        );
+        commits.file = open(Path::new("/dev/null"), fs::OpenOptions::new().write(true)).unwrap();
+        let second = commits.commit(b"record").unwrap_err();
+        assert_eq!((second.code(), commits.group), (Code::DISK_FULL, 0), "not even when there is space again");
+    }
 }

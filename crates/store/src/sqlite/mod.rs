@@ -39,7 +39,7 @@ impl SqliteStore {
     /// Opens the state in `dir`, which is made if it is not there.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let locks = dir.join("locks");
-        create_private_dir(&locks)?;
+        create_private_dir(&locks).map_err(|source| StoreError::io("creating the state directory", dir, source))?;
         refuse_network_storage(dir)?;
         let path = dir.join("runs.db");
         let opened = open::open(&path, &locks)?;
@@ -94,7 +94,8 @@ impl SqliteStore {
             let mut statement = connection.prepare("SELECT pid, since FROM flows WHERE flow = ?1")?;
             let mut rows = statement.query([flow.as_str()])?;
             let Some(row) = rows.next()? else { return Ok("another process".to_owned()) };
-            Ok(format!("process {} since {}", row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
+            let since = runs::timestamp(&row.get::<_, String>(1)?)?;
+            Ok(format!("process {} since {}", row.get::<_, u32>(0)?, since.strftime("%Y-%m-%d %H:%M:%S UTC")))
         })
     }
 

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::Fault;
 use crate::StoreError;
-use crate::durable::{open_private_file, sync_dir};
+use crate::durable::{open_private_file, sync_parent};
 
 /// The oldest SQLite without known ways to damage a shared write-ahead log.
 const SQLITE_OLDEST: (i32, &str) = (3_051_003, "3.51.3");
@@ -150,7 +150,7 @@ fn upgrade(connection: &mut Connection, path: &Path, migrations: &[&str], is_alo
         back_up(connection, path, found)?;
     }
     migrate(connection, migrations, found).map_err(|fault| fault.at(doing, path))?;
-    sync_parent(path)
+    sync_parent(path).map_err(|source| StoreError::io("syncing the state directory", path, source))
 }
 
 /// The file's version; 0 for a new one, `None` for a database that is not ours.
@@ -189,12 +189,7 @@ fn back_up(connection: &Connection, path: &Path, version: i64) -> Result<(), Sto
         .map_err(|source| StoreError::database("backing up the state database", path, source))?;
     fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(failed)?;
     fs::rename(&unfinished, beside(path, &format!(".v{version}.bak"))).map_err(failed)?;
-    sync_parent(path)
-}
-
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let Some(dir) = path.parent() else { return Ok(()) };
-    sync_dir(dir).map_err(|source| StoreError::io("syncing the state directory", dir, source))
+    sync_parent(path).map_err(failed)
 }
 
 /// `path` with `suffix` behind its name.

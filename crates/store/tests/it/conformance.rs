@@ -123,10 +123,8 @@ fn a_flow_has_one_holder(store: &dyn Store) {
     let first = lease(store);
     let error = store.lease_flow(&flow("enquiries"), at(1)).unwrap_err();
     assert_eq!(error.code(), Code::FLOW_IS_RUNNING);
-    let expected = format!(
-        "flow `enquiries` is running already, in process {} since 2027-01-15T08:00:00.123456Z",
-        std::process::id()
-    );
+    let expected =
+        format!("flow `enquiries` is running already, in process {} since 2027-01-15 08:00:00 UTC", std::process::id());
     assert_eq!(error.to_string(), expected);
     store.lease_flow(&flow("assets"), at(1)).unwrap();
 

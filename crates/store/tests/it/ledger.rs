@@ -50,13 +50,30 @@ fn sample() -> Vec<Record> {
 #[test]
 fn what_was_appended_comes_back_also_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("cases.ledger");
+    let path = dir.path().join("run/cases.ledger");
     let records = sample();
     append_all(&LedgerWriter::create(&path).unwrap(), &records[..4]);
     append_all(&LedgerWriter::open_append(&path).unwrap(), &records[4..]);
     assert_eq!(read_all(&path).unwrap(), records);
     assert!(matches!(LedgerWriter::create(&path), Err(LedgerError::Exists { .. })));
 }
+
+/// A file of the first version, as released: it must be read for ever.
+#[test]
+fn version_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cases.ledger");
+    let records = [
+        intent(7, 1..2),
+        Record::answer(7, &[Outcome::Exists { id: Uuid::from_u128(9) }]),
+        Record::Outcomes { sequence: 7, outcomes: vec![OutcomeCode::Applied, OutcomeCode::Missing], ids: vec![] },
+        Record::Mark { what: "done".to_owned() },
+    ];
+    fs::write(&path, VERSION_1).unwrap();
+    assert_eq!(read_all(&path).unwrap(), records);
+}
+
+const VERSION_1: &[u8] = include_bytes!("../data/version_1.ledger");
 
 #[test]
 fn many_tasks_append_at_once() {

@@ -1,0 +1,392 @@
+//! The one path to the service: session, budget, token, headers, retries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowgate_core::destination::{Class, RequestCounts};
+use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind};
+use flowgate_http::{Answer, HttpClient, HttpError, HttpOptions, Origin, Request, ScaledClock};
+use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+use url::Url;
+use uuid::Uuid;
+
+use crate::auth::{Authority, Token};
+use crate::budget::{AnswerFacts, Budget, Permit, Shares, Throttled};
+use crate::call::{Address, Bounds, Call, CallError, refused};
+use crate::fault::{CONCURRENCY_LIMIT, FaultClass, Refusal, is_html};
+use crate::options::{Addresses, DataverseOptions};
+use crate::retry::{Attempt, Next, Retry};
+
+/// How long one request may stay unanswered: twice the service's own limit of two minutes, so that
+/// a time-out nearly always means a dead request and not a slow one.
+const ANSWER_WAIT: Duration = Duration::from_mins(4);
+
+/// The same in real time, for connections whose clock runs fast.
+const ANSWER_WAIT_REAL_MIN: Duration = Duration::from_secs(20);
+
+/// How long calls outside a load may take altogether.
+const CALL_WAIT: Duration = Duration::from_mins(15);
+
+/// What the service says about itself and about us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct WhoAmI {
+    pub(crate) user_id: Uuid,
+    pub(crate) organization_id: Uuid,
+}
+
+/// How one attempt ended.
+enum Ended {
+    Answered(Answer),
+    Refused(Refusal),
+    Failed(HttpError),
+    /// The connection's clock ran out while the request was under way.
+    TimedOut,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: HttpClient,
+    authority: Authority,
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+    addresses: Addresses,
+    pinned: Option<Uuid>,
+    answer_wait: Duration,
+    session: OnceCell<WhoAmI>,
+    /// Stands for "nobody cancels this call".
+    never: CancellationToken,
+}
+
+impl Client {
+    pub(crate) fn new(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectorError> {
+        let addresses = Addresses::of(options)?;
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(clock, options.time_scale));
+        let http = http_client(options, vec![addresses.service.clone()])?;
+        let token_origins: Vec<Origin> = addresses.token.iter().map(|(_, origin)| origin.clone()).collect();
+        let token_http = http_client(options, token_origins)?;
+        let authority = Authority::new(&options.credential, &addresses, token_http, Arc::clone(&clock));
+        Ok(Self {
+            http,
+            authority,
+            budget: budget(options, Arc::clone(&clock))?,
+            clock,
+            addresses,
+            pinned: options.organization,
+            answer_wait: ANSWER_WAIT.max(ANSWER_WAIT_REAL_MIN.mul_f64(options.time_scale.max(1.0))),
+            session: OnceCell::new(),
+            never: CancellationToken::new(),
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn requests(&self) -> RequestCounts {
+        self.budget.requests()
+    }
+
+    pub(crate) fn parallel_max(&self) -> u32 {
+        self.budget.parallel_max()
+    }
+
+    pub(crate) fn service_origin(&self) -> &Origin {
+        &self.addresses.service
+    }
+
+    /// `/api/data/v9.2/…`, for the parts of a `$batch`.
+    pub(crate) fn part_address(&self, path: &str) -> String {
+        format!("{}{path}", self.addresses.api.path())
+    }
+
+    /// Bounds of a call that is not part of a load.
+    pub(crate) fn bounds(&self) -> Bounds<'_> {
+        Bounds { until: self.clock.elapsed().after(CALL_WAIT), cancel: &self.never }
+    }
+
+    /// Bounds of a call that a person may stop.
+    pub(crate) fn bounds_with<'a>(&self, cancel: &'a CancellationToken) -> Bounds<'a> {
+        Bounds { until: self.clock.elapsed().after(CALL_WAIT), cancel }
+    }
+
+    /// Signs in once and makes sure that it is the pinned organisation that answers.
+    pub(crate) async fn session(&self, bounds: Bounds<'_>) -> Result<WhoAmI, CallError> {
+        self.session.get_or_try_init(|| self.open_session(bounds)).await.copied()
+    }
+
+    async fn open_session(&self, bounds: Bounds<'_>) -> Result<WhoAmI, CallError> {
+        let answer = self.run(&Call::get("WhoAmI", Class::Interactive), bounds).await.map_err(|error| match error {
+            CallError::Refused(refusal) => CallError::Fatal(refused("signing in to the environment", &refusal)),
+            other => other,
+        })?;
+        let who: WhoAmI =
+            serde_json::from_slice(&answer.body).map_err(|_| CallError::Fatal(self.not_dataverse(&answer)))?;
+        match self.pinned {
+            Some(pinned) if pinned != who.organization_id => {
+                Err(CallError::Fatal(self.wrong_organization(pinned, who)))
+            }
+            _ => Ok(who),
+        }
+    }
+
+    fn wrong_organization(&self, pinned: Uuid, who: WhoAmI) -> ConnectorError {
+        let message = format!(
+            "`{}` is organization `{}`, and the project is pinned to `{pinned}`",
+            self.addresses.service, who.organization_id
+        );
+        ConnectorError::new(ErrorKind::Configuration, Code::WRONG_ORGANIZATION, message)
+            .hint("nothing was sent; compare `url` and `organization` of the connection for this environment")
+    }
+
+    /// Sends a call, again if that can help, and returns its successful answer.
+    pub(crate) async fn call(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
+        self.session(bounds).await?;
+        self.run(call, bounds).await
+    }
+
+    async fn run(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
+        let url = self.resolve(&call.address)?;
+        let mut retry = Retry::default();
+        let mut token = self.authority.token(None).await.map_err(CallError::Fatal)?;
+        let mut wait = Duration::ZERO;
+        let mut latest = None;
+        loop {
+            self.wait(wait, bounds, latest.take()).await?;
+            let permit = self.admit(call, bounds).await?;
+            let (attempt, ended) = match self.attempt(call, &url, &token, permit, bounds).await {
+                Ended::Answered(answer) if is_html(&answer) || answer.status.is_redirection() => {
+                    return Err(CallError::Fatal(self.not_dataverse(&answer)));
+                }
+                Ended::Answered(answer) => return Ok(answer),
+                Ended::Refused(refusal) => (Attempt::Refused(refusal.class), self.refused_call(refusal)),
+                Ended::Failed(error) => failed(error),
+                Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer())),
+            };
+            match retry.after(attempt, call.is_repeatable, random_fraction()) {
+                Next::Stop => return Err(ended),
+                Next::RenewToken => {
+                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?
+                }
+                Next::Again(after) => wait = after,
+            }
+            latest = Some(ended);
+        }
+    }
+
+    /// Waits before the next attempt. At the deadline the latest end stands.
+    async fn wait(&self, wait: Duration, bounds: Bounds<'_>, latest: Option<CallError>) -> Result<(), CallError> {
+        let now = self.clock.elapsed();
+        if bounds.cancel.is_cancelled() {
+            return Err(CallError::Cancelled);
+        }
+        if now.after(wait) >= bounds.until {
+            return Err(latest.unwrap_or_else(|| CallError::TooLate(too_late())));
+        }
+        if wait > Duration::ZERO {
+            tokio::select! {
+                () = self.clock.sleep(wait) => {}
+                () = bounds.cancel.cancelled() => return Err(CallError::Cancelled),
+            }
+        }
+        Ok(())
+    }
+
+    async fn admit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
+        let left = bounds.until.since(self.clock.elapsed());
+        tokio::select! {
+            permit = self.budget.admit(call.class, call.cost) => permit.map_err(|used| {
+                let message = format!("the daily budget of {} requests is used up", used.daily);
+                CallError::TooLate(
+                    ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
+                        .hint("raise `budget.daily` of the connection, or run again tomorrow: the run continues where it stopped"),
+                )
+            }),
+            () = self.clock.sleep(left) => Err(CallError::TooLate(too_late())),
+            () = bounds.cancel.cancelled() => Err(CallError::Cancelled),
+        }
+    }
+
+    /// One exchange. A cancellation does not reach into it: an abandoned write has an unknown end.
+    async fn attempt(&self, call: &Call, url: &Url, token: &Token, permit: Permit<'_>, bounds: Bounds<'_>) -> Ended {
+        let request = Request {
+            method: call.method.clone(),
+            url: url.clone(),
+            headers: headers(call),
+            body: call.body.clone(),
+            bearer: Some((token.secret.clone(), self.addresses.service.clone())),
+        };
+        let left = bounds.until.since(self.clock.elapsed()).min(self.answer_wait);
+        let sent = tokio::select! {
+            sent = self.http.send(request) => sent,
+            () = self.clock.sleep(left) => return Ended::TimedOut,
+        };
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => return Ended::Failed(error),
+        };
+        let refusal =
+            (answer.status.is_client_error() || answer.status.is_server_error()).then(|| Refusal::of(&answer));
+        let throttled =
+            refusal.as_ref().filter(|refusal| refusal.class == FaultClass::Throttled).map(|refusal| Throttled {
+                retry_after: self.retry_after(&answer),
+                is_concurrency: refusal.code == Some(CONCURRENCY_LIMIT),
+            });
+        let parallel_hint = answer.header("x-ms-dop-hint").and_then(|hint| hint.trim().parse().ok());
+        let busy = permit.elapsed();
+        permit.complete(AnswerFacts { busy, parallel_hint, throttled });
+        match refusal {
+            None => Ended::Answered(answer),
+            Some(refusal) => {
+                tracing::debug!(status = refusal.status.as_u16(), code = refusal.service_code(), "refused");
+                Ended::Refused(refusal)
+            }
+        }
+    }
+
+    /// `Retry-After` in seconds, or as the distance between two dates of the same answer.
+    fn retry_after(&self, answer: &Answer) -> Option<Duration> {
+        let text = answer.header("retry-after")?.trim();
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = parse_http_date(text)?;
+        let now = answer.header("date").and_then(parse_http_date).unwrap_or_else(|| self.clock.now());
+        Duration::try_from(until.duration_since(now)).ok()
+    }
+
+    /// The whole address. Links must stay within the API of this environment.
+    fn resolve(&self, address: &Address) -> Result<Url, CallError> {
+        match address {
+            Address::Path(path) => {
+                let text = format!("{}{path}", self.addresses.api);
+                Url::parse(&text)
+                    .map_err(|_| CallError::Fatal(HttpError::BadUrl { url: flowgate_http::redact_url(&text) }.into()))
+            }
+            Address::Link(link) => {
+                let is_ours =
+                    Origin::of(link).as_ref() == Some(&self.addresses.service) && link.path().starts_with("/api/data/");
+                if is_ours {
+                    return Ok(link.clone());
+                }
+                let origin = Origin::of(link).map_or_else(|| link.scheme().to_owned(), |origin| origin.to_string());
+                Err(CallError::Fatal(HttpError::ForeignOrigin { origin }.into()))
+            }
+        }
+    }
+
+    fn refused_call(&self, refusal: Refusal) -> CallError {
+        match refusal.class {
+            FaultClass::Unauthenticated | FaultClass::Paused | FaultClass::Throttled | FaultClass::Transient => {
+                CallError::Fatal(refused("a request", &refusal))
+            }
+            FaultClass::Gateway => CallError::Unknown(refused("a request", &refusal)),
+            // Without a code it was not the platform that answered, so it is not about the row.
+            FaultClass::Limited if refusal.code.is_none() => CallError::Fatal(refused("a request", &refusal)),
+            FaultClass::Missing if refusal.code.is_none() && refusal.status == StatusCode::NOT_FOUND => {
+                CallError::Fatal(self.no_api(&refusal))
+            }
+            FaultClass::Limited
+            | FaultClass::Split
+            | FaultClass::Row
+            | FaultClass::RowOrConfiguration
+            | FaultClass::Duplicate
+            | FaultClass::Missing
+            | FaultClass::Conflict
+            | FaultClass::NoMessage
+            | FaultClass::ExpiredToken
+            | FaultClass::Configuration
+            | FaultClass::Permission => CallError::Refused(refusal),
+        }
+    }
+
+    fn no_api(&self, refusal: &Refusal) -> ConnectorError {
+        let message = format!("`{}` has no Web API there: status 404, {}", self.addresses.service, refusal.message);
+        ConnectorError::new(ErrorKind::NotFound, Code::UNEXPECTED_ANSWER, message)
+            .hint("check `url`: it is the address of the environment, such as `https://agency.crm11.dynamics.com`")
+    }
+
+    fn not_dataverse(&self, answer: &Answer) -> ConnectorError {
+        let what = if answer.status.is_redirection() { "a redirect" } else { "something that is not data" };
+        let message = format!("`{}` answered with {what} (status {})", self.addresses.service, answer.status.as_u16());
+        ConnectorError::new(ErrorKind::Configuration, Code::UNEXPECTED_ANSWER, message)
+            .hint("a proxy, a sign-in page or a wrong address does that: check `url`")
+    }
+
+    fn no_answer(&self) -> ConnectorError {
+        let message = format!("`{}` did not answer in time", self.addresses.service);
+        ConnectorError::new(ErrorKind::Transient, Code::CONNECTION_FAILED, message)
+    }
+}
+
+fn failed(error: HttpError) -> (Attempt, CallError) {
+    if !error.is_unsent() {
+        return (Attempt::Unknown, CallError::Unknown(error.into()));
+    }
+    if error.is_passing() {
+        return (Attempt::NotSent, CallError::Fatal(error.into()));
+    }
+    // Refused by our own gate: no other try will differ.
+    (Attempt::Refused(FaultClass::Configuration), CallError::Fatal(error.into()))
+}
+
+fn too_late() -> ConnectorError {
+    let message = "the deadline passed while waiting for the service limits";
+    ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
+        .hint("other programs may use the same application user; run again: the run continues where it stopped")
+}
+
+fn http_client(options: &DataverseOptions, allowed_origins: Vec<Origin>) -> Result<HttpClient, ConnectorError> {
+    let http = HttpOptions {
+        ca_file: options.ca_file.clone(),
+        proxy: options.proxy.clone(),
+        ..HttpOptions::to(allowed_origins)
+    };
+    HttpClient::new(http).map_err(ConnectorError::from)
+}
+
+fn budget(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Budget, ConnectorError> {
+    let bad_setting = |message: String| ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message);
+    let zone = TimeZone::get(&options.time_zone)
+        .map_err(|_| bad_setting(format!("`{}` is not a time zone", options.time_zone)))?;
+    let shares = Shares::new(&options.budget.batch, zone).map_err(|text| {
+        bad_setting(format!("`{text}` is not a time of the week")).hint("write `Mon-Fri 08:00-18:00` or `22:00-06:00`")
+    })?;
+    Ok(Budget::new(clock, shares, options.budget.daily, Uuid::new_v4().as_u64_pair().0))
+}
+
+/// The headers of dossier section 3.1, and the call's own.
+fn headers(call: &Call) -> HeaderMap {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    const VERSION: HeaderValue = HeaderValue::from_static("4.0");
+    let mut headers = call.headers.clone();
+    headers.insert(ACCEPT, JSON);
+    headers.insert(HeaderName::from_static("odata-version"), VERSION);
+    headers.insert(HeaderName::from_static("odata-maxversion"), VERSION);
+    if !headers.contains_key(IF_NONE_MATCH) {
+        // The documented way to get past caches; the value is not an entity tag.
+        headers.insert(IF_NONE_MATCH, HeaderValue::from_static("null"));
+    }
+    if !call.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
+        headers.insert(HeaderName::from_static("x-ms-client-request-id"), id);
+    }
+    headers
+}
+
+/// `Wed, 21 Oct 2026 07:28:00 GMT`.
+fn parse_http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp())
+}
+
+/// Spreads the waits of many processes; of no use for anything secret.
+fn random_fraction() -> f64 {
+    (Uuid::new_v4().as_u64_pair().0 >> 11) as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,120 @@
+//! A connection to one environment, in the roles it plays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use flowgate_core::destination::{
+    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, WriteUnit,
+};
+use flowgate_core::project::TableSpec;
+use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
+use futures::stream::BoxStream;
+use uuid::Uuid;
+
+use crate::call::Bounds;
+use crate::client::Client;
+use crate::load::{self, Tally, pace};
+use crate::metadata::Metadata;
+use crate::options::DataverseOptions;
+use crate::{read, values};
+
+/// A connection to one environment. Cheap to share; one budget serves all who share it.
+#[derive(Debug)]
+pub struct Dataverse {
+    pub(crate) client: Arc<Client>,
+    pub(crate) metadata: Metadata,
+    pub(crate) solution: Option<String>,
+    tally: Tally,
+}
+
+impl Dataverse {
+    /// Prepares a connection. Nothing is sent yet: the first request signs in and compares the
+    /// pinned organisation.
+    ///
+    /// `clock` runs in real time; `options.time_scale` makes it the service's.
+    pub fn connect(options: DataverseOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ConnectorError> {
+        let client = Arc::new(Client::new(&options, clock)?);
+        let (metadata, tally) = (Metadata::default(), Tally::default());
+        Ok(Arc::new(Self { client, metadata, solution: options.solution, tally }))
+    }
+}
+
+#[async_trait]
+impl Destination for Dataverse {
+    async fn check(&self) -> Result<String, ConnectorError> {
+        let session = self.client.session(self.client.bounds()).await;
+        let who = session.map_err(|error| error.into_error("signing in to the environment"))?;
+        let origin = self.client.service_origin();
+        Ok(format!("{origin}: organization `{}`, user `{}`", who.organization_id, who.user_id))
+    }
+
+    async fn describe(&self, table: &str) -> Result<Arc<TableShape>, ConnectorError> {
+        Ok(Arc::clone(&self.metadata.table(&self.client, table).await?.shape))
+    }
+
+    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, zone: &str) -> Result<Checked, ConnectorError> {
+        values::canonical(shape, rows, zone)
+    }
+
+    fn estimate(&self, shape: &TableShape, changes: Changes) -> Estimate {
+        pace::estimate(shape, changes, self.client.parallel_max())
+    }
+
+    fn pace(&self, _shape: &TableShape, _operation: Operation) -> Pace {
+        pace::pace(self.client.parallel_max())
+    }
+
+    async fn write(
+        &self,
+        unit: WriteUnit,
+        class: Class,
+        deadline: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Outcome>, ConnectorError> {
+        if unit.rows.num_columns() > 0 && unit.rows.num_rows() != unit.len() {
+            let message = format!("a unit has {} ids and {} rows", unit.len(), unit.rows.num_rows());
+            return Err(ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message));
+        }
+        let facts = self.metadata.table(&self.client, &unit.shape.table).await?;
+        let bounds = Bounds { until: self.client.clock().elapsed().after(deadline), cancel };
+        load::write(&self.client, &facts, &unit, class, bounds, &self.tally).await
+    }
+
+    async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {
+        let found = read::probe(&self.client, shape, ids, Class::Batch, self.client.bounds()).await;
+        let found = found.map_err(|error| error.into_error(&format!("looking for rows of `{}`", shape.table)))?;
+        Ok(ids.iter().copied().filter(|id| found.contains(id)).collect())
+    }
+
+    async fn read_current(
+        &self,
+        shape: Arc<TableShape>,
+        columns: Vec<String>,
+        selection: Selection,
+        class: Class,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
+        read::read_current(&self.client, &shape, &columns, selection, class)
+    }
+
+    async fn plan_provision(&self, _tables: &[TableSpec]) -> Result<Vec<ProvisionStep>, ConnectorError> {
+        Err(not_yet())
+    }
+
+    async fn provision(
+        &self,
+        _tables: &[TableSpec],
+        _progress: &(dyn Fn(&ProvisionStep) + Send + Sync),
+    ) -> Result<(), ConnectorError> {
+        Err(not_yet())
+    }
+
+    fn requests(&self) -> RequestCounts {
+        self.client.requests()
+    }
+}
+
+fn not_yet() -> ConnectorError {
+    ConnectorError::new(ErrorKind::Configuration, Code::NOT_SUPPORTED, "provisioning does not exist yet")
+}

@@ -1,0 +1,165 @@
+//! Single-row messages, many to a `$batch` or one to a request, each with its own answer.
+
+use std::time::Duration;
+
+use flowgate_core::ConnectorError;
+use flowgate_core::destination::{Operation, Outcome};
+use http::header::{CONTENT_TYPE, IF_MATCH};
+use http::{HeaderName, HeaderValue, Method};
+
+use super::batch::{Part, decode, encode};
+use super::pace::{Message, ROWS_PER_REQUEST, cost};
+use super::state::closing_body;
+use super::{Content, ROUNDS_MAX, Writer};
+use crate::call::{Call, CallError};
+use crate::fault::{FaultClass, Refusal};
+
+/// How one part ended.
+enum PartEnd {
+    Done,
+    Refused(Refusal),
+    /// The batch ended before it.
+    NotRun,
+}
+
+impl Writer<'_> {
+    pub(super) async fn write_in_parts(&mut self, rows: Vec<usize>) -> Result<(), ConnectorError> {
+        let rows_per_request = if self.unit.options.one_at_a_time { 1 } else { ROWS_PER_REQUEST };
+        let mut chunks: Vec<Vec<usize>> = rows.chunks(rows_per_request).rev().map(<[usize]>::to_vec).collect();
+        while let Some(chunk) = chunks.pop() {
+            let parts: Vec<Part> = chunk.iter().map(|row| self.part(*row)).collect();
+            match self.send_parts(&parts).await {
+                Ok(ends) => {
+                    let again = self.take_ends(&chunk, ends).await?;
+                    if !again.is_empty() && self.may_send_again() {
+                        self.pause().await;
+                        chunks.push(again);
+                    }
+                }
+                Err(CallError::Unknown(_)) => chunks.extend(self.after_unknown(chunk).await?),
+                Err(CallError::Fatal(error)) => return Err(error),
+                // The batch itself was refused: what stands in it is not yet known to be at fault.
+                Err(CallError::Refused(refusal)) => match chunk.as_slice() {
+                    [row] => self.settle_alone(*row, &refusal).await?,
+                    _ if matches!(refusal.class, FaultClass::Configuration | FaultClass::Permission) => {
+                        return Err(self.stopped_by(&refusal));
+                    }
+                    _ => {
+                        let (first, second) = chunk.split_at(chunk.len() / 2);
+                        chunks.extend([second.to_vec(), first.to_vec()]);
+                    }
+                },
+                Err(CallError::TooLate(_) | CallError::Cancelled) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what has an end and returns the rows to send again.
+    async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Vec<usize>, ConnectorError> {
+        let mut again = Vec::new();
+        for (row, end) in rows.iter().zip(ends) {
+            match end {
+                PartEnd::Done => self.end(&[*row], &Outcome::Applied),
+                PartEnd::NotRun => again.push(*row),
+                PartEnd::Refused(refusal) => match refusal.class {
+                    FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused | FaultClass::Gateway => {
+                        again.push(*row);
+                    }
+                    _ => self.settle_alone(*row, &refusal).await?,
+                },
+            }
+        }
+        Ok(again)
+    }
+
+    pub(super) fn may_send_again(&mut self) -> bool {
+        self.rounds += 1;
+        self.rounds < ROUNDS_MAX && !self.bounds.cancel.is_cancelled()
+    }
+
+    async fn pause(&self) {
+        self.client.clock().sleep(Duration::from_secs(1 << self.rounds.min(6))).await;
+    }
+
+    /// The single-row message for one row.
+    fn part(&self, row: usize) -> Part {
+        let shape = &self.unit.shape;
+        let id = self.id(row);
+        let mut headers = self.option_headers();
+        let mut body = Vec::new();
+        let (method, path) = match (&self.unit.operation, &self.content) {
+            (Operation::Delete, _) => (Method::DELETE, format!("{}({id})", shape.set)),
+            (Operation::Create, _) => {
+                body.extend_from_slice(format!("{{\"{}\":\"{id}\"", shape.primary_id).as_bytes());
+                self.write_members(row, &mut body);
+                body.push(b'}');
+                (Method::POST, shape.set.clone())
+            }
+            (_, Content::Statuses(statuses)) if statuses[row].needs_closing => {
+                body = closing_body(shape, id, statuses[row]);
+                (Method::POST, "CloseIncident".to_owned())
+            }
+            (Operation::Update | Operation::SetState | Operation::Deactivate, _) => {
+                self.write_members(row, &mut body);
+                // The first member's comma becomes the opening brace.
+                match body.first_mut() {
+                    Some(comma) => *comma = b'{',
+                    None => body.push(b'{'),
+                }
+                body.push(b'}');
+                // Without it a PATCH would create what was deleted there.
+                headers.insert(IF_MATCH, HeaderValue::from_static("*"));
+                (Method::PATCH, format!("{}({id})", shape.set))
+            }
+        };
+        Part { method, path, headers, body }
+    }
+
+    async fn send_parts(&self, parts: &[Part]) -> Result<Vec<PartEnd>, CallError> {
+        if let [part] = parts {
+            self.client.call(&self.single_call(part), self.bounds).await?;
+            return Ok(vec![PartEnd::Done]);
+        }
+        let (body, content_type) = encode(parts, |path| self.client.part_address(path));
+        let mut call = Call::write(Method::POST, "$batch", body, self.class, cost(Message::Parts, parts.len()))
+            .header(HeaderName::from_static("prefer"), HeaderValue::from_static("odata.continue-on-error"));
+        if let Ok(value) = HeaderValue::from_str(&content_type) {
+            call.headers.insert(CONTENT_TYPE, value);
+        }
+        call.is_repeatable = parts.iter().all(is_repeatable);
+        let answer = self.client.call(&call, self.bounds).await?;
+        let kind = answer.header("content-type").unwrap_or_default();
+        let Some(answers) = decode(kind, &answer.body) else {
+            // Done, perhaps; but what was done cannot be read.
+            let message = "the answer to a batch of requests is not of the expected form";
+            return Err(CallError::Unknown(ConnectorError::new(
+                flowgate_core::ErrorKind::Schema,
+                flowgate_core::Code::UNEXPECTED_ANSWER,
+                message,
+            )));
+        };
+        let mut ends: Vec<PartEnd> = answers
+            .iter()
+            .take(parts.len())
+            .map(
+                |answer| if answer.status.is_success() { PartEnd::Done } else { PartEnd::Refused(Refusal::of(answer)) },
+            )
+            .collect();
+        ends.resize_with(parts.len(), || PartEnd::NotRun);
+        Ok(ends)
+    }
+
+    fn single_call(&self, part: &Part) -> Call {
+        let body = part.body.clone().into();
+        let mut call = Call::write(part.method.clone(), part.path.clone(), body, self.class, cost(Message::Parts, 1));
+        call.headers = part.headers.clone();
+        call.is_repeatable = is_repeatable(part);
+        call
+    }
+}
+
+/// Updates and deletes end the same however often they are sent; creates and actions do not.
+fn is_repeatable(part: &Part) -> bool {
+    part.method == Method::PATCH || part.method == Method::DELETE
+}

@@ -1,0 +1,211 @@
+//! Reads of current rows, page by page.
+//!
+//! The next page is where the service says, verbatim, and never anywhere else than at the same
+//! environment; a link that repeats ends the read with an error instead of a circle.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
+use flowgate_core::destination::{Class, ID_COLUMN, Selection};
+use flowgate_core::{CancellationToken, Code, ConnectorError, ErrorKind, TableShape};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use http::{HeaderName, HeaderValue};
+use url::Url;
+use uuid::Uuid;
+
+use crate::call::{Bounds, Call, CallError};
+use crate::client::Client;
+use crate::json_in::{Page, PageReader};
+use crate::query::{filters_by_id, filters_by_key, key_text};
+
+/// Beyond this many filtered reads, one read of the whole table is the lesser evil.
+const FILTERED_READS_MAX: usize = 200;
+
+/// Pages of one read. Twenty billion rows; a circle that never repeats a link ends here.
+const PAGES_MAX: u64 = 4_000_000;
+
+const PAGE_PREFERENCE: &str = "odata.maxpagesize=5000";
+const LOOKUP_PREFERENCE: &str = "odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\"";
+
+/// The read of one query from its first page to its last.
+pub(crate) struct Pages {
+    client: Arc<Client>,
+    reader: Arc<PageReader>,
+    class: Class,
+    cancel: CancellationToken,
+    extra_preference: Option<&'static str>,
+    next: Option<Call>,
+    latest_link: Option<String>,
+    pages: u64,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        reader: Arc<PageReader>,
+        first: Call,
+        class: Class,
+        cancel: CancellationToken,
+    ) -> Self {
+        let mut pages =
+            Self { client, reader, class, cancel, extra_preference: None, next: None, latest_link: None, pages: 0 };
+        pages.next = Some(pages.preferred(first));
+        pages
+    }
+
+    /// A read that also asks for a delta link.
+    pub(crate) fn tracking(mut self) -> Self {
+        self.extra_preference = Some("odata.track-changes");
+        self.next = self.next.take().map(|mut call| {
+            call.headers.clear();
+            self.preferred(call)
+        });
+        self
+    }
+
+    /// The next page; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<Page>, CallError> {
+        let Some(call) = self.next.take() else { return Ok(None) };
+        let answer = self.client.call(&call, self.client.bounds_with(&self.cancel)).await?;
+        let page = self.reader.read(&answer.body).map_err(CallError::Fatal)?;
+        self.pages += 1;
+        if let Some(link) = &page.next_link {
+            self.next = Some(self.follow(link).map_err(CallError::Fatal)?);
+        }
+        Ok(Some(page))
+    }
+
+    fn follow(&mut self, link: &str) -> Result<Call, ConnectorError> {
+        let fault = |message: &str| ConnectorError::new(ErrorKind::Schema, Code::UNEXPECTED_ANSWER, message);
+        if self.latest_link.as_deref() == Some(link) || self.pages >= PAGES_MAX {
+            return Err(fault("the service names the same next page again")
+                .hint("a known fault of some queries; the rows read so far are not complete, so none are used"));
+        }
+        let url = Url::parse(link).map_err(|_| fault("the link to the next page is not an address"))?;
+        self.latest_link = Some(link.to_owned());
+        Ok(self.preferred(Call::follow(url, self.class)))
+    }
+
+    /// Every page must be asked for with the same preferences (dossier section 13.6).
+    fn preferred(&self, call: Call) -> Call {
+        let prefer = HeaderName::from_static("prefer");
+        let mut call = call.header(prefer.clone(), HeaderValue::from_static(PAGE_PREFERENCE));
+        if self.reader.needs_annotations() {
+            call = call.header(prefer.clone(), HeaderValue::from_static(LOOKUP_PREFERENCE));
+        }
+        if let Some(preference) = self.extra_preference {
+            call = call.header(prefer, HeaderValue::from_static(preference));
+        }
+        call
+    }
+}
+
+/// Reads `columns` of the selected rows; see [`flowgate_core::Destination::read_current`].
+pub(crate) fn read_current(
+    client: &Arc<Client>,
+    shape: &Arc<TableShape>,
+    columns: &[String],
+    selection: Selection,
+    class: Class,
+) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
+    let reader = Arc::new(PageReader::new(shape, ID_COLUMN, columns)?);
+    let filters = match &selection {
+        Selection::All => None,
+        Selection::Ids(ids) => Some(filters_by_id(shape, ids)),
+        Selection::Keys(keys) => Some(filters_by_key(shape, keys).ok_or_else(|| {
+            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "keys to read by are not in canonical form")
+        })?),
+    };
+    let all = filters.is_none();
+    let filters = filters.filter(|filters| filters.len() <= FILTERED_READS_MAX);
+    let keep = if filters.is_none() && !all { Keep::new(shape, &reader, selection)? } else { Keep::Everything };
+    let base = format!("{}?$select={}", shape.set, reader.select());
+    let addresses = match filters {
+        Some(filters) => filters.iter().map(|filter| format!("{base}&{filter}")).collect(),
+        None => vec![base],
+    };
+    let (client, shape) = (Arc::clone(client), Arc::clone(shape));
+    let batches = stream::iter(addresses).flat_map(move |address| {
+        let first = Call::get(address, class);
+        let pages = Pages::new(Arc::clone(&client), Arc::clone(&reader), first, class, CancellationToken::new());
+        page_stream(pages, format!("reading `{}`", shape.table))
+    });
+    Ok(batches.and_then(move |batch| futures::future::ready(keep.filter(&batch))).boxed())
+}
+
+fn page_stream(pages: Pages, what: String) -> impl stream::Stream<Item = Result<RecordBatch, ConnectorError>> {
+    stream::try_unfold((pages, what), |(mut pages, what)| async move {
+        match pages.next().await {
+            Ok(Some(page)) => Ok(Some((page.rows, (pages, what)))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.into_error(&what)),
+        }
+    })
+}
+
+/// Which rows of a whole read were asked for.
+enum Keep {
+    Everything,
+    Ids(HashSet<String>),
+    Keys { shape: Arc<TableShape>, columns: Vec<usize>, keys: HashSet<Vec<u8>> },
+}
+
+impl Keep {
+    fn new(shape: &Arc<TableShape>, reader: &PageReader, selection: Selection) -> Result<Self, ConnectorError> {
+        match selection {
+            Selection::All => Ok(Self::Everything),
+            Selection::Ids(ids) => Ok(Self::Ids(ids.iter().map(Uuid::to_string).collect())),
+            Selection::Keys(keys) => {
+                let all: Vec<usize> = (0..keys.num_columns()).collect();
+                let texts = (0..keys.num_rows()).filter_map(|row| key_text(shape, &keys, &all, row)).collect();
+                let schema = reader.schema();
+                let columns: Result<Vec<usize>, _> =
+                    keys.schema().fields().iter().map(|field| schema.index_of(field.name())).collect();
+                let columns = columns.map_err(|error| {
+                    let message = "a read of many keys must also read the key columns";
+                    ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message).caused_by(error)
+                })?;
+                Ok(Self::Keys { shape: Arc::clone(shape), columns, keys: texts })
+            }
+        }
+    }
+
+    fn filter(&self, batch: &RecordBatch) -> Result<RecordBatch, ConnectorError> {
+        let is_wanted = |row: usize| match self {
+            Self::Everything => true,
+            Self::Ids(ids) => ids.contains(batch.column(0).as_string::<i32>().value(row)),
+            Self::Keys { shape, columns, keys } => {
+                key_text(shape, batch, columns, row).is_some_and(|key| keys.contains(&key))
+            }
+        };
+        if matches!(self, Self::Everything) {
+            return Ok(batch.clone());
+        }
+        let mask: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_wanted(row))).collect();
+        filter_record_batch(batch, &mask).map_err(|error| {
+            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "rows could not be selected").caused_by(error)
+        })
+    }
+}
+
+/// The ids among `ids` whose rows are there.
+pub(crate) async fn probe(
+    client: &Client,
+    shape: &TableShape,
+    ids: &[Uuid],
+    class: Class,
+    bounds: Bounds<'_>,
+) -> Result<HashSet<Uuid>, CallError> {
+    let reader = PageReader::new(shape, ID_COLUMN, &[]).map_err(CallError::Fatal)?;
+    let mut found = HashSet::new();
+    for filter in filters_by_id(shape, ids) {
+        let call = Call::get(format!("{}?$select={}&{filter}", shape.set, reader.select()), class);
+        let answer = client.call(&call, bounds).await?;
+        let page = reader.read(&answer.body).map_err(CallError::Fatal)?;
+        found.extend(page.rows.column(0).as_string::<i32>().iter().flatten().filter_map(|id| Uuid::parse_str(id).ok()));
+    }
+    Ok(found)
+}

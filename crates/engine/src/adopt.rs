@@ -1,0 +1,181 @@
+//! Adoption: rows that a table already holds become the load's first state.
+//!
+//! Only rows whose keys are prepared, or were in the last state, are taken: others are not ours.
+//! Two rows there with one key cannot be told apart; both are left out and said.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_select::filter::filter_record_batch;
+use flowgate_core::KeyHash;
+use flowgate_core::destination::{Class, ID_COLUMN, Selection};
+use flowgate_core::shape::STATE_COLUMN;
+use flowgate_sorted::{
+    Entry, Index, Manifest, SortedRows, SpillWriter, State, StateWriter, groups, key_hashes, row_hashes,
+};
+use futures::StreamExt;
+use uuid::Uuid;
+
+use crate::lookup::row_ids;
+use crate::mapping::Mapping;
+use crate::prepare::{Prepared, state_codes};
+use crate::run::Scope;
+use crate::{Event, RunError};
+
+/// Up to this many keys are asked for one by one; above, the whole table is read.
+const KEYS_ASKED_MAX: u64 = 2_000;
+
+/// The service's column of a row's status.
+const STATUS_COLUMN: &str = "statuscode";
+
+/// What adopting gave.
+pub(crate) struct Adopted {
+    pub(crate) manifest: Manifest,
+    pub(crate) rows: u64,
+    /// Keys that more than one row there has.
+    pub(crate) ambiguous: u64,
+}
+
+/// Reads the rows of the prepared keys and writes them as the state that follows `last`.
+pub(crate) async fn adopt(
+    scope: &Scope<'_>,
+    prepared: &Prepared,
+    last: Option<&State>,
+    dir: &Path,
+    work_dir: &Path,
+) -> Result<Adopted, RunError> {
+    let mapping = &prepared.mapping;
+    let wanted = wanted_keys(prepared, last)?;
+    let schema = with_id(&mapping.schema);
+    let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), prepared.bits)?;
+    let states = adopted_states(scope, mapping)?;
+    let mut columns = mapping.stored_columns();
+    if mapping.state_position().is_some() && !columns.iter().any(|column| column == STATUS_COLUMN) {
+        columns.push(STATUS_COLUMN.to_owned());
+    }
+    let selection = selection(scope, prepared, wanted.len() as u64)?;
+    let mut pages =
+        scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?;
+    let mut rows = 0;
+    while let Some(page) = pages.next().await {
+        scope.require_not_cancelled()?;
+        rows += take_page(&mut spill, mapping, &schema, &states, &wanted, &page?)?;
+        scope.tell(Event::Adopting { load: &scope.load.name, rows });
+    }
+    let spill = spill.finish()?;
+    let version = last.map_or(0, |state| state.manifest().version) + 1;
+    let writer = StateWriter::create(dir, version, prepared.bits)?;
+    let mut buckets = Vec::new();
+    let mut ambiguous = 0;
+    for bucket in 0..1_usize << prepared.bits {
+        let sorted = spill.bucket(bucket)?;
+        let (index, values, doubled) = state_rows(mapping, &sorted)?;
+        ambiguous += doubled;
+        buckets.push(writer.write(bucket, &index, &values)?);
+    }
+    let manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    Ok(Adopted { rows: manifest.rows(), manifest, ambiguous })
+}
+
+/// Sorted keys that may become state.
+fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<Vec<KeyHash>, RunError> {
+    let mut keys = Vec::new();
+    for bucket in 0..1_usize << prepared.bits {
+        let mut found = prepared.spill.bucket(bucket)?.keys;
+        if let Some(last) = last {
+            found.extend(last.bucket(prepared.bits, bucket)?.index.keys);
+            found.sort_unstable();
+        }
+        found.dedup();
+        keys.extend(found);
+    }
+    Ok(keys)
+}
+
+fn selection(scope: &Scope<'_>, prepared: &Prepared, keys: u64) -> Result<Selection, RunError> {
+    if keys == 0 || keys > KEYS_ASKED_MAX || scope.engine.open_state(&scope.flow.name, &scope.load.name)?.is_some() {
+        return Ok(Selection::All);
+    }
+    let mut batches = Vec::new();
+    for bucket in 0..1_usize << prepared.bits {
+        batches.push(prepared.spill.bucket(bucket)?.rows.project(&prepared.mapping.match_positions)?);
+    }
+    let schema = batches[0].schema();
+    Ok(Selection::Keys(arrow_select::concat::concat_batches(&schema, &batches)?))
+}
+
+fn with_id(schema: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(ID_COLUMN, DataType::Utf8, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Status codes that the state rule could ask for: any other one stands for "nothing asked".
+fn adopted_states(scope: &Scope<'_>, mapping: &Mapping) -> Result<Vec<i32>, RunError> {
+    Ok(state_codes(scope.load.state.as_ref(), &mapping.shape)?.into_iter().map(|(_, code)| code).collect())
+}
+
+fn take_page(
+    spill: &mut SpillWriter,
+    mapping: &Mapping,
+    schema: &SchemaRef,
+    states: &[i32],
+    wanted: &[KeyHash],
+    page: &RecordBatch,
+) -> Result<u64, RunError> {
+    let column = |name: &str| {
+        page.column_by_name(name).map(Arc::clone).ok_or(RunError::Defect("a page of current rows without a column"))
+    };
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for mapped in &mapping.columns {
+        columns.push(if mapped.name == STATE_COLUMN {
+            asked_states(&column(STATUS_COLUMN)?, states)
+        } else {
+            column(&mapped.name)?
+        });
+    }
+    let canonical = RecordBatch::try_new(Arc::clone(&mapping.schema), columns.clone())?;
+    let keys = key_hashes(&canonical.project(&mapping.match_positions)?)?;
+    let hashes = row_hashes(&canonical)?;
+    columns.push(column(ID_COLUMN)?);
+    let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
+    let is_wanted = |key: &Option<KeyHash>| key.is_some_and(|key| wanted.binary_search(&key).is_ok());
+    let mask: BooleanArray = keys.iter().map(|key| Some(is_wanted(key))).collect();
+    let kept: Vec<(KeyHash, u64)> = keys
+        .iter()
+        .zip(&hashes)
+        .filter(|(key, _)| is_wanted(key))
+        .filter_map(|(key, hash)| Some(((*key)?, *hash)))
+        .collect();
+    let (keys, hashes): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+    spill.push(&filter_record_batch(&rows, &mask)?, &keys, &hashes)?;
+    Ok(keys.len() as u64)
+}
+
+fn asked_states(statuses: &ArrayRef, states: &[i32]) -> ArrayRef {
+    let statuses = statuses.as_any().downcast_ref::<Int32Array>();
+    let asked = statuses.into_iter().flatten().map(|status| status.filter(|status| states.contains(status)));
+    Arc::new(asked.collect::<Int32Array>())
+}
+
+/// Index and values of one bucket, and how many keys more than one row has.
+fn state_rows(mapping: &Mapping, sorted: &SortedRows) -> Result<(Index, RecordBatch, u64), RunError> {
+    let ids: Vec<Uuid> = if sorted.is_empty() { Vec::new() } else { row_ids(&sorted.rows)? };
+    let mut index = Index::default();
+    let mut taken = vec![false; sorted.len()];
+    let mut ambiguous = 0;
+    for group in groups(&sorted.keys) {
+        if group.len() > 1 {
+            ambiguous += 1;
+            continue;
+        }
+        let at = group.start;
+        taken[at] = true;
+        index.push(Entry { key: sorted.keys[at], row_hash: sorted.row_hashes[at], id: ids[at], sequence: 0, flags: 0 });
+    }
+    let canonical: Vec<usize> = (0..mapping.columns.len()).collect();
+    let values = filter_record_batch(&sorted.rows.project(&canonical)?, &BooleanArray::from(taken))?;
+    Ok((index, values, ambiguous))
+}

@@ -1,0 +1,405 @@
+//! One load, from its SELECT to its next state.
+//!
+//! The diff is made twice: first to count, so that guards and the person watching know everything
+//! before the first byte is sent, then bucket by bucket together with sending. Both passes decide
+//! alike, because they read the same buckets, the same state and the same ledger.
+
+use std::sync::Arc;
+
+use flowgate_core::LoadRows;
+use flowgate_core::destination::Changes;
+use flowgate_core::project::{Deletes, Load};
+use flowgate_sorted::{BucketMeta, Manifest, State, StateWriter};
+use flowgate_store::Phase;
+use flowgate_store::ledger::LedgerWriter;
+
+use crate::adopt::{Adopted, adopt};
+use crate::diff::{BucketDiff, Differ};
+use crate::fold::{fold, is_unchanged};
+use crate::ledger::{self, Past};
+use crate::letters::Letters;
+use crate::load::{Loader, count};
+use crate::mapping::{KeyState, Mapping};
+use crate::prepare::{Prepared, prepare};
+use crate::run::{FlowRun, Scope, remove_dir};
+use crate::transform::Transforms;
+use crate::{DiffCounts, Event, RunError, guard};
+
+/// A load that is prepared and compared, before anything is sent.
+pub(crate) struct Compared {
+    pub(crate) prepared: Prepared,
+    pub(crate) state: State,
+    pub(crate) past: Past,
+    pub(crate) ledger: Arc<LedgerWriter>,
+    pub(crate) sequence: u64,
+    pub(crate) counts: DiffCounts,
+    pub(crate) adopted: Option<u64>,
+}
+
+impl FlowRun<'_> {
+    /// Runs one pass of a load; returns how many references wait for the second pass.
+    pub(crate) async fn run_load(&mut self, load: &Load, transforms: &Transforms, pass: u8) -> Result<u64, RunError> {
+        let destination = self.destination(load).await?;
+        let engine = self.engine;
+        let scope = Scope {
+            engine,
+            flow: self.flow,
+            load,
+            destination,
+            lease: self.lease,
+            cancel: self.cancel.clone(),
+            driver_rows: self.driver_rows(load),
+            pass,
+            planned: Arc::clone(&self.planned),
+        };
+        let started = engine.clock.elapsed();
+        let mapping = map(&scope, transforms).await?;
+        let mut letters = Letters::open(&scope, &mapping.metadata_version)?;
+        let dir = self.run_dir().join(load.name.as_str());
+        let prepared =
+            prepare(&scope, transforms, &mut letters, mapping, dir.join("buckets"), self.rows_expected(load)).await?;
+        let transformed = engine.clock.elapsed();
+        let compared = self.compare(&scope, prepared, &letters, &dir, pass).await?;
+        let deferred = compared.prepared.deferred;
+        let diffed = engine.clock.elapsed();
+        self.note_compared(load, &compared)?;
+        let stopped = self.guard(load, &compared);
+        let state_seconds = if self.is_plan {
+            let (plan, creates) = self.plan_load(&scope, &compared, &letters)?;
+            self.keep_plan(load, plan, creates);
+            0.0
+        } else if stopped {
+            0.0
+        } else {
+            self.send(&scope, &mut letters, compared, pass, deferred).await?
+        };
+        let loaded = engine.clock.elapsed();
+        self.add_seconds("transform", transformed.since(started));
+        self.add_seconds("diff", diffed.since(transformed));
+        self.add_seconds("load", loaded.since(diffed));
+        if state_seconds > 0.0 {
+            *self.record.seconds.entry("state".to_owned()).or_default() += state_seconds;
+        }
+        self.save()?;
+        remove_dir(&dir.join("buckets"))?;
+        Ok(if stopped { 0 } else { deferred })
+    }
+
+    fn driver_rows(&self, load: &Load) -> Option<u64> {
+        let driver = load.driver.as_ref()?;
+        let image = self.record.streams.get(driver)?.image.as_ref()?;
+        Some(image.rows)
+    }
+
+    /// About how many rows the SELECT may return: enough to choose the number of buckets.
+    fn rows_expected(&self, load: &Load) -> u64 {
+        let staged = self.images_of(load).map(|image| image.rows).max().unwrap_or_default();
+        let in_state = self.engine.open_state(&self.flow.name, &load.name).ok().flatten();
+        staged.max(in_state.map(|state| state.manifest().rows()).unwrap_or_default())
+    }
+
+    /// The images of the streams that the load's SELECT reads.
+    fn images_of<'b>(&'b self, load: &Load) -> impl Iterator<Item = &'b flowgate_store::ImageRecord> {
+        let tables = flowgate_sql::inspect(&load.sql.text).map(|found| found.tables).unwrap_or_default();
+        let streams =
+            self.record.streams.iter().filter(move |(name, _)| tables.iter().any(|table| table == name.as_str()));
+        streams.filter_map(|(_, progress)| progress.image.as_ref())
+    }
+
+    async fn compare(
+        &mut self,
+        scope: &Scope<'_>,
+        prepared: Prepared,
+        letters: &Letters<'_>,
+        dir: &std::path::Path,
+        pass: u8,
+    ) -> Result<Compared, RunError> {
+        let load = scope.load;
+        let last = self.engine.open_state(&self.flow.name, &load.name)?;
+        let must_adopt =
+            last.is_none() || (self.options.adopt && pass == 1 && !ledger::path(dir, pass).try_exists()?);
+        let (state, adopted) = if must_adopt {
+            let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
+            (state, Some(rows))
+        } else {
+            (last.ok_or(RunError::Defect("a state that is not there"))?, None)
+        };
+        let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
+        let path = ledger::path(dir, pass);
+        let is_first_attempt = !path.try_exists()?;
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version)?;
+        if is_first_attempt {
+            ledger.append(&ledger::first_mark(version)).await?;
+        }
+        confirm_creates(scope, &prepared, &mut past).await?;
+        let mut compared = Compared {
+            prepared,
+            state,
+            past,
+            ledger: Arc::new(ledger),
+            sequence,
+            counts: DiffCounts::default(),
+            adopted,
+        };
+        let mut counts = DiffCounts::default();
+        for bucket in 0..1_usize << compared.prepared.bits {
+            scope.require_not_cancelled()?;
+            add(&mut counts, &self.diff(load, &compared, letters, bucket)?.counts);
+        }
+        counts.prepared += compared.prepared.keyless;
+        if counts.prepared != compared.prepared.prepared {
+            return Err(RunError::Defect("the buckets do not hold every prepared row"));
+        }
+        counts.quarantined += compared.prepared.keyless;
+        counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
+        compared.counts = counts;
+        Ok(compared)
+    }
+
+    /// Takes what the table holds as state, durably. A plan keeps it only for itself.
+    async fn adopt(
+        &mut self,
+        scope: &Scope<'_>,
+        prepared: &Prepared,
+        last: Option<&State>,
+        dir: &std::path::Path,
+    ) -> Result<(State, u64), RunError> {
+        let state_dir =
+            if self.is_plan { dir.join("state") } else { self.engine.state_dir(&self.flow.name, &scope.load.name) };
+        let Adopted { manifest, rows, ambiguous } =
+            adopt(scope, prepared, last, &state_dir, &dir.join("adopted")).await?;
+        remove_dir(&dir.join("adopted"))?;
+        if ambiguous > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: {ambiguous} keys stand for more than one row of `{}`; those rows are not touched",
+                scope.load.name, scope.load.table
+            ));
+        }
+        self.swap(scope.load, &manifest, last.map_or(0, |state| state.manifest().version), false)?;
+        Ok((State::open(&state_dir, manifest), rows))
+    }
+
+    fn swap(&mut self, load: &Load, manifest: &Manifest, expected: u64, with_record: bool) -> Result<(), RunError> {
+        let json = manifest.to_json()?;
+        let record = with_record.then_some(&self.record);
+        Ok(self.engine.store.swap_manifest(self.lease, &load.name, expected, &json, record)?)
+    }
+
+    pub(crate) fn diff(
+        &self,
+        load: &Load,
+        compared: &Compared,
+        letters: &Letters<'_>,
+        bucket: usize,
+    ) -> Result<BucketDiff, RunError> {
+        let known_columns = known_columns(&compared.state);
+        let differ = Differ {
+            load,
+            mapping: &compared.prepared.mapping,
+            letters,
+            past: &compared.past,
+            known_columns: &known_columns,
+            sees_gone: self.sees_gone(load),
+        };
+        let bits = compared.prepared.bits;
+        differ.decide(bits, bucket, compared.prepared.spill.bucket(bucket)?, compared.state.bucket(bits, bucket)?)
+    }
+
+    /// A row that is not prepared is gone only if every stream it may come from shows deletes.
+    fn sees_gone(&self, load: &Load) -> bool {
+        let unseen = |image: &flowgate_store::ImageRecord| {
+            self.flow.streams.get(&image.stream).is_some_and(|stream| stream.deletes == Deletes::Unseen)
+        };
+        !self.images_of(load).any(unseen)
+    }
+
+    fn note_compared(&mut self, load: &Load, compared: &Compared) -> Result<(), RunError> {
+        let counts = compared.counts;
+        let prepared = &compared.prepared;
+        if counts.contradictory > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: {} rows differ from another row with the same key; `latest_by:` would decide which one counts",
+                load.name, counts.contradictory
+            ));
+        }
+        let progress = self.progress(load);
+        progress.phase = Phase::Diffed;
+        progress.rows = counts.waiting();
+        progress.driver_keys = prepared.driver_keys;
+        progress.represented = prepared.represented;
+        self.save()?;
+        self.engine.tell(Event::Diffed { load: &load.name, counts });
+        Ok(())
+    }
+
+    fn guard(&mut self, load: &Load, compared: &Compared) -> bool {
+        let keys_unknown = self.images_of(load).any(|image| image.malformed_key_unknown);
+        let stop = guard::check(&load.guards, load.missing, keys_unknown, &compared.counts);
+        if let Some(stop) = stop {
+            self.engine.warn(&format!("load `{}`: {stop}", load.name));
+            self.guards.insert(load.name.clone(), stop);
+            return true;
+        }
+        false
+    }
+
+    /// Sends every bucket and folds the state. Returns the seconds spent on status changes.
+    async fn send<'s>(
+        &mut self,
+        scope: &'s Scope<'s>,
+        letters: &mut Letters<'s>,
+        compared: Compared,
+        pass: u8,
+        deferred: u64,
+    ) -> Result<f64, RunError> {
+        let load = scope.load;
+        let bits = compared.prepared.bits;
+        let counts = compared.counts;
+        let mut totals = compared.counts.waiting();
+        let manifest = compared.state.manifest().clone();
+        let writer =
+            StateWriter::create(&self.engine.state_dir(&self.flow.name, &load.name), manifest.version + 1, bits)?;
+        let known_columns = known_columns(&compared.state);
+        let sequence = manifest.sequence + 1;
+        self.progress(load).phase = Phase::Loading;
+        self.save()?;
+        let mut metas: Vec<Option<BucketMeta>> = Vec::new();
+        let mut sent = LoadSum { state_seconds: 0.0, done: 0, sequence: compared.sequence };
+        let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
+        for bucket in 0..1_usize << bits {
+            let diff = self.diff(load, &compared, letters, bucket)?;
+            let mut loader = Loader {
+                scope,
+                mapping: &compared.prepared.mapping,
+                letters,
+                past: &compared.past,
+                ledger: Arc::clone(&compared.ledger),
+                ids: &self.ids,
+                sequence: sent.sequence,
+                done: sent.done,
+                total,
+                state_seconds: 0.0,
+            };
+            let ends = loader.send(&diff).await?;
+            sent = LoadSum {
+                state_seconds: sent.state_seconds + loader.state_seconds,
+                done: loader.done,
+                sequence: loader.sequence,
+            };
+            settle(&mut totals, &diff, &count(&diff, &ends, &compared.past));
+            self.progress(load).rows = totals;
+            metas.push(match compared.state.meta(bits, bucket) {
+                Some(meta) if is_unchanged(&diff) && manifest.has_columns(&compared.prepared.mapping.schema) => {
+                    Some(meta.clone())
+                }
+                _ => fold(&compared.prepared.mapping, &known_columns, &writer, bucket, &diff, &ends, sequence)?,
+            });
+        }
+        letters.save()?;
+        if !totals.is_complete() {
+            return Ok(sent.state_seconds);
+        }
+        let next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
+        if pass == 2 || deferred == 0 {
+            self.progress(load).phase = Phase::Done;
+        }
+        self.swap(load, &next, manifest.version, true)?;
+        flowgate_sorted::sweep(&self.engine.state_dir(&self.flow.name, &load.name), &next)?;
+        self.engine.tell(Event::Loaded { load: &load.name, rows: totals });
+        Ok(sent.state_seconds)
+    }
+}
+
+/// Running sums over the buckets of a load.
+struct LoadSum {
+    state_seconds: f64,
+    done: u64,
+    sequence: u64,
+}
+
+/// Reads the live shape and fits the SELECT to it.
+pub(crate) async fn map(scope: &Scope<'_>, transforms: &Transforms) -> Result<Mapping, RunError> {
+    let select = transforms.select(scope.load).await?;
+    let shape = scope.destination.describe(&scope.load.table).await?;
+    let mapping = Mapping::build(scope.load, &select.schema, shape)?;
+    match mapping.key_state() {
+        KeyState::Active => {}
+        KeyState::Building(name) => {
+            return Err(RunError::refused(
+                flowgate_core::Code::KEY_NOT_ACTIVE,
+                format!("the alternate key `{name}` of `{}` is not active yet", scope.load.table),
+            )
+            .hint(
+                "its index is still being built, or failed because of duplicates: look at the key in the environment",
+            ));
+        }
+        KeyState::None => scope.engine.warn(&format!(
+            "load `{}`: no alternate key of `{}` covers `{}`, so nothing there keeps others from adding duplicates",
+            scope.load.name,
+            scope.load.table,
+            scope.load.match_columns.join("`, `")
+        )),
+    }
+    Ok(mapping)
+}
+
+/// Asks the destination which of the creates without an answer are there.
+async fn confirm_creates(scope: &Scope<'_>, prepared: &Prepared, past: &mut Past) -> Result<(), RunError> {
+    if past.unanswered_creates.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<_> = past.unanswered_creates.values().map(|(id, _)| *id).collect();
+    let there = scope.destination.probe(&prepared.mapping.shape, &ids).await?;
+    let keys: Vec<_> =
+        past.unanswered_creates.iter().filter(|(_, (id, _))| there.contains(id)).map(|(key, _)| *key).collect();
+    for key in keys {
+        past.confirm_create(key);
+    }
+    Ok(())
+}
+
+fn known_columns(state: &State) -> Vec<String> {
+    state.manifest().columns.iter().map(|column| column.name.clone()).collect()
+}
+
+fn add(sum: &mut DiffCounts, counts: &DiffCounts) {
+    sum.prepared += counts.prepared;
+    sum.create += counts.create;
+    sum.update += counts.update;
+    sum.set_state += counts.set_state;
+    sum.unchanged += counts.unchanged;
+    sum.superseded += counts.superseded;
+    sum.contradictory += counts.contradictory;
+    sum.quarantined += counts.quarantined;
+    sum.gone += counts.gone;
+    sum.delete += counts.delete;
+    sum.deactivate += counts.deactivate;
+    sum.keep += counts.keep;
+    sum.in_state += counts.in_state;
+}
+
+/// Replaces what the diff expected of a bucket by what became of it.
+fn settle(totals: &mut LoadRows, diff: &BucketDiff, ended: &LoadRows) {
+    let expected = diff.counts.waiting();
+    totals.created += ended.created;
+    totals.updated += ended.updated;
+    totals.unchanged = totals.unchanged - expected.unchanged + ended.unchanged;
+    totals.quarantined = totals.quarantined - expected.quarantined + ended.quarantined;
+    totals.pending = totals.pending - expected.pending + ended.pending;
+    totals.deleted += ended.deleted;
+    totals.deactivated += ended.deactivated;
+    totals.kept = totals.kept - expected.kept + ended.kept;
+    totals.gone_pending = totals.gone_pending - expected.gone_pending + ended.gone_pending;
+    totals.gone_quarantined += ended.gone_quarantined;
+}
+
+/// What [`FlowRun::note_plan`] needs to know about the rows of a load.
+pub(crate) fn changes(counts: &DiffCounts) -> Changes {
+    Changes {
+        create: counts.create,
+        update: counts.update,
+        set_state: counts.set_state,
+        deactivate: counts.deactivate,
+        delete: counts.delete,
+    }
+}

@@ -1,0 +1,166 @@
+//! The manifest of a load's state: the files that together are its last acknowledged rows.
+//!
+//! JSON, kept by `flowgate-store` and swapped there in one transaction. Files that the current
+//! manifest does not name mean nothing.
+
+use std::path::Path;
+
+use arrow_schema::Schema;
+use flowgate_core::KeyHash;
+use serde::{Deserialize, Serialize};
+
+use crate::{SortedError, fingerprint};
+
+/// The newest form of a manifest, and so far the only one.
+const FORMAT: u32 = 1;
+
+/// Buckets are at most 2^12: at the goal below that is half a thousand million rows.
+pub const BITS_MAX: u8 = 12;
+
+/// Rows that a bucket should hold: small enough that a few in work stay under 100 MB, large enough
+/// that opening a file is nothing beside reading it.
+const BUCKET_ROWS_GOAL: u64 = 131_072;
+
+/// How many bits cut `rows` into buckets of about the right size.
+pub fn bits_for(rows: u64) -> u8 {
+    let buckets = rows.div_ceil(BUCKET_ROWS_GOAL).max(1).next_power_of_two();
+    (buckets.trailing_zeros() as u8).min(BITS_MAX)
+}
+
+/// One version of a load's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: u32,
+    /// The version it is stored as; 0 means that nothing is known yet.
+    pub version: u64,
+    pub bits: u8,
+    /// The columns of the values, as the last writer had them.
+    pub columns: Vec<ColumnMeta>,
+    /// 2^bits of them; `None` holds no rows.
+    pub buckets: Vec<Option<BucketMeta>>,
+    /// The highest sequence of any row.
+    pub sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnMeta {
+    pub name: String,
+    /// As Arrow writes it: `Decimal128(38, 2)`.
+    pub data_type: String,
+}
+
+/// The two files of one bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketMeta {
+    /// File names in the state directory.
+    pub index: String,
+    pub values: String,
+    /// All rows, tombstones among them.
+    pub rows: u64,
+    pub tombstones: u64,
+    pub uncertain: u64,
+    /// [`fingerprint`] of the rows that are not tombstones.
+    pub fingerprint: u64,
+    pub index_checksum: u32,
+    pub values_checksum: u32,
+    /// Of both files.
+    pub bytes: u64,
+}
+
+impl BucketMeta {
+    /// Whether the living rows are exactly these; then there is nothing to merge, and the bucket's
+    /// files can stay as they are. `keys` are without duplicates.
+    pub fn holds_exactly(&self, keys: &[KeyHash], row_hashes: &[u64]) -> bool {
+        self.uncertain == 0
+            && self.rows - self.tombstones == keys.len() as u64
+            && self.fingerprint == fingerprint(keys, row_hashes)
+    }
+}
+
+impl Manifest {
+    /// The state of a load that has never run.
+    pub fn empty() -> Self {
+        Self { format: FORMAT, version: 0, bits: 0, columns: Vec::new(), buckets: vec![None], sequence: 0 }
+    }
+
+    pub(crate) fn new(
+        version: u64,
+        bits: u8,
+        schema: &Schema,
+        buckets: Vec<Option<BucketMeta>>,
+        sequence: u64,
+    ) -> Self {
+        Self { format: FORMAT, version, bits, columns: columns_of(schema), buckets, sequence }
+    }
+
+    /// Reads what [`Manifest::to_json`] wrote. `path` is the state directory, for messages.
+    pub fn from_json(path: &Path, json: &str) -> Result<Self, SortedError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| SortedError::damaged(path, format!("its manifest: {error}"));
+        let Format { format } = serde_json::from_str(json).map_err(damaged)?;
+        if format != FORMAT {
+            return Err(SortedError::Newer { path: path.to_owned(), found: format, known: FORMAT });
+        }
+        let manifest: Self = serde_json::from_str(json).map_err(damaged)?;
+        if manifest.bits > BITS_MAX || manifest.buckets.len() != 1 << manifest.bits {
+            return Err(SortedError::damaged(path, "its manifest has the wrong number of buckets"));
+        }
+        Ok(manifest)
+    }
+
+    pub fn to_json(&self) -> Result<String, SortedError> {
+        serde_json::to_string(self).map_err(|_| SortedError::Misused("a manifest that is no JSON"))
+    }
+
+    /// Whether the values have exactly these columns, in this order.
+    pub fn has_columns(&self, schema: &Schema) -> bool {
+        self.columns == columns_of(schema)
+    }
+
+    /// All rows, tombstones among them.
+    pub fn rows(&self) -> u64 {
+        self.buckets.iter().flatten().map(|bucket| bucket.rows).sum()
+    }
+
+    pub fn tombstones(&self) -> u64 {
+        self.buckets.iter().flatten().map(|bucket| bucket.tombstones).sum()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.buckets.iter().flatten().map(|bucket| bucket.bytes).sum()
+    }
+
+    pub(crate) fn names(&self, file: &str) -> bool {
+        self.buckets.iter().flatten().any(|bucket| bucket.index == file || bucket.values == file)
+    }
+}
+
+fn columns_of(schema: &Schema) -> Vec<ColumnMeta> {
+    let fields = schema.fields().iter();
+    fields.map(|field| ColumnMeta { name: field.name().clone(), data_type: field.data_type().to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_grow_with_the_rows() {
+        let bits: Vec<u8> = [0, 1, 131_072, 131_073, 1_000_000, u64::MAX / 2].map(bits_for).to_vec();
+        assert_eq!(bits, [0, 0, 0, 1, 3, BITS_MAX]);
+    }
+
+    #[test]
+    fn a_manifest_comes_back_and_a_newer_one_is_refused() {
+        let json = Manifest::empty().to_json().unwrap();
+        assert_eq!(Manifest::from_json(Path::new("s"), &json).unwrap(), Manifest::empty());
+        let newer = json.replace("\"format\":1", "\"format\":2");
+        let error = Manifest::from_json(Path::new("s"), &newer).unwrap_err();
+        assert_eq!(error.to_string(), "`s` has format version 2; this Flowgate knows 1");
+        let odd = json.replace("\"bits\":0", "\"bits\":1");
+        assert!(matches!(Manifest::from_json(Path::new("s"), &odd), Err(SortedError::Damaged { .. })));
+    }
+}
