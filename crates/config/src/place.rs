@@ -75,6 +75,17 @@ impl Place {
         Self { file: Arc::clone(file), start, end: start + shown.len() }
     }
 
+    /// The word at a line and column, both from 1.
+    pub(crate) fn at_line(file: &Arc<SourceFile>, line: usize, column: usize) -> Self {
+        let line_start = file.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(file.text().len());
+        let text = file.line_text(line.saturating_sub(1));
+        let start = text.char_indices().nth(column.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
+        let rest = text.get(start..).unwrap_or_default();
+        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = start + word.max(rest.chars().next().map_or(0, char::len_utf8));
+        Self::new(file, line_start + start, line_start + end)
+    }
+
     pub fn file(&self) -> &SourceFile {
         &self.file
     }

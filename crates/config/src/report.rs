@@ -4,12 +4,13 @@
 //! and of the command line compare it as a whole.
 
 use std::fmt;
+use std::sync::Arc;
 
 use flowgate_core::Code;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde_json::{Value, json};
 
-use crate::place::Place;
+use crate::place::{Place, SourceFile};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -32,6 +33,8 @@ pub struct Problem {
     /// The nearest valid word to it.
     pub nearest: Option<String>,
     pub hints: Vec<String>,
+    /// What it came from, the nearest cause first.
+    pub causes: Vec<String>,
     /// Other places that belong to it, each with what it is.
     pub related: Vec<Related>,
 }
@@ -44,7 +47,7 @@ pub struct Related {
 }
 
 impl Problem {
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             code,
@@ -54,12 +57,20 @@ impl Problem {
             value: None,
             nearest: None,
             hints: Vec::new(),
+            causes: Vec::new(),
             related: Vec::new(),
         }
     }
 
     pub(crate) fn warning(code: Code, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::new(code, message) }
+    }
+
+    /// Puts the problem on a line and column, from 1, of a file that was not read as YAML.
+    #[must_use]
+    pub fn at_line(self, name: &str, text: String, line: usize, column: usize) -> Self {
+        let file = Arc::new(SourceFile::new(name, text));
+        self.at(&Place::at_line(&file, line, column))
     }
 
     pub(crate) fn at(mut self, place: &Place) -> Self {
@@ -112,6 +123,7 @@ impl Problem {
             "value": self.value,
             "did_you_mean": self.nearest,
             "hints": self.hints,
+            "causes": self.causes,
             "related": self.related.iter().map(related).collect::<Vec<_>>(),
         })
     }

@@ -261,7 +261,7 @@ pub trait Destination: Send + Sync {
     async fn provision(
         &self,
         tables: &[TableSpec],
-        progress: &(dyn Fn(&ProvisionStep) + Send + Sync),
+        progress: &(dyn for<'a> Fn(&'a ProvisionStep) + Send + Sync),
     ) -> Result<(), ConnectorError>;
 
     /// Requests so far.

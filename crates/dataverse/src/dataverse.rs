@@ -98,23 +98,19 @@ impl Destination for Dataverse {
         read::read_current(&self.client, &shape, &columns, selection, class)
     }
 
-    async fn plan_provision(&self, _tables: &[TableSpec]) -> Result<Vec<ProvisionStep>, ConnectorError> {
-        Err(not_yet())
+    async fn plan_provision(&self, tables: &[TableSpec]) -> Result<Vec<ProvisionStep>, ConnectorError> {
+        Ok(self.plan_missing(tables).await?.into_iter().map(|planned| planned.step).collect())
     }
 
     async fn provision(
         &self,
-        _tables: &[TableSpec],
-        _progress: &(dyn Fn(&ProvisionStep) + Send + Sync),
+        tables: &[TableSpec],
+        progress: &(dyn for<'a> Fn(&'a ProvisionStep) + Send + Sync),
     ) -> Result<(), ConnectorError> {
-        Err(not_yet())
+        self.create_missing(tables, progress).await
     }
 
     fn requests(&self) -> RequestCounts {
         self.client.requests()
     }
-}
-
-fn not_yet() -> ConnectorError {
-    ConnectorError::new(ErrorKind::Configuration, Code::NOT_SUPPORTED, "provisioning does not exist yet")
 }

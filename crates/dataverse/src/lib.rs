@@ -20,11 +20,14 @@ mod json_out;
 mod load;
 mod metadata;
 mod options;
+mod provision;
 mod query;
 mod read;
 mod retry;
+mod track;
 mod values;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
 pub use options::{Credential, DataverseOptions};
+pub use track::TableRead;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{BooleanArray, RecordBatch};
+use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
 use flowgate_core::destination::{Class, ID_COLUMN, Selection};
 use flowgate_core::{CancellationToken, Code, ConnectorError, ErrorKind, TableShape};
@@ -64,6 +65,10 @@ impl Pages {
             self.preferred(call)
         });
         self
+    }
+
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.reader.schema()
     }
 
     /// The next page; `None` after the last.

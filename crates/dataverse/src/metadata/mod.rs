@@ -33,7 +33,8 @@ pub(crate) struct TableFacts {
     pub(crate) has_create_multiple: bool,
     pub(crate) has_update_multiple: bool,
     pub(crate) is_change_tracked: bool,
-    pub(crate) primary_name: Option<String>,
+    /// Columns that cannot be selected in a read.
+    pub(crate) unreadable: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,7 +113,7 @@ async fn read_table(client: &Client, table: &str, consistency: Consistency) -> R
     let attributes: Vec<AttributeWire> = reader
         .list(
             "/Attributes?$select=LogicalName,AttributeType,AttributeTypeName,RequiredLevel,IsValidForCreate,\
-             IsValidForUpdate,AttributeOf",
+             IsValidForUpdate,IsValidForRead,AttributeOf",
         )
         .await?;
     let (details, keys, relationships, sets, has_create_multiple, has_update_multiple) = futures::try_join!(
@@ -127,14 +128,15 @@ async fn read_table(client: &Client, table: &str, consistency: Consistency) -> R
         reader.has_message("UpdateMultiple"),
     )?;
     let is_change_tracked = entity.change_tracking_enabled.unwrap_or(false);
-    let primary_name = entity.primary_name_attribute.clone();
+    let unreadable = attributes.iter().filter(|column| column.is_valid_for_read == Some(false));
+    let unreadable = unreadable.map(|column| column.logical_name.clone()).collect();
     let definitions = Definitions { entity, attributes, details, keys, relationships, sets };
     Ok(TableFacts {
         shape: Arc::new(definitions.shape()),
         has_create_multiple,
         has_update_multiple,
         is_change_tracked,
-        primary_name,
+        unreadable,
     })
 }
 

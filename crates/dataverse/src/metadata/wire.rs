@@ -38,6 +38,7 @@ pub(crate) struct AttributeWire {
     pub(crate) required_level: Option<Valued<String>>,
     pub(crate) is_valid_for_create: Option<bool>,
     pub(crate) is_valid_for_update: Option<bool>,
+    pub(crate) is_valid_for_read: Option<bool>,
     pub(crate) attribute_of: Option<String>,
     pub(crate) max_length: Option<u32>,
     pub(crate) min_value: Option<f64>,

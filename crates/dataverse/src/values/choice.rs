@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::builder::{BooleanBuilder, Int32Builder, StringBuilder};
 use arrow_array::ArrayRef;
+use arrow_array::builder::{BooleanBuilder, Int32Builder, StringBuilder};
 use flowgate_core::Code;
 use flowgate_core::shape::{ChoiceOption, StatusShape};
 
