@@ -171,7 +171,7 @@ impl Client {
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(ended),
                 Next::RenewToken => {
-                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?
+                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?;
                 }
                 Next::Again(after) => wait = after,
             }

@@ -74,7 +74,7 @@ fn column(
 /// `None` if the input's type can never become the kind.
 fn convert(kind: &ColumnKind, input: &Input, zone: &Zone, target: &mut Target<'_>) -> Option<ArrayRef> {
     match kind {
-        ColumnKind::Text { length_max } => text::texts(*length_max, input, target),
+        ColumnKind::Text { length_max } => Some(text::texts(*length_max, input, target)),
         ColumnKind::Integer { min, max } => number::integers(*min, *max, input, target),
         ColumnKind::BigInteger => number::big_integers(input, target),
         ColumnKind::Decimal { scale, min, max } | ColumnKind::Money { scale, min, max } => {

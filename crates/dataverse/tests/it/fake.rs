@@ -96,6 +96,7 @@ impl Fake {
         Self { url, state }
     }
 
+    /// Locked until the end of the statement: one `state()` in each.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -85,6 +85,7 @@ pub(crate) async fn write_within(
 
 /// The error as a person reads it: code, message, hints.
 pub(crate) fn shown(error: &ConnectorError) -> String {
-    let hints: String = error.hints.iter().map(|hint| format!("\n  hint: {hint}")).collect();
-    format!("{}: {error}{hints}", error.code)
+    let mut lines = vec![format!("{}: {error}", error.code)];
+    lines.extend(error.hints.iter().map(|hint| format!("  hint: {hint}")));
+    lines.join("\n")
 }
