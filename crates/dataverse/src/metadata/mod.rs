@@ -85,6 +85,19 @@ impl Metadata {
         Ok(facts)
     }
 
+    /// The facts of a table as last described: a load keeps the shape it began with.
+    pub(crate) async fn table_as_described(
+        &self,
+        client: &Client,
+        table: &str,
+    ) -> Result<Arc<TableFacts>, ConnectorError> {
+        let held = self.tables().get(table).map(|held| Arc::clone(&held.facts));
+        match held {
+            Some(facts) => Ok(facts),
+            None => self.table(client, table).await,
+        }
+    }
+
     /// The facts of a table past every cache, for a table that was just changed.
     pub(crate) async fn table_now(&self, client: &Client, table: &str) -> Result<Arc<TableFacts>, ConnectorError> {
         let facts = Arc::new(Box::pin(read_table(client, table, Consistency::Strong)).await?);
@@ -151,7 +164,7 @@ struct Reader<'a> {
 
 /// Typed casts: the types that need one, the cast, and what it adds.
 const CASTS: &[(&[&str], &str, &str)] = &[
-    (&["String"], "String", "$select=LogicalName,MaxLength"),
+    (&["String"], "String", "$select=LogicalName,MaxLength,AutoNumberFormat"),
     (&["Memo"], "Memo", "$select=LogicalName,MaxLength"),
     (&["Integer"], "Integer", "$select=LogicalName,MinValue,MaxValue"),
     (&["Decimal"], "Decimal", "$select=LogicalName,MinValue,MaxValue,Precision"),

@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) bodies: Vec<String>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) has_bulk: bool,
+    /// Of the metadata.
+    pub(crate) version: u32,
     /// Answers to reads whose address contains the text.
     pub(crate) pages: Vec<(String, Reply)>,
 }
@@ -196,7 +198,10 @@ impl State {
                 &json!({"UserId": ORGANIZATION, "BusinessUnitId": ORGANIZATION, "OrganizationId": ORGANIZATION}),
             ),
             "$batch" => self.run_batch(body, headers),
-            _ if path.starts_with("organizations") => Reply::json(200, &json!({"value": []})),
+            _ if path.starts_with("organizations") => Reply::json(
+                200,
+                &json!({"@Microsoft.Dynamics.CRM.globalmetadataversion": self.version.to_string(), "value": []}),
+            ),
             _ if path.starts_with("sdkmessagefilters") => {
                 let found = if self.has_bulk { json!([{"sdkmessagefilterid": "x"}]) } else { json!([]) };
                 Reply::json(200, &json!({ "value": found }))

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::fake::{Fake, FaultKind, Reply, Row};
 use crate::support::{connect, id, plain_unit, shown, unit, write, write_within};
 
-const CREATE: &str = "CreateMultiple";
-const UPDATE: &str = "UpdateMultiple";
+const CREATE: &str = "CRM.CreateMultiple";
+const UPDATE: &str = "CRM.UpdateMultiple";
 
 fn rows(names: &[&'static str]) -> Vec<(String, &'static str)> {
     names.iter().enumerate().map(|(index, name)| (format!("N{index}"), *name)).collect()
