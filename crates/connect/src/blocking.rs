@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 /// Batches that may wait for the consumer. Two keep both sides busy; more only cost memory.
-const BATCHES_AHEAD_MAX: usize = 2;
+pub(crate) const BATCHES_AHEAD_MAX: usize = 2;
 
 type BatchResult = Result<Batch, ConnectorError>;
 

@@ -11,6 +11,7 @@
 mod blocking;
 mod columns;
 mod formats;
+mod postgresql;
 mod registry;
 mod settings;
 mod suggest;

@@ -6,6 +6,8 @@ use crate::settings::{check, schema};
 
 #[path = "connectors/files.rs"]
 mod files;
+#[path = "connectors/postgres.rs"]
+mod postgres;
 #[path = "connectors/sqlite.rs"]
 mod sqlite;
 
@@ -22,6 +24,18 @@ pub const CONNECTORS: &[ConnectorSpec] = &[
         check_connection: check::<files::FileSettings>,
         check_stream: check::<files::FileSettings>,
         open: files::open,
+    },
+    ConnectorSpec {
+        name: "postgres",
+        summary: "tables and views of a PostgreSQL database",
+        is_source: true,
+        is_destination: false,
+        sees_deletes: postgres::sees_deletes,
+        connection_schema: schema::<postgres::ConnectionSettings>,
+        stream_schema: schema::<postgres::StreamSettings>,
+        check_connection: check::<postgres::ConnectionSettings>,
+        check_stream: check::<postgres::StreamSettings>,
+        open: postgres::open,
     },
     ConnectorSpec {
         name: "sqlite",

@@ -20,6 +20,12 @@ use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
 
+/// How long a letter is kept after its row was last met (design section 6, "Letters").
+const LETTERS_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
+/// Runs remembered for each flow.
+const RUNS_KEPT: usize = 1_000;
+
 /// Everything a run needs from outside.
 pub struct Engine {
     pub project: Arc<Project>,
@@ -76,9 +82,10 @@ impl Engine {
         })
     }
 
-    /// The record of the unfinished run, or a new one.
+    /// The record of the unfinished run, or a new one. A run that failed before it sent anything is
+    /// not gone on with: what it staged may be old by now.
     pub(crate) fn begin(&self, flow: &Flow, lease: &FlowLease) -> Result<RunRecord, RunError> {
-        if let Some(mut record) = self.store.unfinished_run(&flow.name)? {
+        if let Some(mut record) = self.store.unfinished_run(&flow.name)?.filter(is_worth_going_on) {
             self.tell(Event::Resumed { run: record.run });
             record.state = RunState::Running;
             record.error = None;
@@ -110,6 +117,10 @@ impl Engine {
     pub(crate) fn state_dir(&self, flow: &FlowName, load: &LoadName) -> PathBuf {
         self.project.state_dir.join("loads").join(flow.as_str()).join(load.as_str())
     }
+}
+
+fn is_worth_going_on(record: &RunRecord) -> bool {
+    record.state != RunState::Failed || record.loads.values().any(|load| load.phase >= Phase::Loading)
 }
 
 /// A run under way.
@@ -155,7 +166,7 @@ impl<'a> FlowRun<'a> {
     pub(crate) async fn work(&mut self) -> Result<(), RunError> {
         let flow = self.flow;
         for load in &flow.loads {
-            self.destination(load).await?.check().await?;
+            self.destination(load).await?;
         }
         let started = self.engine.clock.elapsed();
         self.extract().await?;
@@ -190,6 +201,7 @@ impl<'a> FlowRun<'a> {
         self.record.loads.get(&load.name).is_some_and(|progress| progress.phase == Phase::Done)
     }
 
+    /// The destination of a load, reached and found to be the right one.
     pub(crate) async fn destination(&mut self, load: &Load) -> Result<Arc<dyn Destination>, RunError> {
         if let Some(destination) = self.destinations.get(load.into.as_str()) {
             return Ok(Arc::clone(destination));
@@ -198,6 +210,7 @@ impl<'a> FlowRun<'a> {
         let destination = opened.destination.ok_or_else(|| {
             RunError::refused(Code::UNKNOWN_REFERENCE, format!("`{}` cannot be loaded into", load.into))
         })?;
+        destination.check().await?;
         self.destinations.insert(load.into.to_string(), Arc::clone(&destination));
         Ok(destination)
     }
@@ -260,9 +273,15 @@ impl<'a> FlowRun<'a> {
         self.engine.project.state_dir.join("runs").join(self.record.run.to_string())
     }
 
-    /// A complete run is never gone on with: its ledgers have done their work.
+    /// A complete run is never gone on with: its ledgers have done their work. Old letters and runs go too.
     fn sweep(&self) -> Result<(), RunError> {
-        remove_dir(&self.run_dir())
+        remove_dir(&self.run_dir())?;
+        let store = &self.engine.store;
+        if let Ok(before) = self.engine.clock.now().checked_sub(LETTERS_KEPT) {
+            store.expire_letters(before)?;
+        }
+        store.forget_runs(self.lease, RUNS_KEPT)?;
+        Ok(())
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) fn sees_deletes(_stream: &Value) -> bool {
     true
 }
 
-pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
-    let settings = settings::read(NAME, request.settings)?;
-    let files = Files { settings, project_dir: request.project_dir.into() };
+pub(crate) fn open(OpenRequest { settings, project_dir, .. }: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let settings = settings::read(NAME, settings)?;
+    let files = Files { settings, project_dir: project_dir.into() };
     Ok(Opened { source: Some(Arc::new(files)), destination: None })
 }
 

@@ -72,9 +72,9 @@ pub(crate) fn sees_deletes(stream: &Value) -> bool {
     stream.get("cursor").is_none_or(Value::is_null)
 }
 
-pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
-    let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
-    let database = Database { path: request.project_dir.join(&settings.path), shown: settings.path };
+pub(crate) fn open(OpenRequest { settings, project_dir, .. }: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let settings: ConnectionSettings = settings::read(NAME, settings)?;
+    let database = Database { path: project_dir.join(&settings.path), shown: settings.path };
     Ok(Opened { source: Some(Arc::new(Sqlite { database })), destination: None })
 }
 
@@ -193,14 +193,13 @@ impl Reader {
     /// One pass over the whole table, also for a cursor read: the types of its rows must be those of the image.
     fn schema(&self, table: &str, columns: &[CatalogColumn]) -> Result<SchemaRef, ConnectorError> {
         let typed: Vec<_> = columns.iter().filter(|column| is_numeric(&column.declared)).collect();
-        let mut sql = "SELECT 1".to_owned();
+        let mut classes = vec!["1".to_owned()];
         for column in &typed {
             let name = quote_identifier(&column.name);
-            sql += &format!(
-                ", ifnull(max(CASE typeof({name}) WHEN 'null' THEN 0 WHEN 'integer' THEN 1 WHEN 'real' THEN 2 ELSE 3 END), 0)"
-            );
+            let class = "WHEN 'null' THEN 0 WHEN 'integer' THEN 1 WHEN 'real' THEN 2 ELSE 3";
+            classes.push(format!("ifnull(max(CASE typeof({name}) {class} END), 0)"));
         }
-        sql += &format!(" FROM {}", quote_identifier(table));
+        let sql = format!("SELECT {} FROM {}", classes.join(", "), quote_identifier(table));
         let widest = |row: &Row<'_>| (1..=typed.len()).map(|index| row.get(index)).collect();
         let widest: Vec<i64> =
             self.connection.query_row(&sql, [], widest).map_err(|error| failed(&self.shown, error))?;
@@ -291,14 +290,10 @@ fn plan(database: &Database, stream: &StreamSettings, cursor: Option<&Cursor>) -
 
 fn select(table: &str, schema: &Schema, cursor: Option<&str>, is_resumed: bool) -> String {
     let columns: Vec<_> = schema.fields().iter().map(|field| quote_identifier(field.name())).collect();
-    let mut sql = format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table));
-    if let Some(cursor) = cursor.map(quote_identifier) {
-        if is_resumed {
-            sql += &format!(" WHERE {cursor} >= ?1 OR {cursor} IS NULL");
-        }
-        sql += &format!(" ORDER BY {cursor}");
-    }
-    sql
+    let everything = format!("SELECT {} FROM {}", columns.join(", "), quote_identifier(table));
+    let Some(cursor) = cursor.map(quote_identifier) else { return everything };
+    let condition = if is_resumed { format!(" WHERE {cursor} >= ?1 OR {cursor} IS NULL") } else { String::new() };
+    format!("{everything}{condition} ORDER BY {cursor}")
 }
 
 fn position_of(cursor: &Cursor, column: &str) -> Result<Scalar, ConnectorError> {

@@ -1,5 +1,6 @@
 //! Files as they come: dialects, encodings, compression, and everything that can be wrong with them.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
@@ -36,7 +37,7 @@ async fn seen(name: &str, bytes: &[u8], settings: Value) -> String {
             let mut text = format!("{}\n{}", everything.columns.join("|"), everything.rows().join("\n"));
             for line in everything.malformed() {
                 let (number, offset) = (line.line.unwrap(), line.offset.unwrap());
-                text += &format!("\nset aside: line {number} (byte {offset}) {}: {:?}", line.reason, line.text);
+                write!(text, "\nset aside: line {number} (byte {offset}) {}: {:?}", line.reason, line.text).unwrap();
             }
             text
         }
@@ -151,7 +152,7 @@ async fn files_that_disagree_or_are_missing_say_so() {
     for path in ["*.csv", "c.csv", "x-*.csv", "sub", "a{"] {
         let source = open_source("files", &json!({}), dir.path()).unwrap();
         let error = read(source.as_ref(), request(&json!({ "path": path }), None)).await.err().unwrap();
-        text += &format!("{}\n", shown(&error));
+        writeln!(text, "{}", shown(&error)).unwrap();
     }
     let source = open_source("files", &json!({}), dir.path()).unwrap();
     text += &shown(&read(source.as_ref(), request(&json!({}), None)).await.err().unwrap());

@@ -1,4 +1,9 @@
 //! The connectors against real files and servers.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod conformance;
 mod files_input;
+mod postgres;
+mod postgres_source;
 mod support;

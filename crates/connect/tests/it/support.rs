@@ -1,5 +1,6 @@
 //! Opening connectors and reading streams, for all tests.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,11 +99,11 @@ pub(crate) fn shown(error: &ConnectorError) -> String {
     let mut text = format!("{} {:?}: {}", error.code, error.kind, error.message);
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        text += &format!("\n  cause: {inner}");
+        write!(text, "\n  cause: {inner}").unwrap();
         cause = inner.source();
     }
     for hint in &error.hints {
-        text += &format!("\n  hint: {hint}");
+        write!(text, "\n  hint: {hint}").unwrap();
     }
     text
 }

@@ -1,0 +1,89 @@
+//! Rows that are set aside, and how they come back.
+
+use flowgate_core::project::Check;
+use flowgate_core::source::Malformed;
+use flowgate_core::{LoadRows, Operation, StreamRows};
+use flowgate_store::{LetterFilter, LetterSelection};
+
+use crate::fake::{Table, World, load, shape};
+
+const COLUMNS: [&str; 2] = ["number", "name"];
+
+fn world(rows: &[&[&str]]) -> World {
+    let sql = "SELECT number, name FROM person";
+    let mut world = World::new(vec![shape("account", &COLUMNS, &[])], vec![load("accounts", "account", sql)]);
+    world.stream("person", Table::new(&COLUMNS, rows));
+    world
+}
+
+#[tokio::test]
+async fn a_refused_row_is_not_sent_again_until_something_changes() {
+    let mut world = world(&[&["1", "Ann"], &["2", "bad"]]);
+    world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());
+    let expected = LoadRows { prepared: 2, created: 1, quarantined: 1, ..LoadRows::default() };
+    assert_eq!(world.rows().await, expected);
+    let letter = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters.remove(0);
+    assert_eq!((letter.key_text.as_str(), letter.attempts, letter.reason.as_str()), ("2", 1, "not wanted"));
+
+    world.destination.take_sent();
+    assert_eq!(world.rows().await, LoadRows { created: 0, unchanged: 1, ..expected });
+    assert_eq!(world.destination.take_sent(), [], "the same row is not sent again");
+
+    world.version = "2".into();
+    world.rows().await;
+    assert_eq!(world.destination.take_sent(), [(Operation::Create, 1)], "another configuration tries it");
+
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann"], &["2", "good"]]));
+    assert_eq!(world.rows().await, LoadRows { prepared: 2, created: 1, unchanged: 1, ..LoadRows::default() });
+    assert_eq!(world.store().count_letters(&LetterFilter::default()).unwrap(), 0, "a loaded row has no letter");
+}
+
+#[tokio::test]
+async fn a_person_can_ask_to_try_a_row_again() {
+    let world = world(&[&["2", "bad"]]);
+    world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());
+    world.rows().await;
+    world.destination.inner.lock().unwrap().faults.refuse = None;
+    assert_eq!(world.rows().await.quarantined, 1);
+    world.store().request_retry(&LetterSelection::Matching(LetterFilter::default())).unwrap();
+    assert_eq!(world.rows().await.created, 1);
+}
+
+#[tokio::test]
+async fn failing_checks_set_rows_aside_and_let_the_rest_through() {
+    let mut world = world(&[&["1", "Ann"], &["2", ""], &["3", "Zed"]]);
+    world.load().checks = vec![Check::NotNull(vec!["name".into()]), Check::That("name < 'Z'".into())];
+    assert_eq!(world.rows().await, LoadRows { prepared: 3, created: 1, quarantined: 2, ..LoadRows::default() });
+    let letters = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters;
+    let mut reasons: Vec<_> = letters.iter().map(|letter| letter.reason.as_str()).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["`name < 'Z'` must be true", "`name` must not be empty"]);
+}
+
+#[tokio::test]
+async fn a_quarantined_row_is_not_gone() {
+    let mut world = world(&[&["1", "Ann"], &["2", "Bob"]]);
+    world.load().checks = vec![Check::NotNull(vec!["name".into()])];
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann"], &["2", ""]]));
+    assert_eq!(world.rows().await, LoadRows { prepared: 2, unchanged: 1, quarantined: 1, ..LoadRows::default() });
+}
+
+#[tokio::test]
+async fn malformed_input_is_counted_and_kept() {
+    let world = world(&[&["1", "Ann"]]);
+    let malformed = Malformed {
+        file: Some("a.csv".into()),
+        line: Some(7),
+        offset: None,
+        reason: "too few fields".into(),
+        text: "x".into(),
+        key_unknown: true,
+    };
+    world.source.malformed.lock().unwrap().push(malformed);
+    let outcome = world.run().await;
+    let rows = outcome.record.streams.values().next().unwrap().rows;
+    assert_eq!(rows, StreamRows { extracted: 2, staged: 1, malformed: 1 });
+    let letter = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters.remove(0);
+    assert_eq!((letter.file.as_deref(), letter.line), (Some("a.csv"), Some(7)));
+}

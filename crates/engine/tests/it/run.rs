@@ -1,0 +1,170 @@
+//! Classes of rows over several runs.
+
+use std::collections::BTreeMap;
+
+use flowgate_core::project::{ColumnRule, Master, Missing, Nulls, StateAction, StateRule};
+use flowgate_core::{LoadRows, Operation, StreamName};
+use flowgate_store::RunState;
+
+use crate::fake::{Table, World, load, shape};
+
+const COLUMNS: [&str; 3] = ["number", "name", "city"];
+
+fn world(rows: &[&[&str]]) -> World {
+    let sql = "SELECT _row, number, name, city FROM person";
+    let mut world = World::new(vec![shape("account", &COLUMNS, &[])], vec![load("accounts", "account", sql)]);
+    world.stream("person", Table::new(&COLUMNS, rows));
+    world
+}
+
+fn rows(prepared: u64) -> LoadRows {
+    LoadRows { prepared, ..LoadRows::default() }
+}
+
+#[tokio::test]
+async fn a_second_run_sends_only_what_changed() {
+    let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"], &["3", "Cy", ""]]);
+    assert_eq!(world.rows().await, LoadRows { created: 3, ..rows(3) });
+    assert_eq!(world.destination.texts("account", "name"), ["Ann", "Bob", "Cy"]);
+
+    world.destination.take_sent();
+    assert_eq!(world.rows().await, LoadRows { unchanged: 3, ..rows(3) });
+    assert_eq!(world.destination.take_sent(), []);
+
+    world.destination.inner.lock().unwrap().columns_sent.clear();
+    world.stream(
+        "person",
+        Table::new(&COLUMNS, &[&["1", "Ann", "Bath"], &["2", "Bob", "York"], &["3", "Cy", ""], &["4", "Di", ""]]),
+    );
+    assert_eq!(world.rows().await, LoadRows { created: 1, updated: 1, unchanged: 2, ..rows(4) });
+    assert_eq!(world.destination.take_sent(), [(Operation::Create, 1), (Operation::Update, 1)]);
+    assert_eq!(world.destination.texts("account", "city"), ["", "", "Bath", "York"]);
+}
+
+#[tokio::test]
+async fn only_changed_columns_are_sent() {
+    let mut world = world(&[&["1", "Ann", "Bath"]]);
+    world.rows().await;
+    world.destination.inner.lock().unwrap().columns_sent.clear();
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "York"]]));
+    world.rows().await;
+    let sent = world.destination.inner.lock().unwrap().columns_sent.clone();
+    assert_eq!(sent.into_iter().collect::<Vec<_>>(), ["city"]);
+}
+
+#[tokio::test]
+async fn a_key_that_goes_and_comes_back_is_an_update() {
+    let mut world = world(&[&["1", "Ann", ""], &["2", "Bob", ""]]);
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", ""]]));
+    assert_eq!(world.rows().await, LoadRows { unchanged: 1, gone: 1, kept: 1, ..rows(1) });
+    assert_eq!(world.rows().await, LoadRows { unchanged: 1, ..rows(1) }, "a tombstone is gone only once");
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", ""], &["2", "Bob", "Ely"]]));
+    assert_eq!(world.rows().await, LoadRows { unchanged: 1, updated: 1, ..rows(2) });
+    assert_eq!(world.destination.texts("account", "city"), ["", "Ely"]);
+}
+
+#[tokio::test]
+async fn missing_rows_are_deleted_or_deactivated_when_that_is_asked() {
+    for (missing, expected) in [
+        (Missing::Delete, LoadRows { unchanged: 1, gone: 1, deleted: 1, ..rows(1) }),
+        (Missing::Deactivate, LoadRows { unchanged: 1, gone: 1, deactivated: 1, ..rows(1) }),
+    ] {
+        let mut world = world(&[&["1", "Ann", ""], &["2", "Bob", ""]]);
+        world.load().missing = missing;
+        world.rows().await;
+        world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", ""]]));
+        assert_eq!(world.rows().await, expected);
+        world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", ""], &["2", "Bob", ""]]));
+        let back = world.rows().await;
+        assert_eq!((back.created + back.updated, back.unchanged), (1, 1), "{missing:?}");
+        assert_eq!(world.destination.texts("account", "name"), ["Ann", "Bob"]);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_source_stops_the_load_before_it_deletes() {
+    let mut world = world(&[&["1", "Ann", ""]]);
+    world.load().missing = Missing::Delete;
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[]));
+    let outcome = world.run().await;
+    assert_eq!(outcome.record.state, RunState::StoppedByGuard);
+    assert_eq!(outcome.record.rows(), LoadRows { gone: 1, gone_pending: 1, ..rows(0) });
+    assert_eq!(world.destination.texts("account", "name"), ["Ann"]);
+}
+
+#[tokio::test]
+async fn of_two_rows_with_one_key_the_latest_counts() {
+    let mut world = world(&[&["A", "old", "1"], &["a ", "new", "2"], &["b", "x", "1"], &["b", "x", "1"]]);
+    world.load().latest_by = Some("city".into());
+    assert_eq!(world.rows().await, LoadRows { created: 2, superseded: 2, ..rows(4) });
+    assert_eq!(world.destination.texts("account", "name"), ["new", "x"]);
+}
+
+#[tokio::test]
+async fn column_rules_decide_whose_value_counts() {
+    let mut world = world(&[&["1", "Ann", "Bath"]]);
+    let rule = |nulls, master| ColumnRule { nulls, master };
+    world.load().columns = BTreeMap::from([
+        ("name".to_owned(), rule(Nulls::Clear, Master::Destination)),
+        ("city".to_owned(), rule(Nulls::Keep, Master::Source)),
+    ]);
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Other", ""]]));
+    assert_eq!(world.rows().await, LoadRows { unchanged: 1, ..rows(1) });
+    assert_eq!(world.destination.texts("account", "name"), ["Ann"]);
+    assert_eq!(world.destination.texts("account", "city"), ["Bath"]);
+}
+
+#[tokio::test]
+async fn rows_that_are_there_already_are_adopted() {
+    let world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
+    {
+        let mut inner = world.destination.inner.lock().unwrap();
+        let row = |name: &str, city: &str, number: &str| {
+            [("number", number), ("name", name), ("city", city)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into()
+        };
+        let table = inner.rows.entry("account".into()).or_default();
+        table.insert(uuid::Uuid::from_u128(1), row("Ann", "Bath", "1"));
+        table.insert(uuid::Uuid::from_u128(9), row("Zoe", "Hull", "9"));
+    }
+    assert_eq!(world.rows().await, LoadRows { created: 1, unchanged: 1, ..rows(2) });
+    assert_eq!(world.destination.texts("account", "name"), ["Ann", "Bob", "Zoe"]);
+}
+
+#[tokio::test]
+async fn a_status_follows_the_state_rule() {
+    let mut world = world(&[&["1", "Ann", "done"], &["2", "Bob", "open"]]);
+    world.load().sql.text = "SELECT number, name, city AS phase FROM person".into();
+    let close = BTreeMap::from([("done".to_owned(), StateAction::Close("Solved".into()))]);
+    world.load().state = Some(StateRule { column: "phase".into(), actions: close });
+    assert_eq!(world.rows().await, LoadRows { created: 2, ..rows(2) });
+    assert_eq!(world.destination.take_sent(), [(Operation::Create, 2), (Operation::SetState, 1)]);
+    assert_eq!(world.rows().await, LoadRows { unchanged: 2, ..rows(2) });
+
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "open"], &["2", "Bob", "done"]]));
+    assert_eq!(world.rows().await, LoadRows { updated: 2, ..rows(2) });
+    assert_eq!(world.destination.take_sent(), [(Operation::SetState, 2)]);
+}
+
+#[tokio::test]
+async fn driver_rows_that_the_select_leaves_out_are_counted() {
+    let mut world = world(&[&["1", "Ann", ""], &["2", "Bob", ""], &["3", "Cy", ""]]);
+    world.load().sql.text.push_str(" WHERE number <> '2'");
+    world.load().driver = Some(StreamName::new("person").unwrap());
+    assert_eq!(world.rows().await, LoadRows { created: 2, dropped: 1, ..rows(2) });
+    world.load().guards.dropped_max = Some(0);
+    world.load().sql.text.push_str(" AND number <> '3'");
+    assert_eq!(world.run().await.record.state, RunState::StoppedByGuard);
+}
+
+#[tokio::test]
+async fn a_row_without_a_key_is_set_aside() {
+    let world = world(&[&["1", "Ann", ""], &["", "Nobody", ""]]);
+    let outcome = world.run().await;
+    assert_eq!(outcome.record.state, RunState::CompleteWithLetters);
+    assert_eq!(outcome.record.rows(), LoadRows { created: 1, quarantined: 1, ..rows(2) });
+}
