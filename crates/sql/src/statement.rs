@@ -11,6 +11,8 @@ use crate::SqlError;
 pub struct Inspected {
     /// Tables it reads, common table expressions left out, sorted.
     pub tables: Vec<String>,
+    /// The columns it returns, as far as every one of them is named in the text; `*` hides them.
+    pub columns: Option<Vec<String>>,
 }
 
 /// Checks that `sql` is one SELECT and lists the tables it reads.
@@ -32,7 +34,8 @@ pub fn inspect(sql: &str) -> Result<Inspected, SqlError> {
     }
     tables.sort();
     require_unique_names(statement)?;
-    Ok(Inspected { tables })
+    let columns = projection(statement).and_then(|items| items.iter().map(output_name).collect());
+    Ok(Inspected { tables, columns })
 }
 
 fn require_select(statement: &Statement) -> Result<(), SqlError> {
@@ -56,14 +59,26 @@ fn require_select(statement: &Statement) -> Result<(), SqlError> {
 
 /// Refuses names that the outermost SELECT spells out twice; `*` is expanded only when planning.
 fn require_unique_names(statement: &Statement) -> Result<(), SqlError> {
-    let Statement::Statement(inner) = statement else { return Ok(()) };
-    let SqlStatement::Query(query) = inner.as_ref() else { return Ok(()) };
-    let SetExpr::Select(select) = query.body.as_ref() else { return Ok(()) };
-    let mut names: Vec<String> = select.projection.iter().filter_map(output_name).collect();
+    let mut names: Vec<String> = projection(statement).into_iter().flatten().filter_map(output_name).collect();
     names.sort();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(()),
         Some(pair) => Err(SqlError::DuplicateColumn { name: pair[0].clone() }),
+    }
+}
+
+/// What the outermost SELECT returns; of a UNION its first SELECT names the columns.
+fn projection(statement: &Statement) -> Option<&[SelectItem]> {
+    let Statement::Statement(inner) = statement else { return None };
+    let SqlStatement::Query(query) = inner.as_ref() else { return None };
+    let mut body = query.body.as_ref();
+    loop {
+        match body {
+            SetExpr::Select(select) => return Some(&select.projection),
+            SetExpr::Query(query) => body = query.body.as_ref(),
+            SetExpr::SetOperation { left, .. } => body = left.as_ref(),
+            _ => return None,
+        }
     }
 }
 
@@ -92,6 +107,15 @@ mod tests {
     fn tables_are_listed_without_common_table_expressions() {
         let found = inspect("WITH a AS (SELECT * FROM enquiry) SELECT * FROM a JOIN office USING (id)").unwrap();
         assert_eq!(found.tables, ["enquiry", "office"]);
+    }
+
+    #[test]
+    fn columns_are_known_when_all_are_named() {
+        let columns = |sql| inspect(sql).unwrap().columns;
+        let named = columns(r#"SELECT a, x.B, c + 1 AS "D" FROM x UNION ALL SELECT 1, 2, 3"#);
+        assert_eq!(named, Some(vec!["a".to_owned(), "b".to_owned(), "D".to_owned()]));
+        assert_eq!(columns("SELECT a, * FROM x"), None);
+        assert_eq!(columns("SELECT a + 1 FROM x"), None);
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! The command line: one file a command, and what they share.
+
+mod check;
+mod emulator;
+mod init;
+mod letters;
+mod plan;
+mod provision;
+mod reference;
+mod run;
+mod runs;
+mod schema;
+mod signals;
+mod status;
+mod usage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use flowgate_config::Loaded;
+use flowgate_core::{CancellationToken, Clock, Code, FlowName, Project};
+use flowgate_http::SystemClock;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::render::Printer;
+use crate::wiring::Wiring;
+
+/// What every command returns: how it ended, or why it could not.
+pub(crate) type Ended = Result<Exit, Failure>;
+
+/// Config-first integration engine for Dynamics 365 and Microsoft Dataverse.
+///
+/// A project is a directory of YAML and SQL. `flowgate check` reads it offline, `flowgate plan` shows
+/// what a run would change, `flowgate run` does it and accounts for every row.
+#[derive(Debug, Parser)]
+#[command(name = "flowgate", version, after_help = EXIT_HELP, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_HELP: &str = "Exit status: 0 complete; 1 failed; 2 configuration or usage; 3 complete, but rows were \
+                         quarantined; 4 stopped by a guard; 130 interrupted, the next run goes on.";
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The project's directory
+    #[arg(short = 'C', value_name = "DIR", default_value = ".", global = true)]
+    dir: PathBuf,
+    /// The environment: a file of `environments/`
+    #[arg(long, value_name = "NAME", global = true)]
+    env: Option<String>,
+    /// Print exactly one JSON object on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing but the answer and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Log to standard error: `info`, `debug`, `flowgate_engine=trace` [default: $FLOWGATE_LOG]
+    #[arg(long, value_name = "FILTER", global = true)]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a new project, or a load made from a table's live metadata
+    Init(init::Init),
+    /// Read the whole project offline and report every mistake
+    Check(check::Check),
+    /// Write JSON Schemas of the project's files, for editors
+    Schema(schema::Schema),
+    /// Show the tables, columns and keys that are missing, then create them
+    Provision(provision::Provision),
+    /// Show what a run would change, and send nothing
+    Plan(plan::PlanFlows),
+    /// Run flows: extract, stage, transform, compare, load
+    Run(run::Run),
+    /// List runs
+    Runs(runs::Runs),
+    /// Show the last run of every flow, and what to do next
+    Status(status::Status),
+    /// Look at rows that were set aside, and decide about them
+    #[command(subcommand)]
+    Letters(letters::Letters),
+    /// Serve a stand-in for Dataverse on this machine until it is stopped
+    Emulator(emulator::Serve),
+    /// Run the roads agency's example over four days and check the outcome
+    Demo(crate::demo::Demo),
+    /// Describe the program as one JSON object, for the reference pages
+    #[command(hide = true)]
+    Reference(reference::Reference),
+}
+
+/// What a command works with.
+pub(crate) struct App {
+    pub(crate) global: Global,
+    pub(crate) printer: Printer,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Fires at the first Ctrl-C or SIGTERM.
+    pub(crate) cancel: CancellationToken,
+    pub(crate) is_logging: bool,
+}
+
+pub(crate) fn main() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage::explain(&error),
+    };
+    let global = arguments.global;
+    let printer = Printer::new(global.json, global.quiet);
+    let ended = start_logging(global.log.as_deref()).and_then(|is_logging| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let clock = Arc::new(SystemClock::new(1.0));
+        let app = App { global, printer, clock, cancel: CancellationToken::new(), is_logging };
+        runtime.block_on(async {
+            signals::watch(app.cancel.clone(), printer)?;
+            dispatch(&app, arguments.command).await
+        })
+    });
+    ended.unwrap_or_else(|failure| {
+        printer.failure(&failure);
+        failure.exit()
+    })
+}
+
+async fn dispatch(app: &App, command: Command) -> Ended {
+    match command {
+        Command::Init(init) => init.run(app).await,
+        Command::Check(check) => check.run(app),
+        Command::Schema(schema) => schema.run(app),
+        Command::Provision(provision) => provision.run(app).await,
+        Command::Plan(plan) => plan.run(app).await,
+        Command::Run(run) => run.run(app).await,
+        Command::Runs(runs) => runs.run(app),
+        Command::Status(status) => status.run(app),
+        Command::Letters(letters) => letters.run(app),
+        Command::Emulator(serve) => serve.run(app).await,
+        Command::Demo(demo) => demo.run(app).await,
+        Command::Reference(reference) => reference.run(),
+    }
+}
+
+/// Logs go to standard error, and only when asked for. Returns whether they were.
+fn start_logging(filter: Option<&str>) -> Result<bool, Failure> {
+    let from_environment = std::env::var("FLOWGATE_LOG").ok();
+    let Some(filter) = filter.or(from_environment.as_deref()).filter(|filter| !filter.is_empty()) else {
+        return Ok(false);
+    };
+    let parsed = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(Code::USAGE, format!("`{filter}` is not a log filter: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(true)
+}
+
+impl App {
+    /// The checked project; its warnings are shown.
+    pub(crate) fn load(&self) -> Result<Project, Failure> {
+        let Loaded { project, warnings } = self.read()?;
+        if !warnings.problems.is_empty() && !self.printer.is_quiet {
+            self.printer.report(&warnings);
+        }
+        Ok(project)
+    }
+
+    fn read(&self) -> Result<Loaded, Failure> {
+        let environment = self.global.env.as_deref();
+        Ok(flowgate_config::load(&self.global.dir, environment, flowgate_connect::CONNECTORS)?)
+    }
+
+    pub(crate) fn open(&self) -> Result<Wiring, Failure> {
+        Ok(Wiring::new(self.load()?, Arc::clone(&self.clock))?)
+    }
+}
+
+/// The flow of this name, or the nearest one in a hint.
+pub(crate) fn flow_named(project: &Project, name: &str) -> Result<FlowName, Failure> {
+    let found = project.flows.keys().find(|flow| flow.as_str() == name);
+    found.cloned().ok_or_else(|| {
+        let failure = Failure::new(Code::UNKNOWN_REFERENCE, format!("there is no flow `{name}`"));
+        let names = project.flows.keys().map(FlowName::as_str);
+        match usage::nearest(name, names.clone()) {
+            Some(nearest) => failure.nearest(Some(nearest.to_owned())),
+            None => {
+                let known: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+                failure.hint(format!("flows: {}", known.join(", ")))
+            }
+        }
+    })
+}

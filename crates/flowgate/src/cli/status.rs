@@ -1,0 +1,106 @@
+//! `flowgate status`: where every flow stands, and the next thing to do.
+
+use clap::Args;
+use flowgate_core::{FlowName, Project};
+use flowgate_store::{LetterFilter, LetterStatus, RunRecord, RunState, Store, StoreError};
+use serde_json::{Value, json};
+
+use super::runs::{moment, tone};
+use super::{App, Ended};
+use crate::exit::Exit;
+use crate::render::number::counted;
+use crate::render::progress::outcome_text;
+use crate::render::table::{Align, Cell, Table};
+use crate::render::{Tone, json, summary};
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+struct FlowStatus {
+    flow: FlowName,
+    last: Option<RunRecord>,
+    /// Letters that wait for a person or for another run.
+    letters: u64,
+    next: Option<String>,
+}
+
+impl Status {
+    #[expect(clippy::unused_self, reason = "every command is run alike")]
+    pub(crate) fn run(self, app: &App) -> Ended {
+        let wiring = app.open()?;
+        let project = &wiring.project;
+        let flows = project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
+        app.printer.json(&json!({
+            "environment": project.environment,
+            "project": project.dir,
+            "flows": flows.iter().map(|flow| to_json(flow, project)).collect::<Vec<_>>(),
+        }));
+        let paint = app.printer.out;
+        let columns = [("flow", Align::Left), ("last run", Align::Left), ("state", Align::Left), ("rows", Align::Left)];
+        let mut table = Table::new(&columns);
+        flows.iter().for_each(|flow| table.row(cells(flow)));
+        app.printer.answer(table.render("", paint));
+        let next: Vec<_> = flows.iter().filter_map(|flow| flow.next.as_ref()).collect();
+        match next.as_slice() {
+            [] => app.printer.answer(format!("\n{} nothing to do", paint.good("✓"))),
+            next => {
+                app.printer.answer(format!("\n{}", paint.strong("next")));
+                next.iter().for_each(|action| app.printer.answer(format!("  {action}")));
+            }
+        }
+        Ok(Exit::Complete)
+    }
+}
+
+fn status_of(store: &dyn Store, flow: &FlowName) -> Result<FlowStatus, StoreError> {
+    let last = store.last_run(flow)?;
+    let filter = LetterFilter {
+        flow: Some(flow.clone()),
+        status: Some(LetterStatus::Quarantined),
+        ..LetterFilter::default()
+    };
+    let letters = store.count_letters(&filter)?;
+    let next = match &last {
+        None => Some(format!("{flow} has not run yet: `flowgate run {flow}`")),
+        Some(record) => next_action(record, letters),
+    };
+    Ok(FlowStatus { flow: flow.clone(), last, letters, next })
+}
+
+fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
+    let flow = &record.flow;
+    match record.state {
+        RunState::Complete | RunState::CompleteWithLetters if letters > 0 => {
+            Some(format!("{}: `flowgate letters list --flow {flow}`", counted(letters, "letter")))
+        }
+        RunState::Complete | RunState::CompleteWithLetters => None,
+        RunState::Running => Some(format!("{flow} is running, or was killed: `flowgate run {flow}` tells, and goes on")),
+        RunState::Failed => {
+            let why = record.error.as_deref().unwrap_or("the cause was not recorded");
+            Some(format!("{flow} failed ({why}): remove the cause, then `flowgate run {flow}`"))
+        }
+        _ => summary::next_action(record).map(|action| format!("{flow}: {action}")),
+    }
+}
+
+fn cells(status: &FlowStatus) -> Vec<Cell> {
+    let name = Cell::toned(Tone::Strong, status.flow.as_str());
+    match &status.last {
+        None => vec![name, Cell::toned(Tone::Faint, "never"), Cell::new(""), Cell::new("")],
+        Some(record) => vec![
+            name,
+            Cell::new(moment(record.started)),
+            Cell::toned(tone(record.state), summary::state_text(record.state)),
+            Cell::new(outcome_text(&record.rows())),
+        ],
+    }
+}
+
+fn to_json(status: &FlowStatus, project: &Project) -> Value {
+    json!({
+        "flow": status.flow,
+        "last": status.last.as_ref().map(|record| json::run(record, project.environment.as_str())),
+        "letters": status.letters,
+        "next": status.next,
+    })
+}
