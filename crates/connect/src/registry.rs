@@ -4,6 +4,8 @@ use flowgate_core::connector::ConnectorSpec;
 
 use crate::settings::{check, schema};
 
+#[path = "connectors/dataverse.rs"]
+mod dataverse;
 #[path = "connectors/files.rs"]
 mod files;
 #[path = "connectors/postgres.rs"]
@@ -13,6 +15,18 @@ mod sqlite;
 
 /// Every connector, by name.
 pub const CONNECTORS: &[ConnectorSpec] = &[
+    ConnectorSpec {
+        name: "dataverse",
+        summary: "tables of a Dynamics 365 / Microsoft Dataverse environment",
+        is_source: true,
+        is_destination: true,
+        sees_deletes: dataverse::sees_deletes,
+        connection_schema: schema::<dataverse::ConnectionSettings>,
+        stream_schema: schema::<dataverse::StreamSettings>,
+        check_connection: check::<dataverse::ConnectionSettings>,
+        check_stream: check::<dataverse::StreamSettings>,
+        open: dataverse::open,
+    },
     ConnectorSpec {
         name: "files",
         summary: "CSV, JSON lines and Parquet files, plain or compressed",

@@ -54,6 +54,8 @@ pub struct OpenRequest<'a> {
     /// Relative paths in `settings` start here.
     pub project_dir: &'a Path,
     pub clock: Arc<dyn Clock>,
+    /// IANA name of the project's zone, in which times of day are meant.
+    pub time_zone: &'a str,
     /// Where the budget of this connection's identity keeps what it learnt between runs.
     pub budget: Option<&'a crate::project::BudgetSpec>,
 }

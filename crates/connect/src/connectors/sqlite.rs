@@ -17,7 +17,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use flowgate_core::connector::{FieldError, OpenRequest, Opened};
-use flowgate_core::source::{Image, ReadRequest, Reading, StreamInfo};
+use flowgate_core::source::{Image, MALFORMED_TEXT_MAX, Malformed, ReadRequest, Reading, StreamInfo};
 use flowgate_core::{Batch, Code, ConnectorError, Cursor, ErrorKind, Source};
 use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row};
@@ -57,9 +57,6 @@ pub(crate) struct StreamSettings {
     /// The table or view.
     #[schemars(example = &"person_address")]
     table: String,
-    /// The columns to read; all by default.
-    #[schemars(example = ["addressid", "city"])]
-    columns: Option<Vec<String>>,
     /// The column that tells what was written since the last read: a change time or a rising number.
     #[schemars(example = &"modifieddate")]
     cursor: Option<String>,
@@ -136,7 +133,7 @@ impl Database {
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| failed(&self.shown, error))?;
+        let connection = open().map_err(|error| failed(&self.shown, &error))?;
         Ok(Reader { connection, shown: self.shown.clone() })
     }
 }
@@ -160,7 +157,7 @@ impl Reader {
         let sql = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' \
                    ESCAPE '\\' ORDER BY name";
         let query = || self.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<_>, _>>();
-        query().map_err(|error| failed(&self.shown, error))
+        query().map_err(|error| failed(&self.shown, &error))
     }
 
     fn columns(&self, table: &str) -> Result<Vec<CatalogColumn>, ConnectorError> {
@@ -176,7 +173,7 @@ impl Reader {
             };
             self.connection.prepare(sql)?.query_map([table], column)?.collect::<Result<Vec<_>, _>>()
         };
-        query().map_err(|error| failed(&self.shown, error))
+        query().map_err(|error| failed(&self.shown, &error))
     }
 
     fn describe(&self, table: String) -> Result<StreamInfo, ConnectorError> {
@@ -193,7 +190,7 @@ impl Reader {
     /// One pass over the whole table, also for a cursor read: the types of its rows must be those of the image.
     fn schema(&self, table: &str, columns: &[CatalogColumn]) -> Result<SchemaRef, ConnectorError> {
         let typed: Vec<_> = columns.iter().filter(|column| is_numeric(&column.declared)).collect();
-        let mut classes = vec!["1".to_owned()];
+        let mut classes = vec!["count(*)".to_owned()];
         for column in &typed {
             let name = quote_identifier(&column.name);
             let class = "WHEN 'null' THEN 0 WHEN 'integer' THEN 1 WHEN 'real' THEN 2 ELSE 3";
@@ -202,7 +199,7 @@ impl Reader {
         let sql = format!("SELECT {} FROM {}", classes.join(", "), quote_identifier(table));
         let widest = |row: &Row<'_>| (1..=typed.len()).map(|index| row.get(index)).collect();
         let widest: Vec<i64> =
-            self.connection.query_row(&sql, [], widest).map_err(|error| failed(&self.shown, error))?;
+            self.connection.query_row(&sql, [], widest).map_err(|error| failed(&self.shown, &error))?;
         let fields = columns.iter().map(|column| {
             let place = typed.iter().position(|typed| typed.name == column.name);
             let data_type = place.map_or(DataType::Utf8, |place| type_of(&column.declared, widest[place]));
@@ -225,10 +222,11 @@ fn is_numeric(declared: &str) -> bool {
 /// The Arrow type of a numeric column whose widest value is of this class (0 none, 1 whole, 2 real, 3 other).
 fn type_of(declared: &str, widest: i64) -> DataType {
     let declared = declared.to_ascii_uppercase();
-    let is_real = ["REAL", "FLOA", "DOUB"].iter().any(|word| declared.contains(word));
+    let declares = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+    let is_real = declares(&["REAL", "FLOA", "DOUB"]);
     match widest {
-        0 if declared.contains("INT") => DataType::Int64,
-        0 if is_real => DataType::Float64,
+        0 if declares(&["INT"]) => DataType::Int64,
+        0 if is_real || declares(&["NUM", "DEC"]) => DataType::Float64,
         1 if !is_real => DataType::Int64,
         1 | 2 => DataType::Float64,
         _ => DataType::Utf8,
@@ -266,18 +264,8 @@ fn plan(database: &Database, stream: &StreamSettings, cursor: Option<&Cursor>) -
     let catalog = reader.columns(&table)?;
     let names: Vec<_> = catalog.iter().map(|column| column.name.clone()).collect();
     let resolve = |name: &String| resolve_name(name, &names, "columns", &table);
-    let mut chosen = match &stream.columns {
-        None => names.clone(),
-        Some(columns) => columns.iter().map(resolve).collect::<Result<_, _>>()?,
-    };
     let cursor_column = stream.cursor.as_ref().map(resolve).transpose()?;
-    chosen.extend(cursor_column.iter().filter(|name| !chosen.contains(name)).cloned().collect::<Vec<_>>());
-    let chosen: Vec<_> = chosen.iter().filter_map(|name| catalog.iter().find(|column| column.name == *name)).collect();
-    let columns: Vec<_> = chosen
-        .iter()
-        .map(|column| CatalogColumn { name: column.name.clone(), declared: column.declared.clone(), key_place: 0 })
-        .collect();
-    let schema = reader.schema(&table, &columns)?;
+    let schema = reader.schema(&table, &catalog)?;
     let place = |name: String| schema.index_of(&name).ok().map(|place| (name, place));
     let cursor_place = cursor_column.and_then(place);
     let after = match (&cursor_place, cursor) {
@@ -311,7 +299,7 @@ impl Plan {
     }
 
     fn read(&self, sink: &Sink) -> Result<(), ConnectorError> {
-        let failed = |error| failed(&self.reader.shown, error);
+        let failed = |error| failed(&self.reader.shown, &error);
         let mut statement = self.reader.connection.prepare(&self.sql).map_err(failed)?;
         let parameter = self.after.as_ref().map(|after| match after {
             Scalar::Integer(value) => SqlValue::Integer(*value),
@@ -324,21 +312,39 @@ impl Plan {
             self.schema.fields().iter().map(|field| ColumnBuilder::new(field.data_type())).collect();
         loop {
             let mut count = 0;
+            let mut malformed = Vec::new();
             while count < BATCH_ROWS {
                 let Some(row) = rows.next().map_err(failed)? else { break };
+                count += 1;
+                if let Some(row) = self.set_aside(row).map_err(failed)? {
+                    malformed.push(row);
+                    continue;
+                }
                 for (index, builder) in builders.iter_mut().enumerate() {
                     append(builder, row.get_ref(index).map_err(failed)?);
                 }
                 if let Some((_, place)) = &self.cursor {
                     position = scalar_of(row.get_ref(*place).map_err(failed)?).or(position);
                 }
-                count += 1;
             }
             if count == 0 {
                 return sink.check();
             }
-            sink.send(self.batch(&mut builders, position.as_ref())?)?;
+            sink.send(Batch { malformed, ..self.batch(&mut builders, position.as_ref())? })?;
         }
+    }
+
+    /// A row whose text is not UTF-8, which SQLite does not check.
+    fn set_aside(&self, row: &Row<'_>) -> Result<Option<Malformed>, rusqlite::Error> {
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            let ValueRef::Text(bytes) = row.get_ref(index)? else { continue };
+            if std::str::from_utf8(bytes).is_err() || bytes.contains(&0) {
+                let reason = format!("`{}` holds bytes that are not text", field.name());
+                let text = String::from_utf8_lossy(bytes).chars().take(MALFORMED_TEXT_MAX).collect();
+                return Ok(Some(Malformed { file: None, line: None, offset: None, reason, text, key_unknown: true }));
+            }
+        }
+        Ok(None)
     }
 
     fn batch(&self, builders: &mut [ColumnBuilder], position: Option<&Scalar>) -> Result<Batch, ConnectorError> {
@@ -379,7 +385,7 @@ fn scalar_of(value: ValueRef<'_>) -> Option<Scalar> {
     }
 }
 
-fn failed(shown: &str, error: rusqlite::Error) -> ConnectorError {
+fn failed(shown: &str, error: &rusqlite::Error) -> ConnectorError {
     use rusqlite::ErrorCode;
     let (kind, code) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Transient, Code::SOURCE_FAILED),
@@ -389,5 +395,5 @@ fn failed(shown: &str, error: rusqlite::Error) -> ConnectorError {
         }
         _ => (ErrorKind::Resource, Code::SOURCE_FAILED),
     };
-    ConnectorError::new(kind, code, format!("reading the database `{shown}` failed: {error}")).caused_by(error)
+    ConnectorError::new(kind, code, format!("reading the database `{shown}` failed: {error}"))
 }

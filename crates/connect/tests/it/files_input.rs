@@ -3,9 +3,15 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Date32Array, Int64Array, RecordBatch};
 use flowgate_core::{Code, ConnectorError};
 use insta::assert_snapshot;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -224,4 +230,58 @@ async fn many_rows_come_in_bounded_batches() {
     assert!(everything.batches.len() > 2 && everything.batches.iter().all(|batch| batch.upserts.num_rows() <= 16_384));
     assert_eq!(everything.rows().len(), 50_000);
     assert_eq!(null_count(&everything.batches[0].upserts, "name"), everything.batches[0].upserts.num_rows());
+}
+
+fn parquet_file(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn parquet_keeps_its_types() {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(0), None]));
+    let first = parquet_file(vec![("id", ids.clone()), ("day", days.clone())]);
+    let second = parquet_file(vec![("day", days), ("id", ids.clone()), ("more", ids.clone())]);
+    let retyped = parquet_file(vec![("id", ids.clone()), ("day", ids)]);
+    let dir = dir_with(&[("a.parquet", &first), ("b.parquet", &second)]);
+    let everything = read_in(dir.path(), json!({"path": "*.parquet"})).await.unwrap();
+    assert_eq!(everything.columns, ["id", "day", "more", "_file", "_line"]);
+    assert_eq!(
+        everything.rows(),
+        ["1|1970-01-01|∅|a.parquet|1", "2|∅|∅|a.parquet|2", "1|1970-01-01|1|b.parquet|1", "2|∅|2|b.parquet|2"]
+    );
+    let dir = dir_with(&[("a.parquet", &first), ("b.parquet", &retyped)]);
+    let error = read_in(dir.path(), json!({"path": "*.parquet"})).await.err().unwrap();
+    assert_snapshot!(shown(&error), @"FG0113 Schema: `b.parquet` has `day` as Int64, the files before it as Date32");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever text a row holds, written by the rules it comes back, with the line it began on.
+    #[test]
+    fn every_text_survives_csv(
+        rows in proptest::collection::vec((r#"[^\x00]{0,12}"#, r#"[a",;\n\r']{0,6}"#), 0..20),
+        line_end in prop_oneof![Just("\n"), Just("\r\n")],
+    ) {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        let mut file = format!("a,b{line_end}");
+        let mut expected = Vec::new();
+        for (a, b) in &rows {
+            let line = 1 + file.matches('\n').count();
+            let shown = |text: &String| if text.is_empty() { "∅".to_owned() } else { text.clone() };
+            expected.push(format!("{}|{}|a.csv|{line}", shown(a), shown(b)));
+            write!(file, "{},{}{line_end}", quoted(a), quoted(b)).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let everything = runtime.block_on(read_file("a.csv", file.as_bytes(), json!({}))).unwrap();
+        prop_assert_eq!(everything.rows(), expected);
+        prop_assert!(everything.malformed().is_empty());
+    }
 }

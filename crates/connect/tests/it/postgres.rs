@@ -2,7 +2,7 @@
 //! root. It stops with the test.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -23,6 +23,15 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// Starts a server. Missing programs are a failure: a suite that could not run has not passed.
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts a server that offers TLS, with this certificate and key as PEM.
+    pub(crate) fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::start_with(Some((certificate, key)))
+    }
+
+    fn start_with(tls: Option<(&str, &str)>) -> Self {
         let programs = programs();
         let dir = tempfile::tempdir().unwrap();
         let user = user_below_root();
@@ -40,6 +49,7 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        let tls_options = tls.map(|(certificate, key)| write_tls(dir.path(), user.as_ref(), certificate, key));
         for _ in 0..PORTS_TRIED_MAX {
             // Another process may take the port in between; then the next one is tried.
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -47,6 +57,7 @@ impl Postgres {
                 .arg("-D")
                 .arg(&data)
                 .args(["-h", "127.0.0.1", "-k", "", "-F", "-p", &port.to_string()])
+                .args(tls_options.iter().flatten())
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
@@ -81,6 +92,21 @@ impl Drop for Postgres {
         }
         self.child.wait().ok();
     }
+}
+
+/// Writes certificate and key where only the server may read them, and gives the options to use them.
+fn write_tls(dir: &Path, user: Option<&User>, certificate: &str, key: &str) -> Vec<String> {
+    let mut options = vec!["-c".to_owned(), "ssl=on".to_owned()];
+    for (name, text) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+        let path = dir.join(name);
+        fs_err::write(&path, text).unwrap();
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some(user) = user {
+            chown(&path, Some(user.id), Some(user.group)).unwrap();
+        }
+        options.extend(["-c".to_owned(), format!("{name}={}", path.display())]);
+    }
+    options
 }
 
 /// Waits for the server's word that it is ready; `None` if it gives up first.

@@ -116,3 +116,24 @@ async fn an_abandoned_read_stops_its_query() {
                  END LOOP; END $$";
     server.run(watch).await;
 }
+
+#[tokio::test]
+async fn tls_is_verified_against_the_named_authority() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let server = Postgres::start_with_tls(&made.cert.pem(), &made.signing_key.serialize_pem());
+    let dir = tempfile::tempdir().unwrap();
+    fs_err::write(dir.path().join("authority.pem"), made.cert.pem()).unwrap();
+    fs_err::write(dir.path().join("empty.pem"), "").unwrap();
+    let url = format!("{}?sslmode=verify-full", server.url());
+
+    let trusting = json!({"url": url, "ca_file": "authority.pem"});
+    let reached = open_source("postgres", &trusting, dir.path()).unwrap().check().await.unwrap();
+    assert!(reached.starts_with("PostgreSQL "), "{reached}");
+
+    let error = open_source("postgres", &json!({ "url": url }), dir.path()).unwrap().check().await.unwrap_err();
+    assert_eq!(error.code, Code::CONNECTION_FAILED);
+    assert!(error.hints[0].contains("ca_file"), "{}", shown(&error));
+
+    let error = open_source("postgres", &json!({"url": url, "ca_file": "empty.pem"}), dir.path()).err().unwrap();
+    assert!(error.message.ends_with("empty.pem` holds no certificate"), "{error}");
+}

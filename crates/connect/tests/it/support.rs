@@ -3,43 +3,24 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow_array::{Array, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use flowgate_core::connector::OpenRequest;
 use flowgate_core::source::{Image, Malformed, ReadRequest};
-use flowgate_core::{Batch, CancellationToken, Clock, ConnectorError, Cursor, Elapsed, Source};
+use flowgate_core::{Batch, CancellationToken, Clock, ConnectorError, Cursor, Source};
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use serde_json::Value;
 
-/// The machine's own time.
-#[derive(Debug)]
-pub(crate) struct WallClock(Instant);
-
-impl Clock for WallClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::UNIX_EPOCH
-    }
-
-    fn elapsed(&self) -> Elapsed {
-        Elapsed(self.0.elapsed())
-    }
-
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
-    }
-}
-
 pub(crate) fn clock() -> Arc<dyn Clock> {
-    Arc::new(WallClock(Instant::now()))
+    Arc::new(flowgate_http::SystemClock::new(1.0))
 }
 
 pub(crate) fn open_source(connector: &str, settings: &Value, dir: &Path) -> Result<Arc<dyn Source>, ConnectorError> {
     let spec = flowgate_connect::find(connector).unwrap();
     assert_eq!((spec.check_connection)(settings), Ok(()));
-    let opened = (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), budget: None })?;
+    let opened =
+        (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), time_zone: "UTC", budget: None })?;
     Ok(opened.source.unwrap())
 }
 

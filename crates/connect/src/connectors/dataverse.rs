@@ -1,0 +1,360 @@
+//! `dataverse`: tables of a Dynamics 365 / Microsoft Dataverse environment, to load and to read.
+//!
+//! This file only adapts: what is sent, and how, is decided by `flowgate-dataverse`. As a source a
+//! table is read whole, or with `cursor: change_tracking` as the rows written and deleted since the
+//! last read; both show what is gone. Lookups come as `account/<guid>`.
+//!
+//! Left out: sign-in by certificate, managed identity or workload identity, which are refused by
+//! name, and starting the emulator: the program does that before it opens the connection.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use flowgate_core::connector::{FieldError, OpenRequest, Opened};
+use flowgate_core::source::{ReadRequest, Reading, StreamInfo};
+use flowgate_core::{Code, ConnectorError, Destination, ErrorKind, Secret, Source};
+use flowgate_dataverse::{Credential, Dataverse, DataverseOptions, TableRead};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::settings::{self, Settings, is_reference, problem};
+
+const NAME: &str = "dataverse";
+
+/// A Dataverse environment, or the emulator in its place.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectionSettings {
+    /// The environment's address, only the host.
+    #[schemars(example = &"https://agency.crm11.dynamics.com")]
+    url: Option<String>,
+    /// The id of the organisation that must answer. Another one is never written to.
+    #[schemars(example = &"7c8f3d0e-3f0a-4c53-9a55-1c6f3a1b2d4e")]
+    organization: Option<String>,
+    /// The application user to sign in as.
+    #[schemars(example = example_credential())]
+    credential: Option<CredentialSettings>,
+    /// The unmanaged solution that `flowgate provision` puts new tables and columns into.
+    #[schemars(example = &"agency_integration")]
+    solution: Option<String>,
+    /// Certificates that are trusted besides the machine's, as PEM, from the project directory.
+    #[schemars(example = &"certificates/proxy.pem")]
+    ca_file: Option<String>,
+    /// How many seconds of the service pass in a real one. Only an emulator has another than 1.
+    #[schemars(example = 1.0)]
+    time_scale: Option<f64>,
+    /// Use the emulator, which the commands start and share, in place of an environment.
+    #[schemars(example = example_emulator())]
+    emulator: Option<EmulatorSettings>,
+}
+
+/// An application registered in Entra.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CredentialSettings {
+    /// The application's client id.
+    #[schemars(example = &"51f81489-12ee-4a9e-aaae-a2591f45987d")]
+    client: Option<String>,
+    /// The application's client secret; refer to it.
+    #[schemars(with = "Option<String>", example = &"${file:/run/secrets/crm}")]
+    secret: Option<Secret>,
+    /// The Entra tenant, by id or domain.
+    #[schemars(example = &"agency.onmicrosoft.com")]
+    tenant: Option<String>,
+    /// Where tokens are issued, if not by Entra's public address for the tenant.
+    #[schemars(example = &"https://login.microsoftonline.us/agency.onmicrosoft.us/oauth2/v2.0/token")]
+    token_url: Option<String>,
+    #[schemars(skip)]
+    certificate: Option<IgnoredAny>,
+    #[schemars(skip)]
+    managed_identity: Option<IgnoredAny>,
+    #[schemars(skip)]
+    workload_identity: Option<IgnoredAny>,
+}
+
+/// How the emulator is started; `{}` takes the defaults.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EmulatorSettings {
+    /// What requests cost: `instant`, `realistic` or `sink`.
+    #[schemars(example = &"realistic")]
+    profile: Option<EmulatorProfile>,
+    /// How many seconds of the service pass in a real one.
+    #[schemars(example = 20.0)]
+    time_scale: Option<f64>,
+    /// Web servers behind the address, each with limits of its own.
+    #[schemars(example = 4)]
+    servers: Option<u16>,
+    /// What chance begins with, so that a run can be repeated.
+    #[schemars(example = 1)]
+    #[expect(dead_code, reason = "only the program that starts the emulator needs it; here it is checked")]
+    seed: Option<u64>,
+    /// A file with tables besides the standard ones, from the project directory.
+    #[schemars(example = &"emulator/tables.yaml")]
+    #[expect(dead_code, reason = "only the program that starts the emulator needs it; here it is checked")]
+    schema: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EmulatorProfile {
+    Instant,
+    Realistic,
+    Sink,
+}
+
+fn example_credential() -> Value {
+    serde_json::json!({
+        "client": "51f81489-12ee-4a9e-aaae-a2591f45987d",
+        "secret": "${file:/run/secrets/crm}",
+        "tenant": "agency.onmicrosoft.com",
+    })
+}
+
+fn example_emulator() -> Value {
+    serde_json::json!({ "profile": "realistic" })
+}
+
+impl Settings for ConnectionSettings {
+    fn problems(&self) -> Vec<FieldError> {
+        let mut problems = Vec::new();
+        if let Some(emulator) = &self.emulator {
+            if self.url.is_some() || self.credential.is_some() {
+                let message = "the emulator has its own address and credential";
+                problems.push(problem("emulator", message, Some("leave out `url` and `credential`, or `emulator`")));
+            }
+            problems.extend(emulator.problems());
+        } else {
+            if self.url.is_none() {
+                problems.push(missing(&[], "url", Some("or `emulator: {}` to work without an environment")));
+            }
+            match &self.credential {
+                None => problems.push(missing(&[], "credential", None)),
+                Some(credential) => problems.extend(credential.problems()),
+            }
+        }
+        if let Some(id) = self.organization.as_deref().filter(|id| !is_reference(id))
+            && Uuid::parse_str(id).is_err()
+        {
+            problems.push(problem("organization", format!("`{id}` is not the id of an organisation"), None));
+        }
+        problems.extend(scale_problem(&["time_scale"], self.time_scale));
+        problems
+    }
+}
+
+impl CredentialSettings {
+    fn problems(&self) -> Vec<FieldError> {
+        let later = [
+            ("certificate", self.certificate.is_some()),
+            ("managed_identity", self.managed_identity.is_some()),
+            ("workload_identity", self.workload_identity.is_some()),
+        ];
+        let mut problems = Vec::new();
+        for (key, _) in later.into_iter().filter(|(_, is_set)| *is_set) {
+            problems.push(FieldError {
+                path: path(&["credential", key]),
+                message: format!("`{key}` is not in this version"),
+                hint: Some("sign in with `client` and `secret`".to_owned()),
+            });
+        }
+        if !problems.is_empty() {
+            return problems;
+        }
+        if self.client.is_none() {
+            problems.push(missing(&["credential"], "client", None));
+        }
+        if self.secret.is_none() {
+            problems.push(missing(&["credential"], "secret", None));
+        }
+        if self.tenant.is_none() && self.token_url.is_none() {
+            problems.push(missing(&["credential"], "tenant", Some("the id or domain of the Entra tenant")));
+        }
+        problems
+    }
+}
+
+impl EmulatorSettings {
+    fn problems(&self) -> Vec<FieldError> {
+        let mut problems: Vec<_> = scale_problem(&["emulator", "time_scale"], self.time_scale).into_iter().collect();
+        if self.servers == Some(0) {
+            problems.push(FieldError {
+                path: path(&["emulator", "servers"]),
+                message: "at least one server must answer".to_owned(),
+                hint: None,
+            });
+        }
+        // `instant` has no time to scale.
+        if matches!(self.profile, Some(EmulatorProfile::Instant)) && self.time_scale.is_some_and(|scale| scale > 1.0) {
+            problems.push(FieldError {
+                path: path(&["emulator", "time_scale"]),
+                message: "the profile `instant` takes no time that could be scaled".to_owned(),
+                hint: Some("use the profile `realistic`".to_owned()),
+            });
+        }
+        problems
+    }
+}
+
+fn path(steps: &[&str]) -> Vec<String> {
+    steps.iter().map(|step| (*step).to_owned()).collect()
+}
+
+fn missing(steps: &[&str], key: &str, hint: Option<&str>) -> FieldError {
+    FieldError { path: path(steps), message: format!("`{key}` is missing"), hint: hint.map(str::to_owned) }
+}
+
+fn scale_problem(steps: &[&str], scale: Option<f64>) -> Option<FieldError> {
+    let scale = scale.filter(|scale| !(scale.is_finite() && *scale >= 1.0))?;
+    Some(FieldError { path: path(steps), message: format!("`{scale}` is not at least 1"), hint: None })
+}
+
+/// What a stream reads from a Dataverse environment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamSettings {
+    /// The table's logical name.
+    #[schemars(example = &"account")]
+    table: String,
+    /// The columns to read, by logical name; all by default. The id always comes.
+    #[schemars(example = ["name", "accountnumber"])]
+    only: Option<Vec<String>>,
+    /// `change_tracking` reads only what was written and deleted since the last read. The table must
+    /// have change tracking switched on, and the stream's `key` is the table's id.
+    #[schemars(example = &"change_tracking")]
+    cursor: Option<CursorSettings>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CursorSettings {
+    ChangeTracking,
+}
+
+impl Settings for StreamSettings {}
+
+/// Change tracking reports deletes, and a whole read shows what is gone.
+pub(crate) fn sees_deletes(_stream: &Value) -> bool {
+    true
+}
+
+pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
+    let OpenRequest { project_dir, clock, budget, time_zone, .. } = request;
+    if settings.emulator.is_some() {
+        let message = "a connection to the emulator was opened before the emulator was started";
+        return Err(ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message));
+    }
+    // Both are there, and so are their parts: `settings::read` has checked it.
+    let url = settings.url.unwrap_or_default();
+    let mut options = DataverseOptions::new(url, credential(settings.credential));
+    options.organization = settings.organization.and_then(|id| Uuid::parse_str(&id).ok());
+    options.solution = settings.solution;
+    options.ca_file = settings.ca_file.map(|path| project_dir.join(path));
+    options.time_scale = settings.time_scale.unwrap_or(1.0);
+    options.budget = budget.cloned().unwrap_or_default();
+    time_zone.clone_into(&mut options.time_zone);
+    let dataverse = Dataverse::connect(options, clock)?;
+    let source = Arc::new(DataverseSource { dataverse: Arc::clone(&dataverse) });
+    Ok(Opened { source: Some(source), destination: Some(dataverse) })
+}
+
+fn credential(settings: Option<CredentialSettings>) -> Credential {
+    let Some(settings) = settings else { return Credential::Token(Secret::default()) };
+    let tenant = settings.tenant.unwrap_or_default();
+    let entra = || format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+    Credential::ClientSecret {
+        token_url: settings.token_url.unwrap_or_else(entra),
+        client_id: settings.client.unwrap_or_default(),
+        secret: settings.secret.unwrap_or_default(),
+    }
+}
+
+struct DataverseSource {
+    dataverse: Arc<Dataverse>,
+}
+
+#[async_trait]
+impl Source for DataverseSource {
+    async fn check(&self) -> Result<String, ConnectorError> {
+        Destination::check(self.dataverse.as_ref()).await
+    }
+
+    async fn discover(&self) -> Result<Vec<StreamInfo>, ConnectorError> {
+        self.dataverse.discover_tables().await
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError> {
+        let stream: StreamSettings = settings::read(NAME, &request.settings)?;
+        if stream.cursor.is_some() {
+            self.check_key(&stream.table, &request.key).await?;
+        }
+        let read = TableRead {
+            table: stream.table,
+            columns: stream.only.unwrap_or_default(),
+            cursor: request.cursor,
+            cancel: request.cancel,
+        };
+        self.dataverse.read_table(read).await
+    }
+}
+
+impl DataverseSource {
+    /// Of a deleted row the service tells the id only, so changes can be merged by nothing else.
+    async fn check_key(&self, table: &str, key: &[String]) -> Result<(), ConnectorError> {
+        let shape = self.dataverse.describe(table).await?;
+        let id = &shape.primary_id;
+        if key == std::slice::from_ref(id) {
+            return Ok(());
+        }
+        let message = format!("changes of `{table}` can only be merged by its id");
+        Err(ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message)
+            .hint(format!("write `key: [{id}]` in the stream")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn messages(block: &Value) -> Vec<String> {
+        let errors = settings::check::<ConnectionSettings>(block).err().unwrap_or_default();
+        errors.into_iter().map(|error| format!("{}: {}", error.path.join("."), error.message)).collect()
+    }
+
+    #[test]
+    fn an_environment_needs_an_address_and_a_credential() {
+        assert_eq!(messages(&json!({})), [": `url` is missing", ": `credential` is missing"]);
+        let credential = json!({"client": "${var:client}", "secret": "${env:S}"});
+        let block = json!({"url": "${var:url}", "organization": "${var:org}", "credential": credential});
+        assert_eq!(messages(&block), ["credential: `tenant` is missing"]);
+        assert_eq!(messages(&json!({"emulator": {}})), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_by_name() {
+        let block = json!({"url": "https://x", "credential": {"certificate": {"path": "x.pem"}}, "organization": "x"});
+        assert_eq!(
+            messages(&block),
+            [
+                "credential.certificate: `certificate` is not in this version",
+                "organization: `x` is not the id of an organisation"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_emulator_that_was_not_started_is_our_defect() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(flowgate_http::SystemClock::new(1.0));
+        let settings = json!({"emulator": {"profile": "instant"}});
+        let request =
+            OpenRequest { settings: &settings, project_dir: dir.path(), clock, budget: None, time_zone: "UTC" };
+        assert_eq!(open(request).err().map(|error| error.code), Some(Code::INTERNAL));
+    }
+}
