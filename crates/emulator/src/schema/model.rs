@@ -349,11 +349,6 @@ impl Table {
         self.primary_name.map(|ordinal| self.column(ordinal))
     }
 
-    pub(crate) fn has_money(&self) -> bool {
-        self.columns
-            .iter()
-            .any(|column| !column.deleted && matches!(column.kind, ColumnKind::Money { .. }))
-    }
 
     /// The columns a caller can see, in ordinal order.
     pub(crate) fn live_columns(&self) -> impl Iterator<Item = &Column> {
