@@ -90,12 +90,12 @@ impl Serve {
             time_scale: self.time_scale,
             data: self.data,
             schema: self.schema,
-            seed: self.seed.unwrap_or_default(),
+            seed: self.seed.unwrap_or(Options::default().seed),
         }
     }
 }
 
-fn at_least_one(text: &str) -> Result<f64, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<f64, String> {
     let scale = text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale >= 1.0);
     scale.ok_or_else(|| "a time scale is a number of at least 1".to_owned())
 }

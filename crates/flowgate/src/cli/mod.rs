@@ -1,13 +1,13 @@
 //! The command line: one file a command, and what they share.
 
 mod check;
-mod emulator;
+pub(crate) mod emulator;
 mod init;
 mod letters;
 mod plan;
-mod provision;
+pub(crate) mod provision;
 mod reference;
-mod run;
+pub(crate) mod run;
 mod runs;
 mod schema;
 mod signals;

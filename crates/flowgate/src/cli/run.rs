@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use flowgate_core::{FlowName, Project};
 use flowgate_engine::{RunError, RunOptions, RunOutcome};
+use flowgate_store::RunRecord;
 use serde_json::{Value, json};
 
 use super::{App, Ended, check, flow_named};
@@ -36,7 +37,7 @@ pub(crate) struct Run {
 }
 
 /// How one flow ended.
-enum FlowEnd {
+pub(crate) enum FlowEnd {
     /// It ran; its record says how.
     Ran(Box<RunOutcome>),
     /// It could not begin.
@@ -52,17 +53,39 @@ impl Run {
         let chosen = if self.all { project.flows.keys().cloned().collect() } else { names };
         let options = RunOptions { adopt: self.adopt, fresh: self.fresh, reconcile: self.reconcile };
         let wiring = Wiring::new(project, std::sync::Arc::clone(&app.clock))?;
-        let ends = run_in_order(app, &wiring, &chosen, options).await;
         let is_single = !self.all && chosen.len() == 1;
-        if let ([FlowEnd::Refused { error, .. }], true) = (ends.as_slice(), is_single) {
+        let speech = if chosen.len() == 1 { Speech::Only } else { Speech::Summaries };
+        let ends = flows(app, &wiring, &chosen, options, speech).await;
+        // One flow alone that cannot begin is the failure of the command.
+        if let [FlowEnd::Refused { error, .. }] = ends.as_slice()
+            && chosen.len() == 1
+        {
             return Err(failure::of_run(error, &wiring.project.dir).into());
         }
         app.printer.json(&to_json(&ends, &wiring, is_single));
-        Ok(ends.iter().map(exit_of).fold(Exit::Complete, Exit::and))
+        Ok(ends.iter().map(FlowEnd::exit).fold(Exit::Complete, Exit::and))
     }
 }
 
-async fn run_in_order(app: &App, wiring: &Wiring, chosen: &BTreeSet<FlowName>, options: RunOptions) -> Vec<FlowEnd> {
+/// What is said about each flow when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// Its summary.
+    Summaries,
+    /// Its summary; if it could not begin, the command says so.
+    Only,
+    /// Only what went wrong.
+    Problems,
+}
+
+/// Runs the chosen flows in order.
+pub(crate) async fn flows(
+    app: &App,
+    wiring: &Wiring,
+    chosen: &BTreeSet<FlowName>,
+    options: RunOptions,
+    speech: Speech,
+) -> Vec<FlowEnd> {
     let mut ends = Vec::new();
     // Flows that did not complete, and those skipped because of them.
     let mut incomplete = BTreeSet::new();
@@ -75,17 +98,17 @@ async fn run_in_order(app: &App, wiring: &Wiring, chosen: &BTreeSet<FlowName>, o
             Some(because) => FlowEnd::Skipped { flow: flow.clone(), because: because.clone() },
             None => run_one(app, wiring, &flow, options).await,
         };
-        if !matches!(exit_of(&end), Exit::Complete | Exit::Quarantined) {
+        if !matches!(end.exit(), Exit::Complete | Exit::Quarantined) {
             incomplete.insert(flow);
         }
-        say(app, wiring, &end, chosen.len() == 1);
+        say(app, wiring, &end, speech);
         ends.push(end);
     }
     ends
 }
 
 /// The chosen flows, each after those that its `after:` names; a circle was refused by the check.
-pub(crate) fn in_order(project: &Project, chosen: &BTreeSet<FlowName>) -> Vec<FlowName> {
+fn in_order(project: &Project, chosen: &BTreeSet<FlowName>) -> Vec<FlowName> {
     let mut ordered: Vec<FlowName> = Vec::new();
     while ordered.len() < chosen.len() {
         let is_ready = |name: &&FlowName| {
@@ -112,19 +135,23 @@ async fn run_one(app: &App, wiring: &Wiring, flow: &FlowName, options: RunOption
     }
 }
 
-fn say(app: &App, wiring: &Wiring, end: &FlowEnd, is_only: bool) {
+fn say(app: &App, wiring: &Wiring, end: &FlowEnd, speech: Speech) {
     let paint = app.printer.out;
+    let report = |error: &RunError| {
+        app.printer.report(&Failure::from(failure::of_run(error, &wiring.project.dir)).report);
+    };
     match end {
         FlowEnd::Ran(outcome) => {
             if let Some(error) = outcome.error.as_ref().filter(|error| !error.is_cancelled()) {
-                app.printer.report(&Failure::from(failure::of_run(error, &wiring.project.dir)).report);
+                report(error);
             }
-            app.printer.answer(format!("\n{}", summary::run(&outcome.record, &outcome.guards, paint)));
+            if speech != Speech::Problems {
+                app.printer.answer(format!("\n{}", summary::run(&outcome.record, &outcome.guards, paint)));
+            }
         }
-        // One flow alone that cannot begin is the failure of the command.
-        FlowEnd::Refused { .. } if is_only => {}
+        FlowEnd::Refused { .. } if speech == Speech::Only => {}
         FlowEnd::Refused { error, flow } => {
-            app.printer.report(&Failure::from(failure::of_run(error, &wiring.project.dir)).report);
+            report(error);
             app.printer.answer(format!("\n{}  {}", paint.strong(flow.as_str()), paint.bad("did not begin")));
         }
         FlowEnd::Skipped { flow, because } => {
@@ -134,15 +161,25 @@ fn say(app: &App, wiring: &Wiring, end: &FlowEnd, is_only: bool) {
     }
 }
 
-fn exit_of(end: &FlowEnd) -> Exit {
-    match end {
-        FlowEnd::Ran(outcome) => match &outcome.error {
-            // The environment went back in time: stopped before anything was sent.
-            Some(error) if Exit::of_code(error.code()) == Exit::Guarded => Exit::Guarded,
-            _ => Exit::of_run(outcome.record.state),
-        },
-        FlowEnd::Refused { error, .. } => Exit::of_code(error.code()),
-        FlowEnd::Skipped { .. } => Exit::Failed,
+impl FlowEnd {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Ran(outcome) => match &outcome.error {
+                // The environment went back in time: stopped before anything was sent.
+                Some(error) if Exit::of_code(error.code()) == Exit::Guarded => Exit::Guarded,
+                _ => Exit::of_run(outcome.record.state),
+            },
+            Self::Refused { error, .. } => Exit::of_code(error.code()),
+            Self::Skipped { .. } => Exit::Failed,
+        }
+    }
+
+    /// The record of a flow that ran.
+    pub(crate) fn into_record(self) -> Option<RunRecord> {
+        match self {
+            Self::Ran(outcome) => Some(outcome.record),
+            _ => None,
+        }
     }
 }
 

@@ -99,6 +99,14 @@ pub(crate) struct Equation {
 }
 
 impl Equation {
+    /// Adds the numbers of the same equation elsewhere.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.total += other.total;
+        for ((_, number), (_, more)) in self.parts.iter_mut().zip(&other.parts) {
+            *number += more;
+        }
+    }
+
     pub(crate) fn holds(&self) -> bool {
         self.total == self.parts.iter().map(|(_, number)| number).sum::<u64>()
     }
