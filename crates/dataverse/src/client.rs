@@ -29,6 +29,9 @@ const ANSWER_WAIT: Duration = Duration::from_mins(4);
 /// The same in real time, for connections whose clock runs fast.
 const ANSWER_WAIT_REAL_MIN: Duration = Duration::from_secs(20);
 
+/// How long one request for a token may take, in real time.
+const SIGN_IN_WAIT: Duration = Duration::from_mins(1);
+
 /// How long calls outside a load may take altogether.
 const CALL_WAIT: Duration = Duration::from_mins(15);
 
@@ -67,9 +70,11 @@ impl Client {
     pub(crate) fn new(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Self, ConnectorError> {
         let addresses = Addresses::of(options)?;
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(clock, options.time_scale));
-        let http = http_client(options, vec![addresses.service.clone()])?;
+        let http = HttpClient::new(http_options(options, vec![addresses.service.clone()]))?;
         let token_origins: Vec<Origin> = addresses.token.iter().map(|(_, origin)| origin.clone()).collect();
-        let token_http = http_client(options, token_origins)?;
+        let mut token_http = http_options(options, token_origins);
+        token_http.exchange_timeout = SIGN_IN_WAIT;
+        let token_http = HttpClient::new(token_http)?;
         let authority = Authority::new(&options.credential, &addresses, token_http, Arc::clone(&clock));
         Ok(Self {
             http,
@@ -171,7 +176,7 @@ impl Client {
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(ended),
                 Next::RenewToken => {
-                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?
+                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?;
                 }
                 Next::Again(after) => wait = after,
             }
@@ -202,7 +207,7 @@ impl Client {
         tokio::select! {
             permit = self.budget.admit(call.class, call.cost) => permit.map_err(|used| {
                 let message = format!("the daily budget of {} requests is used up", used.daily);
-                CallError::TooLate(
+                CallError::Fatal(
                     ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
                         .hint("raise `budget.daily` of the connection, or run again tomorrow: the run continues where it stopped"),
                 )
@@ -341,13 +346,9 @@ fn too_late() -> ConnectorError {
         .hint("other programs may use the same application user; run again: the run continues where it stopped")
 }
 
-fn http_client(options: &DataverseOptions, allowed_origins: Vec<Origin>) -> Result<HttpClient, ConnectorError> {
-    let http = HttpOptions {
-        ca_file: options.ca_file.clone(),
-        proxy: options.proxy.clone(),
-        ..HttpOptions::to(allowed_origins)
-    };
-    HttpClient::new(http).map_err(ConnectorError::from)
+fn http_options(options: &DataverseOptions, allowed_origins: Vec<Origin>) -> HttpOptions {
+    let defaults = HttpOptions::to(allowed_origins);
+    HttpOptions { ca_file: options.ca_file.clone(), proxy: options.proxy.clone(), ..defaults }
 }
 
 fn budget(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Budget, ConnectorError> {

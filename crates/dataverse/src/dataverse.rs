@@ -77,7 +77,7 @@ impl Destination for Dataverse {
             let message = format!("a unit has {} ids and {} rows", unit.len(), unit.rows.num_rows());
             return Err(ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message));
         }
-        let facts = self.metadata.table(&self.client, &unit.shape.table).await?;
+        let facts = self.metadata.table_as_described(&self.client, &unit.shape.table).await?;
         let bounds = Bounds { until: self.client.clock().elapsed().after(deadline), cancel };
         load::write(&self.client, &facts, &unit, class, bounds, &self.tally).await
     }

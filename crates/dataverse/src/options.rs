@@ -71,8 +71,8 @@ pub(crate) struct Addresses {
 impl Addresses {
     pub(crate) fn of(options: &DataverseOptions) -> Result<Self, ConnectorError> {
         let url = parse(&options.url, "url")?;
-        if url.path().trim_end_matches('/') != "" && url.path().trim_end_matches('/') != API_PATH.trim_end_matches('/')
-        {
+        let path = url.path().trim_end_matches('/');
+        if !path.is_empty() && path != API_PATH.trim_end_matches('/') {
             return Err(
                 bad_address("url", &options.url).hint("write only the host: `https://agency.crm11.dynamics.com`")
             );

@@ -60,10 +60,7 @@ impl Pages {
     /// A read that also asks for a delta link.
     pub(crate) fn tracking(mut self) -> Self {
         self.extra_preference = Some("odata.track-changes");
-        self.next = self.next.take().map(|mut call| {
-            call.headers.clear();
-            self.preferred(call)
-        });
+        self.next = self.next.take().map(|call| self.preferred(call));
         self
     }
 
@@ -96,13 +93,13 @@ impl Pages {
 
     /// Every page must be asked for with the same preferences (dossier section 13.6).
     fn preferred(&self, call: Call) -> Call {
-        let prefer = HeaderName::from_static("prefer");
-        let mut call = call.header(prefer.clone(), HeaderValue::from_static(PAGE_PREFERENCE));
-        if self.reader.needs_annotations() {
-            call = call.header(prefer.clone(), HeaderValue::from_static(LOOKUP_PREFERENCE));
-        }
-        if let Some(preference) = self.extra_preference {
-            call = call.header(prefer, HeaderValue::from_static(preference));
+        let annotations = self.reader.needs_annotations().then_some(LOOKUP_PREFERENCE);
+        let preferences = [Some(PAGE_PREFERENCE), annotations, self.extra_preference];
+        let text = preferences.into_iter().flatten().collect::<Vec<_>>().join(",");
+        let mut call = call;
+        // The text is made of constants, all of them plain.
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            call.headers.insert(HeaderName::from_static("prefer"), value);
         }
         call
     }

@@ -151,11 +151,11 @@ fn batch(page: Page, columns: &[String], old_cursor: Option<Cursor>) -> Result<B
         }
         None => old_cursor,
     };
-    let deletes = if page.deleted.is_empty() { None } else { Some(deleted_keys(&page.rows.schema(), page.deleted)?) };
+    let deletes = if page.deleted.is_empty() { None } else { Some(deleted_keys(&page.rows.schema(), &page.deleted)?) };
     Ok(Batch { upserts: page.rows, deletes, malformed: Vec::new(), cursor })
 }
 
-fn deleted_keys(schema: &SchemaRef, ids: Vec<String>) -> Result<RecordBatch, ConnectorError> {
+fn deleted_keys(schema: &SchemaRef, ids: &[String]) -> Result<RecordBatch, ConnectorError> {
     let key = Arc::new(Schema::new(vec![schema.field(0).clone()]));
     let ids: StringArray = ids.iter().map(|id| Some(id.to_ascii_lowercase())).collect();
     RecordBatch::try_new(key, vec![Arc::new(ids)]).map_err(|error| {

@@ -1,1 +1,270 @@
-//! A local Dataverse stand-in over HTTP, usable alone.
+//! A local Dataverse Web API stand-in over HTTP, usable alone.
+//!
+//! [`Emulator::start`] listens, [`Emulator::ready`] says where and with which credentials. It
+//! promises documented behaviour: rows, keys, batches, change tracking, metadata, and the limits
+//! with their refusals. What it does not have it refuses by name with the service's own error
+//! shape. It shares no code with any client.
+
+mod address;
+mod auth;
+mod clock;
+mod control;
+mod engine;
+mod error;
+mod faults;
+mod limits;
+mod metadata;
+mod profile;
+mod query;
+mod random;
+mod schema;
+mod server;
+mod service;
+mod settings;
+mod storage;
+mod tls;
+mod web;
+mod write;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use profile::ProfileName;
+
+use clock::Clock;
+use engine::Engine;
+use profile::Profile;
+use storage::Database;
+
+/// How an emulator is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// HTTPS with an authority of its own.
+    pub tls: bool,
+    pub profile: ProfileName,
+    /// Web servers to imitate; the profile's number when absent.
+    pub servers: Option<u16>,
+    /// Simulated seconds per wall second.
+    pub time_scale: f64,
+    /// Keep everything here; in memory when absent.
+    pub data: Option<PathBuf>,
+    /// A file of further tables.
+    pub schema: Option<PathBuf>,
+    /// Decides ids, credentials and every random choice.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
+            profile: ProfileName::Instant,
+            servers: None,
+            time_scale: 1.0,
+            data: None,
+            schema: None,
+            seed: 1,
+        }
+    }
+}
+
+/// Where a running emulator is and how to sign in: the line the command prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// The environment's address, without a trailing slash.
+    pub url: String,
+    pub token_url: String,
+    pub tenant: String,
+    pub client_id: String,
+    pub client_secret: String,
+    /// A long-lived bearer token for simple clients.
+    pub token: String,
+    /// The authority to trust, with TLS.
+    pub ca_file: Option<PathBuf>,
+    pub time_scale: f64,
+    /// The organisation's id.
+    pub organization: String,
+}
+
+/// Why an emulator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("file cannot be used")]
+    Io(#[from] std::io::Error),
+    #[error("time scale `{0}` is not a positive number")]
+    TimeScale(f64),
+    #[error("the number of servers must be at least 1")]
+    Servers,
+    #[error("{0}")]
+    Schema(String),
+    #[error("{0}")]
+    Data(String),
+    #[error("profile does not parse: {0}")]
+    Profile(String),
+    #[error("tls cannot be set up: {0}")]
+    Tls(String),
+}
+
+impl From<rcgen::Error> for StartError {
+    fn from(error: rcgen::Error) -> Self {
+        StartError::Tls(error.to_string())
+    }
+}
+
+impl From<rustls::Error> for StartError {
+    fn from(error: rustls::Error) -> Self {
+        StartError::Tls(error.to_string())
+    }
+}
+
+/// A running server. It stops when dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    ready: Ready,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Simulated seconds until the long-lived token expires: ten years.
+const LONG_LIFE_S: f64 = 315_360_000.0;
+
+impl Emulator {
+    /// Starts listening and returns once requests are answered.
+    pub async fn start(options: Options) -> Result<Emulator, StartError> {
+        if !(options.time_scale.is_finite() && options.time_scale > 0.0) {
+            return Err(StartError::TimeScale(options.time_scale));
+        }
+        let profile = Profile::named(options.profile).map_err(StartError::Profile)?;
+        let servers = options.servers.unwrap_or(profile.servers);
+        if servers == 0 {
+            return Err(StartError::Servers);
+        }
+        let (database, is_new) = open_database(&options)?;
+        let clock = Clock::new(options.time_scale);
+        let engine = Arc::new(Engine::new(
+            database,
+            is_new,
+            clock,
+            (profile, options.profile),
+            servers,
+            options.seed,
+        ));
+        let listen = |source| StartError::Listen {
+            address: options.listen,
+            source,
+        };
+        let tcp = server::bind(options.listen).await.map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+        let (tls, ca_file) = match options.tls {
+            true => {
+                let (acceptor, file) =
+                    tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
+                (Some(acceptor), Some(file))
+            }
+            false => (None, None),
+        };
+        let scheme = if options.tls { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        let ready = ready(&engine, url.clone(), ca_file);
+        let (stop, stopped) = watch::channel(false);
+        let listener = server::Listener {
+            tcp,
+            tls,
+            origin: url,
+        };
+        let task = tokio::spawn(server::run(listener, engine, stopped));
+        Ok(Emulator {
+            ready,
+            stop,
+            task: Some(task),
+        })
+    }
+
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Stops listening and cuts open connections.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        self.wait_for_task().await;
+    }
+
+    /// Runs until the server ends, which it does only when stopped.
+    pub async fn wait(mut self) {
+        self.wait_for_task().await;
+    }
+
+    async fn wait_for_task(&mut self) {
+        if let Some(task) = self.task.take() {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "emulator ended unexpectedly");
+            }
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
+    let identity = &engine.identity;
+    Ready {
+        token_url: format!("{url}/{}/oauth2/v2.0/token", identity.tenant),
+        url,
+        tenant: identity.tenant.to_string(),
+        client_id: identity.client.to_string(),
+        client_secret: identity.secret.clone(),
+        token: identity.issue(
+            identity.client,
+            "*",
+            engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0),
+        ),
+        ca_file,
+        time_scale: engine.clock.scale(),
+        organization: identity.organization.to_string(),
+    }
+}
+
+/// The database, and whether it still needs its starting rows.
+fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
+    let mut schema =
+        schema::starting_schema().map_err(|error| StartError::Schema(error.to_string()))?;
+    if let Some(file) = &options.schema {
+        let text = fs_err::read_to_string(file)?;
+        let extended = schema::extend_from_file(&mut schema, &file.display().to_string(), &text);
+        extended.map_err(|error| StartError::Schema(error.to_string()))?;
+    }
+    let mut database = Database::new(schema);
+    let found = match &options.data {
+        Some(directory) => database
+            .attach_log(directory)
+            .map_err(|error| StartError::Data(error.to_string()))?,
+        None => false,
+    };
+    Ok((database, !found))
+}
+
+/// Every error code the emulator can answer, with its name in the catalogue.
+pub fn error_codes() -> Vec<(u32, &'static str)> {
+    error::Code::ALL
+        .iter()
+        .map(|code| (*code as u32, code.name()))
+        .collect()
+}

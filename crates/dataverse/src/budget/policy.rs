@@ -25,7 +25,10 @@ use super::window::Window;
 const WINDOW: Duration = Duration::from_mins(5);
 const REQUESTS_PER_SERVER: f64 = 6_000.0;
 const BUSY_SECONDS_PER_SERVER: f64 = 1_200.0;
-const CONCURRENT_PER_SERVER: u32 = 52;
+
+/// What all classes together may have under way: 0.9 of the 52 that one web server takes, because
+/// requests without an affinity cookie could all meet the same one.
+const CONCURRENT_MAX: u32 = 46;
 
 /// The part of a limit that is used: the rest absorbs requests that land unevenly on the servers.
 const USED_PART: f64 = 0.9;
@@ -151,7 +154,7 @@ impl Policy {
             return Verdict::NotBefore(self.closed_until);
         }
         if !is_paced(class) {
-            if self.batch_in_flight + self.other_in_flight >= self.concurrent_max() {
+            if self.batch_in_flight + self.other_in_flight >= CONCURRENT_MAX {
                 return Verdict::AfterCompletion;
             }
             self.count(now, class, cost);
@@ -236,11 +239,6 @@ impl Policy {
     /// How many web servers the hint suggests.
     fn servers(&self) -> f64 {
         f64::from((self.parallel_hint / PARALLEL_PER_SERVER).max(1))
-    }
-
-    /// What all classes together may have under way. Cookie-less requests could all meet one server.
-    fn concurrent_max(&self) -> u32 {
-        (f64::from(CONCURRENT_PER_SERVER) * USED_PART) as u32
     }
 
     fn recover(&mut self, now: Elapsed) {

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_the_window_no_longer_counts() {
-        let mut window = Window::new(Duration::from_secs(300), Duration::from_secs(1));
+        let mut window = Window::new(Duration::from_mins(5), Duration::from_secs(1));
         window.add(at(10), 4.0);
         window.add(at(10), 1.0);
         window.add(at(200), 2.0);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_ring_stays_as_small_as_its_window() {
-        let mut window = Window::new(Duration::from_secs(300), Duration::from_secs(1));
+        let mut window = Window::new(Duration::from_mins(5), Duration::from_secs(1));
         for second in 0..10_000 {
             window.add(at(second), 1.0);
             window.used(at(second));

@@ -94,7 +94,7 @@ impl Writer<'_> {
             _ => Unsettled { rows, has_settled: false },
         };
         if left.has_settled {
-            return Ok(vec![left.rows]);
+            return Ok(if left.rows.is_empty() { Vec::new() } else { vec![left.rows] });
         }
         if let [row] = left.rows.as_slice() {
             self.refuse(*row, &refusal)?;
@@ -108,6 +108,13 @@ impl Writer<'_> {
 pub(super) struct Unsettled {
     pub(super) rows: Vec<usize>,
     pub(super) has_settled: bool,
+}
+
+impl Unsettled {
+    /// Refused together, and no time to find out why: they stay unsent, which they are.
+    pub(super) fn stopped() -> Self {
+        Self { rows: Vec::new(), has_settled: true }
+    }
 }
 
 /// The second half comes first: parts are taken from the end.

@@ -22,6 +22,13 @@ enum PartEnd {
     NotRun,
 }
 
+/// Rows to send again, and those of them of which it is not known whether they were run.
+#[derive(Default)]
+struct Again {
+    rows: Vec<usize>,
+    unknown: Vec<usize>,
+}
+
 impl Writer<'_> {
     pub(super) async fn write_in_parts(&mut self, rows: Vec<usize>) -> Result<(), ConnectorError> {
         let rows_per_request = if self.unit.options.one_at_a_time { 1 } else { ROWS_PER_REQUEST };
@@ -31,9 +38,13 @@ impl Writer<'_> {
             match self.send_parts(&parts).await {
                 Ok(ends) => {
                     let again = self.take_ends(&chunk, ends).await?;
-                    if !again.is_empty() && self.may_send_again() {
-                        self.pause().await;
-                        chunks.push(again);
+                    if !again.rows.is_empty() {
+                        if self.may_send_again() {
+                            self.pause().await;
+                            chunks.push(again.rows);
+                        } else {
+                            self.end(&again.unknown, &Outcome::Ambiguous);
+                        }
                     }
                 }
                 Err(CallError::Unknown(_)) => chunks.extend(self.after_unknown(chunk).await?),
@@ -56,15 +67,17 @@ impl Writer<'_> {
     }
 
     /// Ends what has an end and returns the rows to send again.
-    async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Vec<usize>, ConnectorError> {
-        let mut again = Vec::new();
+    async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Again, ConnectorError> {
+        let mut again = Again::default();
         for (row, end) in rows.iter().zip(ends) {
             match end {
                 PartEnd::Done => self.end(&[*row], &Outcome::Applied),
-                PartEnd::NotRun => again.push(*row),
+                PartEnd::NotRun => again.rows.push(*row),
                 PartEnd::Refused(refusal) => match refusal.class {
-                    FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused | FaultClass::Gateway => {
-                        again.push(*row);
+                    FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused => again.rows.push(*row),
+                    FaultClass::Gateway => {
+                        again.rows.push(*row);
+                        again.unknown.push(*row);
                     }
                     _ => self.settle_alone(*row, &refusal).await?,
                 },

@@ -1,6 +1,6 @@
 //! What a refusal or a missing answer means for the rows it concerns, by asking what is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
@@ -81,7 +81,7 @@ impl Writer<'_> {
     pub(super) async fn settle_existing(&mut self, rows: Vec<usize>) -> Result<Unsettled, ConnectorError> {
         let before = rows.len();
         // An id of ours that is there is our own earlier attempt.
-        let found = self.find(&rows).await.map_err(|error| error.into_error("looking for created rows"))?;
+        let Some(found) = self.find_in_time(&rows).await? else { return Ok(Unsettled::stopped()) };
         let mut left = self.end_where(rows, |id| found.contains(id), &Outcome::Applied);
         if !left.is_empty() && !self.unit.options.match_columns.is_empty() {
             left = self.settle_taken_keys(left).await?;
@@ -139,10 +139,19 @@ impl Writer<'_> {
         })
     }
 
+    /// As `find`; `None` if the run was stopped or its time is over before the answer.
+    async fn find_in_time(&self, rows: &[usize]) -> Result<Option<HashSet<Uuid>>, ConnectorError> {
+        match self.find(rows).await {
+            Ok(found) => Ok(Some(found)),
+            Err(CallError::TooLate(_) | CallError::Cancelled) => Ok(None),
+            Err(error) => Err(error.into_error(&format!("looking for rows of `{}`", self.unit.shape.table))),
+        }
+    }
+
     /// Updates that met no row: finds which ones.
     pub(super) async fn settle_missing(&mut self, rows: Vec<usize>) -> Result<Unsettled, ConnectorError> {
         let before = rows.len();
-        let found = self.find(&rows).await.map_err(|error| error.into_error("looking for rows to update"))?;
+        let Some(found) = self.find_in_time(&rows).await? else { return Ok(Unsettled::stopped()) };
         let left = self.end_where(rows, |id| !found.contains(id), &Outcome::Missing);
         Ok(Unsettled { has_settled: left.len() < before, rows: left })
     }

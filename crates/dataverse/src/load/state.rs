@@ -102,3 +102,73 @@ pub(super) fn closing_body(shape: &TableShape, id: Uuid, status: Status) -> Vec<
     body.extend_from_slice(rest.as_bytes());
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int32Array};
+    use flowgate_core::destination::WriteOptions;
+
+    use super::*;
+
+    fn unit(table: &str, operation: Operation, statuses: &[Option<i32>]) -> WriteUnit {
+        let status =
+            |state, status, label: &str, is_default| StatusShape { state, status, label: label.to_owned(), is_default };
+        let shape = TableShape {
+            table: table.to_owned(),
+            set: format!("{table}s"),
+            primary_id: format!("{table}id"),
+            columns: BTreeMap::new(),
+            keys: Vec::new(),
+            atomic: true,
+            statuses: vec![
+                status(0, 1, "In Progress", true),
+                status(1, 5, "Problem \"Solved\"", true),
+                status(1, 1_000, "Information Provided", false),
+                status(2, 6, "Cancelled", true),
+            ],
+        };
+        let column: ArrayRef = Arc::new(Int32Array::from(statuses.to_vec()));
+        WriteUnit {
+            shape: Arc::new(shape),
+            operation,
+            ids: vec![Uuid::nil(); statuses.len()],
+            rows: RecordBatch::try_from_iter_with_nullable([(STATE_COLUMN, column, true)]).unwrap(),
+            columns: None,
+            resent: false,
+            options: WriteOptions::default(),
+        }
+    }
+
+    fn pairs(unit: &WriteUnit) -> Vec<(i32, i32, bool)> {
+        wanted(unit).unwrap().iter().map(|status| (status.state, status.status, status.needs_closing)).collect()
+    }
+
+    #[test]
+    fn a_null_status_is_the_active_default_and_only_incidents_are_closed() {
+        let statuses = [Some(1_000), None, Some(6)];
+        assert_eq!(
+            pairs(&unit("incident", Operation::SetState, &statuses)),
+            [(1, 1_000, true), (0, 1, false), (2, 6, false)]
+        );
+        assert_eq!(pairs(&unit("wr_order", Operation::SetState, &[Some(5)])), [(1, 5, false)]);
+    }
+
+    #[test]
+    fn an_incident_set_aside_is_cancelled_and_not_resolved() {
+        assert_eq!(pairs(&unit("incident", Operation::Deactivate, &[None])), [(2, 6, false)]);
+        assert_eq!(pairs(&unit("account", Operation::Deactivate, &[None])), [(1, 5, false)]);
+    }
+
+    #[test]
+    fn a_closing_names_the_incident_and_its_status() {
+        let unit = unit("incident", Operation::SetState, &[Some(5)]);
+        let body = closing_body(&unit.shape, Uuid::nil(), wanted(&unit).unwrap()[0]);
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["Status"], 5);
+        assert_eq!(body["IncidentResolution"]["subject"], "Problem \"Solved\"");
+        assert_eq!(body["IncidentResolution"]["incidentid@odata.bind"], format!("/incidents({})", Uuid::nil()));
+    }
+}

@@ -10,13 +10,12 @@ use std::time::Duration;
 use flowgate_core::destination::Class;
 use flowgate_core::{Code, ConnectorError, Elapsed, ErrorKind, TableShape};
 use futures::future::try_join_all;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallError};
 use crate::client::Client;
-use crate::fault::FaultClass;
 use shape::Definitions;
 use wire::{AttributeWire, Collection, EntityWire, KeyWire, RelationshipWire};
 
@@ -25,6 +24,9 @@ const FRESH: Duration = Duration::from_secs(30);
 
 /// The longest table name there is.
 const NAME_BYTES_MAX: usize = 128;
+
+/// QueryBuilderNoEntity.
+const NO_ENTITY: u32 = 0x8004_1102;
 
 /// What the loader knows of a table beyond its shape.
 #[derive(Debug, Clone)]
@@ -76,16 +78,29 @@ impl Metadata {
         let version = current_version(client).await?;
         let facts = match held {
             Some(held) if version.is_some() && held.version == version => held.facts,
-            _ => Arc::new(read_table(client, table, Consistency::Cached).await?),
+            _ => Arc::new(Box::pin(read_table(client, table, Consistency::Cached)).await?),
         };
         let cached = Cached { facts: Arc::clone(&facts), checked: now, version };
         self.tables().insert(table.to_owned(), cached);
         Ok(facts)
     }
 
+    /// The facts of a table as last described: a load keeps the shape it began with.
+    pub(crate) async fn table_as_described(
+        &self,
+        client: &Client,
+        table: &str,
+    ) -> Result<Arc<TableFacts>, ConnectorError> {
+        let held = self.tables().get(table).map(|held| Arc::clone(&held.facts));
+        match held {
+            Some(facts) => Ok(facts),
+            None => self.table(client, table).await,
+        }
+    }
+
     /// The facts of a table past every cache, for a table that was just changed.
     pub(crate) async fn table_now(&self, client: &Client, table: &str) -> Result<Arc<TableFacts>, ConnectorError> {
-        let facts = Arc::new(read_table(client, table, Consistency::Strong).await?);
+        let facts = Arc::new(Box::pin(read_table(client, table, Consistency::Strong)).await?);
         self.tables().remove(table);
         Ok(facts)
     }
@@ -149,7 +164,7 @@ struct Reader<'a> {
 
 /// Typed casts: the types that need one, the cast, and what it adds.
 const CASTS: &[(&[&str], &str, &str)] = &[
-    (&["String"], "String", "$select=LogicalName,MaxLength"),
+    (&["String"], "String", "$select=LogicalName,MaxLength,AutoNumberFormat"),
     (&["Memo"], "Memo", "$select=LogicalName,MaxLength"),
     (&["Integer"], "Integer", "$select=LogicalName,MinValue,MaxValue"),
     (&["Decimal"], "Decimal", "$select=LogicalName,MinValue,MaxValue,Precision"),
@@ -183,7 +198,7 @@ impl Reader<'_> {
         match self.client.call(&call, self.client.bounds()).await {
             Ok(answer) => parse(&answer.body, "the definition of a table"),
             Err(CallError::Refused(refusal))
-                if refusal.class == FaultClass::Missing || refusal.code == Some(0x8004_1102) =>
+                if refusal.status == StatusCode::NOT_FOUND || refusal.code == Some(NO_ENTITY) =>
             {
                 Err(table_not_found(self.table))
             }

@@ -6,6 +6,10 @@ use flowgate_core::shape::{ChoiceOption, ColumnKind, ColumnShape, LookupTarget, 
 
 use super::wire::{AttributeWire, EntityWire, KeyWire, OptionWire, RelationshipWire};
 
+/// Columns the service requires and fills by itself when a create leaves them out.
+const FILLED_BY_SERVICE: [&str; 5] =
+    ["ownerid", "owningbusinessunit", "statecode", "statuscode", "transactioncurrencyid"];
+
 /// Ranges of columns whose definition names none.
 const INTEGER_MIN: f64 = i32::MIN as f64;
 const INTEGER_MAX: f64 = i32::MAX as f64;
@@ -48,14 +52,26 @@ impl Definitions {
 
     fn column(&self, common: &AttributeWire) -> ColumnShape {
         let detail = self.details.get(&common.logical_name).unwrap_or(common);
-        let level = common.required_level.as_ref().map(|level| level.value.as_str());
         ColumnShape {
             name: common.logical_name.clone(),
             kind: self.kind(common, detail),
-            required: level == Some("SystemRequired"),
+            required: self.is_required(common, detail),
             can_create: common.is_valid_for_create.unwrap_or(true),
             can_update: common.is_valid_for_update.unwrap_or(true),
         }
+    }
+
+    /// Whether the API refuses a row without it: not what only forms ask for, nor what the service
+    /// fills by itself.
+    fn is_required(&self, common: &AttributeWire, detail: &AttributeWire) -> bool {
+        let level = common.required_level.as_ref().map(|level| level.value.as_str());
+        let is_primary_id = self.entity.primary_id_attribute.as_deref() == Some(&common.logical_name);
+        let is_numbered = detail.auto_number_format.as_deref().is_some_and(|format| !format.is_empty());
+        level == Some("SystemRequired")
+            && common.is_valid_for_create != Some(false)
+            && !is_primary_id
+            && !is_numbered
+            && !FILLED_BY_SERVICE.contains(&common.logical_name.as_str())
     }
 
     fn kind(&self, common: &AttributeWire, detail: &AttributeWire) -> ColumnKind {
@@ -187,11 +203,13 @@ mod tests {
             {"LogicalName": "customerid", "AttributeType": "Customer", "RequiredLevel": {"Value": "SystemRequired"}},
             {"LogicalName": "ownerid", "AttributeType": "Owner"},
             {"LogicalName": "createdon", "AttributeType": "DateTime", "IsValidForCreate": false, "IsValidForUpdate": false},
-            {"LogicalName": "statuscode", "AttributeType": "Status"}
+            {"LogicalName": "wr_number", "AttributeType": "String", "RequiredLevel": {"Value": "SystemRequired"}},
+            {"LogicalName": "statuscode", "AttributeType": "Status", "RequiredLevel": {"Value": "SystemRequired"}}
         ]);
         let label = |text: &str| json!({"UserLocalizedLabel": {"Label": text}, "LocalizedLabels": []});
         let details = json!([
             {"LogicalName": "wr_amount", "MinValue": 0.0, "MaxValue": 1000.0, "Precision": 4},
+            {"LogicalName": "wr_number", "MaxLength": 20, "AutoNumberFormat": "W-{SEQNUM:5}"},
             {"LogicalName": "customerid", "Targets": ["account", "contact"]},
             {"LogicalName": "ownerid", "Targets": ["systemuser", "team"]},
             {"LogicalName": "statecode", "OptionSet": {"Options": [{"Value": 0, "DefaultStatus": 2}, {"Value": 1}]}},
@@ -247,7 +265,9 @@ mod tests {
         assert_eq!(amount.kind, ColumnKind::Money { scale: 4, min: 0.0, max: 1_000.0 });
         assert!(shape.column("wr_amount_base").is_none(), "a column of a column is no column");
         assert!(!shape.column("createdon").unwrap().can_update);
-        assert!(shape.column("customerid").unwrap().required);
+        let required: Vec<&str> =
+            shape.columns.values().filter(|column| column.required).map(|column| column.name.as_str()).collect();
+        assert_eq!(required, ["customerid"], "not what the service numbers or fills by itself");
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) struct AttributeWire {
     pub(crate) is_valid_for_read: Option<bool>,
     pub(crate) attribute_of: Option<String>,
     pub(crate) max_length: Option<u32>,
+    pub(crate) auto_number_format: Option<String>,
     pub(crate) min_value: Option<f64>,
     pub(crate) max_value: Option<f64>,
     pub(crate) precision: Option<u8>,

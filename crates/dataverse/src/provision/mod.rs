@@ -122,13 +122,11 @@ impl Dataverse {
             }
             Action::Column { table, column } => {
                 let what = format!("creating column `{table}.{}`", column.name);
-                match definition::relationship(table, column, &self.target_id(column).await?) {
-                    Some(body) => self.post("RelationshipDefinitions", &body, &what).await,
-                    None => {
-                        let path = format!("EntityDefinitions(LogicalName='{table}')/Attributes");
-                        self.post(&path, &definition::column(column, publisher), &what).await
-                    }
+                if let Some(body) = definition::relationship(table, column, &self.target_id(column).await?) {
+                    return self.post("RelationshipDefinitions", &body, &what).await;
                 }
+                let path = format!("EntityDefinitions(LogicalName='{table}')/Attributes");
+                self.post(&path, &definition::column(column, publisher), &what).await
             }
             Action::Key { table, name, columns } => {
                 let path = format!("EntityDefinitions(LogicalName='{table}')/Keys");

@@ -28,10 +28,6 @@ pub(crate) use time::{civil_from_days, parse_moment};
 /// The longest value a message shows, in characters.
 const VALUE_TEXT_MAX: usize = 80;
 
-/// Columns the service fills by itself when a create leaves them out, although it requires them.
-const FILLED_BY_SERVICE: [&str; 5] =
-    ["ownerid", "statecode", "statuscode", "transactioncurrencyid", "owningbusinessunit"];
-
 const CURRENCY_COLUMN: &str = "transactioncurrencyid";
 
 /// Gives `rows` the canonical form of `shape`; see [`flowgate_core::Destination::canonical`].
@@ -67,14 +63,14 @@ fn column(
     let column = shape.column(name).ok_or_else(|| column_not_found(shape, name))?;
     let converted = convert(&column.kind, &input, zone, &mut target);
     let converted = converted.ok_or_else(|| mismatch(name, array, kind_name(&column.kind)))?;
-    require(shape, column, &converted, faults);
+    require(column, &converted, faults);
     Ok(converted)
 }
 
 /// `None` if the input's type can never become the kind.
 fn convert(kind: &ColumnKind, input: &Input, zone: &Zone, target: &mut Target<'_>) -> Option<ArrayRef> {
     match kind {
-        ColumnKind::Text { length_max } => text::texts(*length_max, input, target),
+        ColumnKind::Text { length_max } => Some(text::texts(*length_max, input, target)),
         ColumnKind::Integer { min, max } => number::integers(*min, *max, input, target),
         ColumnKind::BigInteger => number::big_integers(input, target),
         ColumnKind::Decimal { scale, min, max } | ColumnKind::Money { scale, min, max } => {
@@ -120,9 +116,8 @@ impl Faults {
     }
 }
 
-fn require(shape: &TableShape, column: &ColumnShape, values: &ArrayRef, faults: &mut Faults) {
-    let is_ours = column.required && column.name != shape.primary_id;
-    if !is_ours || values.null_count() == 0 || FILLED_BY_SERVICE.contains(&column.name.as_str()) {
+fn require(column: &ColumnShape, values: &ArrayRef, faults: &mut Faults) {
+    if !column.required || values.null_count() == 0 {
         return;
     }
     for row in (0..values.len()).filter(|row| values.is_null(*row)) {

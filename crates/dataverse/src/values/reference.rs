@@ -29,9 +29,10 @@ fn is_guid(text: &str) -> bool {
 }
 
 pub(super) fn guids(input: &Input, target: &mut Target<'_>) -> Option<ArrayRef> {
-    each_text(input, target, |row, text, builder, target| match Uuid::parse_str(text.trim()) {
-        Ok(id) => builder.append_value(id.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
-        Err(_) => {
+    each_text(input, target, |row, text, builder, target| {
+        if let Ok(id) = Uuid::parse_str(text.trim()) {
+            builder.append_value(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        } else {
             target.fault(row, Code::ROW_NOT_A_GUID, text, "is not a GUID");
             builder.append_null();
         }

@@ -13,7 +13,7 @@ use super::time::{date_text, moment_text};
 
 const MICROSECONDS: i64 = 1_000_000;
 
-pub(super) fn texts(length_max: u32, input: &Input, target: &mut Target<'_>) -> Option<ArrayRef> {
+pub(super) fn texts(length_max: u32, input: &Input, target: &mut Target<'_>) -> ArrayRef {
     let mut builder = StringBuilder::with_capacity(target.rows, target.rows * 16);
     for row in 0..target.rows {
         let owned;
@@ -29,7 +29,7 @@ pub(super) fn texts(length_max: u32, input: &Input, target: &mut Target<'_>) -> 
             _ => builder.append_null(),
         }
     }
-    Some(Arc::new(builder.finish()))
+    Arc::new(builder.finish())
 }
 
 /// A text that is there and not empty.

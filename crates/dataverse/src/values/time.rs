@@ -19,7 +19,7 @@ const DAY_SECONDS: i64 = 86_400;
 const MICROSECONDS: i64 = 1_000_000;
 
 /// 1753-01-01 and 9999-12-31, the service's first and last day, as days since 1970.
-const DAY_MIN: i64 = -79_258;
+const DAY_MIN: i64 = -79_257;
 const DAY_MAX: i64 = 2_932_896;
 
 /// The zone that times without an offset are in.

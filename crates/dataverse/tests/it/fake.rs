@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) bodies: Vec<String>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) has_bulk: bool,
+    /// Of the metadata.
+    pub(crate) version: u32,
     /// Answers to reads whose address contains the text.
     pub(crate) pages: Vec<(String, Reply)>,
 }
@@ -96,6 +98,7 @@ impl Fake {
         Self { url, state }
     }
 
+    /// Locked until the end of the statement: one `state()` in each.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -195,7 +198,10 @@ impl State {
                 &json!({"UserId": ORGANIZATION, "BusinessUnitId": ORGANIZATION, "OrganizationId": ORGANIZATION}),
             ),
             "$batch" => self.run_batch(body, headers),
-            _ if path.starts_with("organizations") => Reply::json(200, &json!({"value": []})),
+            _ if path.starts_with("organizations") => Reply::json(
+                200,
+                &json!({"@Microsoft.Dynamics.CRM.globalmetadataversion": self.version.to_string(), "value": []}),
+            ),
             _ if path.starts_with("sdkmessagefilters") => {
                 let found = if self.has_bulk { json!([{"sdkmessagefilterid": "x"}]) } else { json!([]) };
                 Reply::json(200, &json!({ "value": found }))

@@ -2,9 +2,13 @@
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
 mod load;
+#[cfg(test)]
 mod provision;
+#[cfg(test)]
 mod reads;
+#[cfg(test)]
 mod session;
 #[cfg(test)]
 mod support;

@@ -1,21 +1,57 @@
 //! Connections to the fake, and units of rows for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::Schema;
 use flowgate_core::destination::{Class, Operation, Outcome, WriteOptions, WriteUnit};
 use flowgate_core::shape::STATE_COLUMN;
-use flowgate_core::{CancellationToken, ConnectorError, Destination, Secret};
+use flowgate_core::{CancellationToken, Clock, ConnectorError, Destination, Elapsed, Secret};
 use flowgate_dataverse::{Credential, Dataverse, DataverseOptions};
 use flowgate_http::SystemClock;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::fake::Fake;
 
 /// Seconds of the service in a real one, so that back-offs take milliseconds.
 const TIME_SCALE: f64 = 1_000.0;
+
+/// The machine's clock, and time that is simply skipped.
+#[derive(Debug)]
+pub(crate) struct SkippingClock {
+    clock: SystemClock,
+    skipped_seconds: AtomicU64,
+}
+
+impl Default for SkippingClock {
+    fn default() -> Self {
+        Self { clock: SystemClock::new(1.0), skipped_seconds: AtomicU64::new(0) }
+    }
+}
+
+impl SkippingClock {
+    pub(crate) fn skip(&self, duration: Duration) {
+        self.skipped_seconds.fetch_add(duration.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for SkippingClock {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn elapsed(&self) -> Elapsed {
+        self.clock.elapsed().after(Duration::from_secs(self.skipped_seconds.load(Ordering::Relaxed)))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+}
 
 pub(crate) fn options(fake: &Fake) -> DataverseOptions {
     let credential = Credential::Token(Secret::new("t0ken"));
@@ -85,6 +121,7 @@ pub(crate) async fn write_within(
 
 /// The error as a person reads it: code, message, hints.
 pub(crate) fn shown(error: &ConnectorError) -> String {
-    let hints: String = error.hints.iter().map(|hint| format!("\n  hint: {hint}")).collect();
-    format!("{}: {error}{hints}", error.code)
+    let mut lines = vec![format!("{}: {error}", error.code)];
+    lines.extend(error.hints.iter().map(|hint| format!("  hint: {hint}")));
+    lines.join("\n")
 }

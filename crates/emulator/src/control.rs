@@ -1,0 +1,171 @@
+//! `/__emulator/*`: statistics, faults, settings, time, reset, snapshots.
+//!
+//! Promise: needs no token and is under no limit. Left out: anything a real environment has.
+
+use std::sync::PoisonError;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use crate::engine::{Engine, lock};
+use crate::limits::LimitKind;
+use crate::web::Answer;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    #[serde(default = "default_name")]
+    name: String,
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Answer {
+    let done = match (method.as_str(), path.trim_matches('/')) {
+        ("GET", "stats") => Ok(stats(engine)),
+        ("GET", "faults") => Ok(json!({ "rules": lock(&engine.faults).counts() })),
+        ("POST", "faults") => set_faults(engine, body),
+        ("GET", "settings") => {
+            serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string())
+        }
+        ("POST", "settings") => set_settings(engine, body),
+        ("POST", "limits") => set_limits(engine, body),
+        ("POST", "time") => skip_time(engine, body),
+        ("POST", "reset") => {
+            engine.reset();
+            Ok(json!({}))
+        }
+        ("POST", "snapshot") => named(body).map(|name| {
+            engine.snapshot(&name);
+            json!({ "snapshot": name })
+        }),
+        ("POST", "restore") => named(body).and_then(|name| match engine.restore(&name) {
+            true => Ok(json!({ "restored": name })),
+            false => Err(format!("there is no snapshot `{name}`")),
+        }),
+        (_, other) => Err(format!(
+            "`{method} /__emulator/{other}` is not a control request"
+        )),
+    };
+    match done {
+        Ok(body) => Answer::json(body.to_string().into_bytes()),
+        Err(message) => {
+            let mut answer = Answer::json(json!({ "error": message }).to_string().into_bytes());
+            answer.status = StatusCode::BAD_REQUEST;
+            answer
+        }
+    }
+}
+
+fn named(body: &[u8]) -> Result<String, String> {
+    let body = if body.is_empty() {
+        b"{}".as_slice()
+    } else {
+        body
+    };
+    serde_json::from_slice::<Named>(body)
+        .map(|named| named.name)
+        .map_err(|error| error.to_string())
+}
+
+fn stats(engine: &Engine) -> Json {
+    let stats = lock(&engine.stats);
+    let refused = |kind| stats.refused.get(&kind).copied().unwrap_or(0);
+    let busy: Vec<Json> = stats
+        .busy_ms
+        .iter()
+        .map(|((user, server), busy_ms)| json!({ "user": user, "server": server, "busy_ms": busy_ms }))
+        .collect();
+    let database = engine
+        .database
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut commits = Map::new();
+    let mut tables = Map::new();
+    for table in database.schema.live_tables() {
+        let [created, updated, deleted] =
+            database.commits.get(&table.id).copied().unwrap_or_default();
+        if created + updated + deleted > 0 {
+            commits.insert(
+                table.logical.clone(),
+                json!({ "created": created, "updated": updated, "deleted": deleted }),
+            );
+        }
+        let rows = database.store(table.id).len();
+        if rows > 0 {
+            tables.insert(table.logical.clone(), rows.into());
+        }
+    }
+    json!({
+        "requests": stats.requests,
+        "operations": stats.by_operation,
+        "rows": stats.rows,
+        "errors": stats.errors,
+        "faults": stats.faults,
+        "throttled": {
+            "requests": refused(LimitKind::Requests),
+            "execution_time": refused(LimitKind::ExecutionTime),
+            "concurrency": refused(LimitKind::Concurrency),
+        },
+        "busy": busy,
+        "commits": commits,
+        "table_rows": tables,
+        "version": database.version(),
+        "profile": engine.profile_name,
+        "profile_version": engine.profile.version,
+        "servers": engine.servers,
+        "simulated_seconds": engine.clock.elapsed(),
+        "simulated_now": engine.clock.now(),
+        "time_scale": engine.clock.scale(),
+        "entitlement": { "used": stats.entitlement, "per_day": engine.profile.entitlement_per_day },
+    })
+}
+
+fn set_faults(engine: &Engine, body: &[u8]) -> Result<Json, String> {
+    // A list, or an object with `faults`, as the YAML form has it.
+    let value: Json = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let list = value.get("faults").cloned().unwrap_or(value);
+    let rules = serde_json::from_value(list).map_err(|error| error.to_string())?;
+    lock(&engine.faults).set(rules, engine.clock.now())?;
+    Ok(json!({}))
+}
+
+/// Lays members over what is in force.
+fn merged<T: serde::Serialize + serde::de::DeserializeOwned>(
+    current: &T,
+    body: &[u8],
+) -> Result<T, String> {
+    let changes: Map<String, Json> =
+        serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let mut value = serde_json::to_value(current).map_err(|error| error.to_string())?;
+    if let Json::Object(members) = &mut value {
+        members.extend(changes);
+    }
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+fn set_settings(engine: &Engine, body: &[u8]) -> Result<Json, String> {
+    engine.set_settings(merged(&*engine.settings(), body)?);
+    Ok(json!({}))
+}
+
+fn set_limits(engine: &Engine, body: &[u8]) -> Result<Json, String> {
+    let mut limits = lock(&engine.limits);
+    limits.settings = merged(&limits.settings, body)?;
+    Ok(json!({}))
+}
+
+fn skip_time(engine: &Engine, body: &[u8]) -> Result<Json, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Skip {
+        skip_s: f64,
+    }
+    let skip: Skip = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    engine.clock.skip(skip.skip_s);
+    engine.run_due_jobs();
+    Ok(json!({ "simulated_now": engine.clock.now() }))
+}

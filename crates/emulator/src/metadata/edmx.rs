@@ -1,0 +1,178 @@
+//! `GET /` and `GET /$metadata`.
+
+use std::fmt::Write;
+
+use crate::error::ApiError;
+use crate::profile::Message;
+use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
+use crate::web::{Access, Answer, Call, Request};
+
+/// The list of entity sets.
+pub(crate) fn service_document(
+    call: &Call<'_>,
+    _access: &Access<'_>,
+    _request: &Request,
+    schema: &Schema,
+) -> Result<Answer, ApiError> {
+    let sets: Vec<_> = schema
+        .live_tables()
+        .map(|table| serde_json::json!({ "name": table.set_name, "kind": "EntitySet", "url": table.set_name }))
+        .collect();
+    let body =
+        serde_json::json!({ "@odata.context": format!("{}/$metadata", call.base), "value": sets });
+    Ok(Answer::json(body.to_string().into_bytes()).with_work(Message::Metadata, 1))
+}
+
+/// The CSDL document; `annotations=true` adds which sets are change-tracked.
+pub(crate) fn edmx(schema: &Schema, query: &str) -> Result<Answer, ApiError> {
+    let annotated = query.split('&').any(|pair| pair == "annotations=true");
+    let mut out = String::with_capacity(1 << 20);
+    out.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<edmx:Edmx Version=\"4.0\" xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\"><edmx:DataServices><Schema Namespace=\"Microsoft.Dynamics.CRM\" Alias=\"mscrm\" xmlns=\"http://docs.oasis-open.org/odata/ns/edm\">\n<EntityType Name=\"crmbaseentity\" Abstract=\"true\" />\n");
+    for table in schema.live_tables() {
+        entity_type(schema, table, &mut out);
+    }
+    out.push_str("<EntityContainer Name=\"System\">\n");
+    for table in schema.live_tables() {
+        entity_set(table, annotated, &mut out);
+    }
+    out.push_str("</EntityContainer>\n</Schema></edmx:DataServices></edmx:Edmx>\n");
+    Ok(Answer::text("application/xml", out.into_bytes()).with_work(Message::Metadata, 1))
+}
+
+// Writing to a string cannot fail; the results are dropped by name.
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let _infallible = out.write_fmt(text);
+    out.push('\n');
+}
+
+fn entity_set(table: &Table, annotated: bool, out: &mut String) {
+    let (set, logical) = (&table.set_name, &table.logical);
+    if annotated && table.change_tracking {
+        line(
+            out,
+            format_args!(
+                "<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\"><Annotation Term=\"Org.OData.Capabilities.V1.ChangeTracking\"><Record><PropertyValue Property=\"Supported\" Bool=\"true\" /></Record></Annotation></EntitySet>"
+            ),
+        );
+    } else {
+        line(
+            out,
+            format_args!(
+                "<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\" />"
+            ),
+        );
+    }
+}
+
+fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
+    let key = if table.is_principal {
+        "ownerid"
+    } else {
+        table.primary_id()
+    };
+    line(
+        out,
+        format_args!(
+            "<EntityType Name=\"{}\" BaseType=\"mscrm.crmbaseentity\"><Key><PropertyRef Name=\"{key}\" /></Key>",
+            table.logical
+        ),
+    );
+    if table.is_principal {
+        line(
+            out,
+            format_args!("<Property Name=\"ownerid\" Type=\"Edm.Guid\" />"),
+        );
+    }
+    for column in table.live_columns() {
+        property(schema, column, out);
+    }
+    for relationship in &schema.relationships {
+        match relationship {
+            Relationship::OneToMany(one) if one.referenced == table.id => {
+                let child = &schema.table(one.referencing).logical;
+                line(
+                    out,
+                    format_args!(
+                        "<NavigationProperty Name=\"{}\" Type=\"Collection(mscrm.{child})\" Partner=\"{}\" />",
+                        one.to_many, one.to_one
+                    ),
+                );
+            }
+            Relationship::ManyToMany(many) => {
+                for side in (0..2).filter(|side| many.tables[*side] == table.id) {
+                    let other = &schema.table(many.tables[1 - side]).logical;
+                    line(
+                        out,
+                        format_args!(
+                            "<NavigationProperty Name=\"{}\" Type=\"Collection(mscrm.{other})\" />",
+                            many.navigation[side]
+                        ),
+                    );
+                }
+            }
+            Relationship::OneToMany(_) => {}
+        }
+    }
+    out.push_str("</EntityType>\n");
+}
+
+fn property(schema: &Schema, column: &Column, out: &mut String) {
+    if let ColumnKind::Lookup { targets } = &column.kind {
+        line(
+            out,
+            format_args!(
+                "<Property Name=\"{}\" Type=\"Edm.Guid\"><Annotation Term=\"Org.OData.Core.V1.Computed\" Bool=\"true\" /></Property>",
+                column.wire
+            ),
+        );
+        let mut seen = Vec::new();
+        for target in targets
+            .iter()
+            .filter(|target| !schema.table(target.table).deleted)
+        {
+            if !seen.contains(&&target.navigation) {
+                seen.push(&target.navigation);
+                // The owner's one property leads to users and teams, whose common type is principal.
+                let kind = if targets.len() > 1 && column.logical == "ownerid" {
+                    "principal"
+                } else {
+                    &schema.table(target.table).logical
+                };
+                line(
+                    out,
+                    format_args!(
+                        "<NavigationProperty Name=\"{}\" Type=\"mscrm.{kind}\" Nullable=\"true\" />",
+                        target.navigation
+                    ),
+                );
+            }
+        }
+        return;
+    }
+    let edm = match &column.kind {
+        ColumnKind::Text { .. }
+        | ColumnKind::Memo { .. }
+        | ColumnKind::Choices { .. }
+        | ColumnKind::EntityName => "Edm.String",
+        ColumnKind::BigInt => "Edm.Int64",
+        ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => "Edm.Decimal",
+        ColumnKind::Double { .. } => "Edm.Double",
+        ColumnKind::Boolean { .. } => "Edm.Boolean",
+        ColumnKind::DateTime {
+            behavior: DateBehavior::DateOnly,
+            ..
+        } => "Edm.Date",
+        ColumnKind::DateTime { .. } => "Edm.DateTimeOffset",
+        ColumnKind::Guid => "Edm.Guid",
+        ColumnKind::File { .. } | ColumnKind::Image { .. } => "Edm.Binary",
+        ColumnKind::PartyList { .. } | ColumnKind::Lookup { .. } => return,
+        ColumnKind::Integer { .. }
+        | ColumnKind::Choice { .. }
+        | ColumnKind::State { .. }
+        | ColumnKind::Status { .. } => "Edm.Int32",
+    };
+    line(
+        out,
+        format_args!("<Property Name=\"{}\" Type=\"{edm}\" />", column.logical),
+    );
+}

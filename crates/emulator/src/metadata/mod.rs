@@ -1,0 +1,14 @@
+//! The schema on the wire: service document, CSDL, definitions read and written.
+//!
+//! `render` turns the schema into the product's definition objects, `read` selects from them,
+//! `write` builds the next schema from posted ones. Promise: a definition that is read can be
+//! found again by its id and by its name. Left out: updating definitions in place.
+
+mod edmx;
+mod read;
+mod render;
+mod write;
+
+pub(crate) use edmx::{edmx, service_document};
+pub(crate) use read::answer;
+pub(crate) use write::{create_polymorphic, finish_key, reactivate_key};

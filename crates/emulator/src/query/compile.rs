@@ -1,0 +1,391 @@
+//! A filter bound to a table: names become ordinals, literals become values of the column's type.
+//!
+//! Promise: an unknown property and a literal of the wrong type are errors, not empty results.
+//! Left out: running it (`eval`).
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::functions;
+use super::parse::{Expr, Operand, Operator};
+use crate::error::{ApiError, Code};
+use crate::schema::{Column, ColumnKind, Ordinal, Property, Relationship, Schema, Table, TableId};
+use crate::storage::Value;
+use crate::write::{Scalar, convert};
+
+/// A column of the row or of a row its lookups lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnPath {
+    /// Lookups to follow: the column and the table it must lead to.
+    pub(crate) hops: Vec<(Ordinal, TableId)>,
+    pub(crate) table: TableId,
+    pub(crate) column: Ordinal,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Test {
+    IsNull(bool),
+    Compare(Operator, Value),
+    Like(Vec<char>),
+    /// Lower-case texts.
+    InTexts(HashSet<String>),
+    InValues(Vec<Value>),
+    Between(Value, Value),
+    /// Seconds, start inclusive, end exclusive.
+    TimeRange(i64, i64),
+    ContainsChoices(Vec<i32>),
+    InIds(HashSet<Uuid>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Predicate {
+    Constant(bool),
+    And(Box<Predicate>, Box<Predicate>),
+    Or(Box<Predicate>, Box<Predicate>),
+    Not(Box<Predicate>),
+    Test(ColumnPath, Test),
+    Columns(Operator, ColumnPath, ColumnPath),
+    /// Some or all rows related through a 1:N relationship.
+    Related {
+        table: TableId,
+        column: Ordinal,
+        is_all: bool,
+        body: Option<Box<Predicate>>,
+    },
+    /// Some or all rows related through an N:N one: intersect, own and other column.
+    Linked {
+        intersect: TableId,
+        own: Ordinal,
+        other: Ordinal,
+        table: TableId,
+        is_all: bool,
+        body: Option<Box<Predicate>>,
+    },
+}
+
+/// What binding needs besides the filter.
+pub(crate) struct Scope<'a> {
+    pub(crate) schema: &'a Schema,
+    pub(crate) table: &'a Table,
+    /// Simulated seconds since 1970.
+    pub(crate) now: i64,
+    pub(crate) user: Uuid,
+    pub(crate) business_unit: Uuid,
+    pub(crate) teams: &'a [Uuid],
+}
+
+impl<'a> Scope<'a> {
+    fn within(&self, table: &'a Table) -> Scope<'a> {
+        Scope { table, ..*self }
+    }
+}
+
+/// Conditions a filter may hold.
+const CONDITIONS_MAX: usize = 500;
+
+pub(crate) fn compile(scope: &Scope<'_>, expr: &Expr) -> Result<Predicate, ApiError> {
+    if conditions(expr) > CONDITIONS_MAX {
+        return Err(ApiError::new(
+            Code::TooManyConditions,
+            format!("Number of conditions in query exceeded maximum limit of {CONDITIONS_MAX}."),
+        ));
+    }
+    bind(scope, expr, "")
+}
+
+fn conditions(expr: &Expr) -> usize {
+    match expr {
+        Expr::And(a, b) | Expr::Or(a, b) => conditions(a) + conditions(b),
+        Expr::Not(inner) => conditions(inner),
+        Expr::Lambda { body, .. } => 1 + body.as_ref().map_or(0, |body| conditions(body)),
+        Expr::Compare(..) | Expr::Text { .. } | Expr::Call { .. } => 1,
+    }
+}
+
+fn bind(scope: &Scope<'_>, expr: &Expr, variable: &str) -> Result<Predicate, ApiError> {
+    Ok(match expr {
+        Expr::And(a, b) => Predicate::And(
+            Box::new(bind(scope, a, variable)?),
+            Box::new(bind(scope, b, variable)?),
+        ),
+        Expr::Or(a, b) => Predicate::Or(
+            Box::new(bind(scope, a, variable)?),
+            Box::new(bind(scope, b, variable)?),
+        ),
+        Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, variable)?)),
+        Expr::Compare(operator, left, right) => {
+            comparison(scope, *operator, left, right, variable)?
+        }
+        Expr::Text {
+            function,
+            arguments,
+        } => text_test(scope, function, arguments, variable)?,
+        Expr::Call {
+            function,
+            arguments,
+        } => functions::bind(scope, function, arguments)?,
+        Expr::Lambda {
+            path,
+            is_all,
+            variable,
+            body,
+        } => lambda(scope, path, *is_all, variable, body.as_deref())?,
+    })
+}
+
+pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
+    ApiError::new(
+        Code::NoSuchColumn,
+        format!(
+            "Could not find a property named '{name}' on type '{}'.",
+            table.odata_type
+        ),
+    )
+}
+
+/// Resolves a property path; `variable` is the lambda variable that may lead it.
+pub(crate) fn column_path(
+    scope: &Scope<'_>,
+    path: &[String],
+    variable: &str,
+) -> Result<ColumnPath, ApiError> {
+    let steps = match path.split_first() {
+        Some((first, rest)) if first == variable && !variable.is_empty() => rest,
+        _ => path,
+    };
+    let mut table = scope.table;
+    let mut hops = Vec::new();
+    let Some((last, navigation)) = steps.split_last() else {
+        return Err(unknown_property(table, variable));
+    };
+    for step in navigation {
+        match table.properties.get(step.as_str()) {
+            Some(Property::ToOne(ordinal, target)) => {
+                let ColumnKind::Lookup { targets } = &table.column(*ordinal).kind else {
+                    return Err(unknown_property(table, step));
+                };
+                let next = targets[usize::from(*target)].table;
+                hops.push((*ordinal, next));
+                table = scope.schema.table(next);
+            }
+            _ => return Err(unknown_property(table, step)),
+        }
+    }
+    match table.properties.get(last.as_str()) {
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => Ok(ColumnPath {
+            hops,
+            table: table.id,
+            column: *ordinal,
+        }),
+        _ => Err(unknown_property(table, last)),
+    }
+}
+
+/// A literal as a value of the column; `None` for null.
+pub(crate) fn literal(
+    schema: &Schema,
+    table: &Table,
+    column: &Column,
+    operand: &Operand,
+) -> Result<Option<Value>, ApiError> {
+    let mismatch = || {
+        ApiError::query(format!(
+            "A binary operator with incompatible types was detected for property '{}' of type '{}'.",
+            column.wire, table.odata_type
+        ))
+    };
+    let text = match operand {
+        Operand::Null => return Ok(None),
+        Operand::Bool(value) => {
+            let is_boolean = matches!(column.kind, ColumnKind::Boolean { .. });
+            return if is_boolean {
+                Ok(Some(Value::Int(i64::from(*value))))
+            } else {
+                Err(mismatch())
+            };
+        }
+        Operand::Guid(id) => {
+            return match column.kind {
+                ColumnKind::Guid => Ok(Some(Value::Guid(*id))),
+                ColumnKind::Lookup { .. } => Ok(Some(Value::Lookup(0, *id))),
+                _ => Err(mismatch()),
+            };
+        }
+        Operand::Text(text) | Operand::Number(text) | Operand::Time(text) => text,
+        Operand::Path(_) | Operand::List(_) => return Err(mismatch()),
+    };
+    let is_text_column = matches!(
+        column.kind,
+        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName
+    );
+    if is_text_column {
+        // A longer literal than the column can hold matches nothing; it is not an error.
+        return if matches!(operand, Operand::Text(_)) {
+            Ok(Some(Value::Text(text.as_str().into())))
+        } else {
+            Err(mismatch())
+        };
+    }
+    match &column.kind {
+        ColumnKind::Choice { .. }
+        | ColumnKind::State { .. }
+        | ColumnKind::Status { .. }
+        | ColumnKind::Integer { .. } => text
+            .parse()
+            .map(|number| Some(Value::Int(number)))
+            .map_err(|_| mismatch()),
+        ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => {
+            let (number, _) = crate::write::parse_decimal(text).ok_or_else(mismatch)?;
+            Ok(Some(Value::Decimal(number)))
+        }
+        ColumnKind::Double { .. } => text
+            .parse()
+            .map(|number| Some(Value::Double(number)))
+            .map_err(|_| mismatch()),
+        ColumnKind::Lookup { .. } => Uuid::parse_str(text)
+            .map(|id| Some(Value::Lookup(0, id)))
+            .map_err(|_| mismatch()),
+        ColumnKind::DateTime { .. } => {
+            crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds)))
+        }
+        _ => convert(
+            schema,
+            table,
+            column,
+            Scalar::Text(text.as_str().into()),
+            false,
+        )
+        .map_err(|_| mismatch()),
+    }
+}
+
+fn comparison(
+    scope: &Scope<'_>,
+    operator: Operator,
+    left: &Operand,
+    right: &Operand,
+    variable: &str,
+) -> Result<Predicate, ApiError> {
+    match (left, right) {
+        (Operand::Path(a), Operand::Path(b)) => Ok(Predicate::Columns(
+            operator,
+            column_path(scope, a, variable)?,
+            column_path(scope, b, variable)?,
+        )),
+        (Operand::Path(path), value) => value_test(scope, operator, path, value, variable),
+        (value, Operand::Path(path)) => {
+            value_test(scope, mirrored(operator), path, value, variable)
+        }
+        _ => Err(ApiError::query(
+            "A filter compares a property with a literal or with another property.",
+        )),
+    }
+}
+
+fn mirrored(operator: Operator) -> Operator {
+    match operator {
+        Operator::Gt => Operator::Lt,
+        Operator::Ge => Operator::Le,
+        Operator::Lt => Operator::Gt,
+        Operator::Le => Operator::Ge,
+        same => same,
+    }
+}
+
+fn value_test(
+    scope: &Scope<'_>,
+    operator: Operator,
+    path: &[String],
+    value: &Operand,
+    variable: &str,
+) -> Result<Predicate, ApiError> {
+    // `nav/ref eq null` has no column of its own: a bare navigation property tests its lookup.
+    if let ([name], Operand::Null) = (path, value) {
+        if let Some(Property::ToOne(ordinal, _)) = scope.table.properties.get(name.as_str()) {
+            let path = ColumnPath {
+                hops: Vec::new(),
+                table: scope.table.id,
+                column: *ordinal,
+            };
+            return Ok(Predicate::Test(
+                path,
+                Test::IsNull(operator == Operator::Eq),
+            ));
+        }
+    }
+    let path = column_path(scope, path, variable)?;
+    let table = scope.schema.table(path.table);
+    let column = table.column(path.column);
+    let test = match literal(scope.schema, table, column, value)? {
+        None if operator == Operator::Eq => Test::IsNull(true),
+        None if operator == Operator::Ne => Test::IsNull(false),
+        None => return Ok(Predicate::Constant(false)),
+        Some(value) => Test::Compare(operator, value),
+    };
+    Ok(Predicate::Test(path, test))
+}
+
+fn text_test(
+    scope: &Scope<'_>,
+    function: &str,
+    arguments: &[Operand],
+    variable: &str,
+) -> Result<Predicate, ApiError> {
+    let [Operand::Path(path), Operand::Text(text)] = arguments else {
+        return Err(ApiError::query(format!(
+            "The function '{function}' takes a property and a string."
+        )));
+    };
+    let path = column_path(scope, path, variable)?;
+    let pattern = match function {
+        "startswith" => format!("{text}%"),
+        "endswith" => format!("%{text}"),
+        _ => format!("%{text}%"),
+    };
+    Ok(Predicate::Test(
+        path,
+        Test::Like(pattern.to_lowercase().chars().collect()),
+    ))
+}
+
+fn lambda(
+    scope: &Scope<'_>,
+    path: &[String],
+    is_all: bool,
+    variable: &str,
+    body: Option<&Expr>,
+) -> Result<Predicate, ApiError> {
+    let [name] = path else {
+        return Err(ApiError::not_here(
+            "a lambda over a path of several navigation properties",
+        ));
+    };
+    let Some(Property::ToMany(index)) = scope.table.properties.get(name.as_str()) else {
+        return Err(unknown_property(scope.table, name));
+    };
+    let bind_body = |table: &TableId| {
+        let inner = scope.within(scope.schema.table(*table));
+        body.map(|body| bind(&inner, body, variable).map(Box::new))
+            .transpose()
+    };
+    match &scope.schema.relationships[usize::from(*index)] {
+        Relationship::OneToMany(one) => Ok(Predicate::Related {
+            table: one.referencing,
+            column: one.column,
+            is_all,
+            body: bind_body(&one.referencing)?,
+        }),
+        Relationship::ManyToMany(many) => {
+            let own = usize::from(many.navigation[0] != *name);
+            Ok(Predicate::Linked {
+                intersect: many.intersect,
+                own: many.columns[own],
+                other: many.columns[1 - own],
+                table: many.tables[1 - own],
+                is_all,
+                body: bind_body(&many.tables[1 - own])?,
+            })
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Running a bound filter over a row.
+//!
+//! Promise: three-valued as SQL is: a comparison with null is neither true nor false, and only
+//! true rows are returned. Strings compare without case; `%`, `_` and `[...]` are wildcards in
+//! contains, startswith and endswith.
+
+use std::cmp::Ordering;
+
+use super::compile::{ColumnPath, Predicate, Test};
+use super::parse::Operator;
+use super::view::RowView;
+use crate::schema::{Ordinal, Schema, TableId};
+use crate::storage::{Database, Value, ValueRef};
+
+/// Whether a row is in the result.
+pub(crate) fn matches(
+    database: &Database,
+    schema: &Schema,
+    view: RowView<'_>,
+    predicate: &Predicate,
+) -> bool {
+    eval(database, schema, view, predicate) == Some(true)
+}
+
+fn eval(
+    database: &Database,
+    schema: &Schema,
+    view: RowView<'_>,
+    predicate: &Predicate,
+) -> Option<bool> {
+    match predicate {
+        Predicate::Constant(value) => Some(*value),
+        Predicate::And(a, b) => match eval(database, schema, view, a) {
+            Some(false) => Some(false),
+            left => match (left, eval(database, schema, view, b)) {
+                (_, Some(false)) => Some(false),
+                (Some(true), right) => right,
+                _ => None,
+            },
+        },
+        Predicate::Or(a, b) => match eval(database, schema, view, a) {
+            Some(true) => Some(true),
+            left => match (left, eval(database, schema, view, b)) {
+                (_, Some(true)) => Some(true),
+                (Some(false), right) => right,
+                _ => None,
+            },
+        },
+        Predicate::Not(inner) => eval(database, schema, view, inner).map(|value| !value),
+        Predicate::Test(path, test) => run_test(column_value(database, schema, view, path), test),
+        Predicate::Columns(operator, a, b) => {
+            let left = column_value(database, schema, view, a)?;
+            let right = column_value(database, schema, view, b)?;
+            Some(holds(*operator, compare(&left, &right)?))
+        }
+        Predicate::Related {
+            table,
+            column,
+            is_all,
+            body,
+        } => Some(related(
+            database,
+            schema,
+            view,
+            *table,
+            *column,
+            *is_all,
+            body.as_deref(),
+        )),
+        Predicate::Linked {
+            intersect,
+            own,
+            other,
+            table,
+            is_all,
+            body,
+        } => Some(linked(
+            database,
+            schema,
+            view,
+            *intersect,
+            (*own, *other),
+            *table,
+            *is_all,
+            body.as_deref(),
+        )),
+    }
+}
+
+/// The value at the end of a path; null as soon as a lookup on the way is.
+pub(crate) fn column_value<'a>(
+    database: &'a Database,
+    schema: &'a Schema,
+    view: RowView<'a>,
+    path: &ColumnPath,
+) -> Option<ValueRef<'a>> {
+    let mut view = view;
+    for (ordinal, table) in &path.hops {
+        let Some(ValueRef::Lookup(found, id)) = view.value(*ordinal) else {
+            return None;
+        };
+        if found != *table {
+            return None;
+        }
+        view = RowView {
+            table: schema.table(found),
+            key: id,
+            row: database.get(found, &id)?,
+        };
+    }
+    view.value(path.column)
+}
+
+fn run_test(value: Option<ValueRef<'_>>, test: &Test) -> Option<bool> {
+    if let Test::IsNull(wanted) = test {
+        return Some(value.is_none() == *wanted);
+    }
+    let value = value?;
+    Some(match test {
+        Test::IsNull(_) => false,
+        Test::Compare(operator, literal) => holds(*operator, compare(&value, &literal.as_ref())?),
+        Test::Like(pattern) => like(&text_of(&value)?, pattern),
+        Test::InTexts(texts) => texts.contains(&text_of(&value)?),
+        Test::InValues(values) => values
+            .iter()
+            .any(|literal| compare(&value, &literal.as_ref()) == Some(Ordering::Equal)),
+        Test::Between(low, high) => {
+            compare(&value, &low.as_ref())? != Ordering::Less
+                && compare(&value, &high.as_ref())? != Ordering::Greater
+        }
+        Test::TimeRange(from, to) => matches!(value, ValueRef::Time(at) if at >= *from && at < *to),
+        Test::ContainsChoices(wanted) => match value {
+            ValueRef::Choices(choices) => wanted.iter().any(|choice| choices.contains(choice)),
+            _ => false,
+        },
+        Test::InIds(ids) => match value {
+            ValueRef::Guid(id) | ValueRef::Lookup(_, id) => ids.contains(&id),
+            _ => false,
+        },
+    })
+}
+
+fn text_of(value: &ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Text(text) => Some(text.to_lowercase()),
+        _ => None,
+    }
+}
+
+fn holds(operator: Operator, ordering: Ordering) -> bool {
+    match operator {
+        Operator::Eq => ordering == Ordering::Equal,
+        Operator::Ne => ordering != Ordering::Equal,
+        Operator::Gt => ordering == Ordering::Greater,
+        Operator::Ge => ordering != Ordering::Less,
+        Operator::Lt => ordering == Ordering::Less,
+        Operator::Le => ordering != Ordering::Greater,
+    }
+}
+
+/// Compares texts without case, in the way of the product's collation: trailing blanks do not count.
+pub(crate) fn compare_texts(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.trim_end_matches(' '), b.trim_end_matches(' '));
+    if a.is_ascii() && b.is_ascii() {
+        let lower = |text: &str| {
+            text.bytes()
+                .map(|byte| byte.to_ascii_lowercase())
+                .collect::<Vec<u8>>()
+        };
+        if a.eq_ignore_ascii_case(b) {
+            return Ordering::Equal;
+        }
+        return lower(a).cmp(&lower(b));
+    }
+    a.to_lowercase().cmp(&b.to_lowercase())
+}
+
+/// Orders two values of one column's type; `None` if their types differ.
+pub(crate) fn compare(a: &ValueRef<'_>, b: &ValueRef<'_>) -> Option<Ordering> {
+    match (a, b) {
+        (ValueRef::Text(a), ValueRef::Text(b)) => Some(compare_texts(a, b)),
+        (ValueRef::Int(a) | ValueRef::Time(a), ValueRef::Int(b) | ValueRef::Time(b)) => {
+            Some(a.cmp(b))
+        }
+        (ValueRef::Decimal(a), ValueRef::Decimal(b)) => Some(a.cmp(b)),
+        (ValueRef::Double(a), ValueRef::Double(b)) => a.partial_cmp(b),
+        (
+            ValueRef::Guid(a) | ValueRef::Lookup(_, a),
+            ValueRef::Guid(b) | ValueRef::Lookup(_, b),
+        ) => Some(a.cmp(b)),
+        (ValueRef::Choices(a), ValueRef::Choices(b)) => Some(a.cmp(b)),
+        _ => None,
+    }
+}
+
+/// SQL's LIKE over lower-case text: `%`, `_`, `[abc]`, `[^abc]`.
+fn like(text: &str, pattern: &[char]) -> bool {
+    let text: Vec<char> = text.chars().collect();
+    let (mut at, mut rule) = (0, 0);
+    // Where to go back to: the last `%` and the text position it is tried at.
+    let mut retry: Option<(usize, usize)> = None;
+    loop {
+        if rule < pattern.len() && pattern[rule] == '%' {
+            retry = Some((rule + 1, at));
+            rule += 1;
+            continue;
+        }
+        let step = if at < text.len() && rule < pattern.len() {
+            single(text[at], &pattern[rule..])
+        } else {
+            None
+        };
+        if let Some(length) = step {
+            at += 1;
+            rule += length;
+            continue;
+        }
+        if at == text.len() && rule == pattern.len() {
+            return true;
+        }
+        match retry {
+            Some((after, tried)) if tried < text.len() => {
+                retry = Some((after, tried + 1));
+                at = tried + 1;
+                rule = after;
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Matches one character; returns how many pattern characters it took.
+fn single(character: char, pattern: &[char]) -> Option<usize> {
+    match pattern.first()? {
+        '_' => Some(1),
+        '[' => {
+            let Some(end) = pattern
+                .iter()
+                .skip(1)
+                .position(|c| *c == ']')
+                .map(|index| index + 1)
+            else {
+                return (character == '[').then_some(1);
+            };
+            let set = &pattern[1..end];
+            let (negated, set) = match set.split_first() {
+                Some(('^', rest)) => (true, rest),
+                _ => (false, set),
+            };
+            (in_set(character, set) != negated).then_some(end + 1)
+        }
+        wanted => (*wanted == character).then_some(1),
+    }
+}
+
+fn in_set(character: char, set: &[char]) -> bool {
+    set.contains(&character)
+        || set
+            .windows(3)
+            .any(|range| range[1] == '-' && range[0] <= character && character <= range[2])
+}
+
+fn related(
+    database: &Database,
+    schema: &Schema,
+    view: RowView<'_>,
+    table: TableId,
+    column: Ordinal,
+    is_all: bool,
+    body: Option<&Predicate>,
+) -> bool {
+    let child = schema.table(table);
+    let mut rows = database
+        .store(table)
+        .rows_after(None)
+        .filter(|(_, row)| row.lookup(Some(column)) == Some((view.table.id, view.key)))
+        .map(|(key, row)| RowView {
+            table: child,
+            key: *key,
+            row,
+        });
+    let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
+    if is_all {
+        rows.all(holds)
+    } else {
+        rows.any(holds)
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one argument per part of the relationship"
+)]
+fn linked(
+    database: &Database,
+    schema: &Schema,
+    view: RowView<'_>,
+    intersect: TableId,
+    (own, other): (Ordinal, Ordinal),
+    table: TableId,
+    is_all: bool,
+    body: Option<&Predicate>,
+) -> bool {
+    let target = schema.table(table);
+    let mut rows = database
+        .store(intersect)
+        .rows_after(None)
+        .filter_map(|(_, link)| {
+            let (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) =
+                (link.get(own), link.get(other))
+            else {
+                return None;
+            };
+            let row = database.get(table, &theirs).filter(|_| mine == view.key)?;
+            Some(RowView {
+                table: target,
+                key: theirs,
+                row,
+            })
+        });
+    let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
+    if is_all {
+        rows.all(holds)
+    } else {
+        rows.any(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, pattern: &str) -> bool {
+        like(text, &pattern.chars().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn like_knows_sql_wildcards() {
+        assert!(check("contoso", "con%"));
+        assert!(check("contoso", "%o_o%"));
+        assert!(check("50% off", "%50[%]%"));
+        assert!(!check("500 off", "%50[%]%"));
+        assert!(check("b1", "[a-c]_"));
+        assert!(!check("b1", "[^a-c]_"));
+        assert!(check("", "%"));
+        assert!(!check("abc", "ab"));
+    }
+
+    #[test]
+    fn texts_compare_without_case_and_trailing_blanks() {
+        assert_eq!(compare_texts("ABC ", "abc"), Ordering::Equal);
+        assert_eq!(compare_texts("a", "B"), Ordering::Less);
+        assert_eq!(compare_texts("É", "é"), Ordering::Equal);
+    }
+}

@@ -1,0 +1,30 @@
+//! Reading rows: options, filters, paging, expansion, aggregation, and JSON written by hand.
+//!
+//! `options` reads the query string, `parse` the filter language, `compile` binds it to a table,
+//! `eval` runs it, `read` pages through a table and writes the answer. Promise: what is not
+//! understood is refused by name, never skipped. Left out: HTTP.
+
+mod aggregate;
+mod compile;
+mod eval;
+mod expand;
+mod functions;
+mod json;
+mod options;
+mod order;
+mod page;
+mod parse;
+mod read;
+mod tracking;
+mod view;
+
+pub(crate) use aggregate::aggregate;
+pub(crate) use compile::{ColumnPath, Predicate, Scope, Test, compile};
+pub(crate) use expand::{Expand, parse_expand};
+pub(crate) use json::{Annotations, plain_text, write_text, write_value};
+pub(crate) use options::{QueryOptions, decode_pairs};
+pub(crate) use page::{PAGE_ROWS_MAX, encode_query};
+pub(crate) use parse::{Expr, Operand, Operator, parse_filter};
+pub(crate) use read::{Reader, context_url, projection, write_one_row};
+pub(crate) use tracking::{Tracking, read_changes, read_delta_count};
+pub(crate) use view::RowView;

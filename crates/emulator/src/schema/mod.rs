@@ -1,0 +1,29 @@
+//! The schema of the stand-in: tables, columns, keys, relationships, choices.
+//!
+//! A [`Schema`] is immutable and shared; a metadata write builds the next one. Ordinals and
+//! table ids only ever grow, so a row written under one schema can be read under a later one
+//! and the other way round. What this module leaves out: rows (`storage`) and the wire form of
+//! metadata (`metadata`).
+
+mod build;
+mod model;
+mod spec;
+
+pub(crate) use build::{
+    NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table,
+    choice_set, extend_from_file, starting_schema,
+};
+pub(crate) use model::{
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, Label, LookupTarget,
+    ManyToMany, OneToMany, Opt, OptionSet, Ordinal, Ownership, Property, Relationship, Required,
+    Schema, State, Table, TableId,
+};
+pub(crate) use spec::SpecError;
+
+use uuid::Uuid;
+
+/// The id of a schema part, the same on every start: the hash of its full name.
+pub(crate) fn stable_id(name: &str) -> Uuid {
+    uuid::Builder::from_random_bytes(xxhash_rust::xxh3::xxh3_128(name.as_bytes()).to_be_bytes())
+        .into_uuid()
+}

@@ -1,0 +1,529 @@
+//! The types of the schema and the indexes a request needs to find its way in them.
+//!
+//! Promise: [`Schema::reindex`] restores every derived map from the stored parts, so a schema
+//! survives being written to disk. Left out: how tables come to be (`build`).
+
+use std::collections::HashMap as StdMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A table's place in [`Schema::tables`]; never reused.
+pub(crate) type TableId = u16;
+/// A column's place in [`Table::columns`]; never reused. Ordinal 0 is the primary id.
+pub(crate) type Ordinal = u16;
+/// A text for people, in the one language the stand-in speaks (1033).
+pub(crate) type Label = String;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ownership {
+    User,
+    Organization,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Required {
+    #[default]
+    None,
+    Recommended,
+    Application,
+    System,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum DateBehavior {
+    #[default]
+    UserLocal,
+    DateOnly,
+    TimeZoneIndependent,
+}
+
+/// One option of a choice column.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Opt {
+    pub(crate) value: i32,
+    pub(crate) label: Label,
+    /// For options of a status column: the state they belong to.
+    pub(crate) state: Option<i32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OptionSet {
+    pub(crate) id: Uuid,
+    pub(crate) name: String,
+    pub(crate) label: Label,
+    pub(crate) is_global: bool,
+    pub(crate) options: Vec<Opt>,
+}
+
+/// A value of `statecode` with the status it takes when none is given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) value: i32,
+    pub(crate) label: Label,
+    pub(crate) default_status: i32,
+}
+
+/// One table a lookup may point at, and the navigation property that says so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LookupTarget {
+    pub(crate) table: TableId,
+    pub(crate) navigation: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ColumnKind {
+    Text {
+        max: u32,
+        format: String,
+    },
+    Memo {
+        max: u32,
+    },
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    BigInt,
+    Decimal {
+        min: f64,
+        max: f64,
+        precision: u8,
+    },
+    Double {
+        min: f64,
+        max: f64,
+        precision: u8,
+    },
+    Money {
+        min: f64,
+        max: f64,
+        precision: u8,
+        base: Option<Ordinal>,
+        is_base: bool,
+    },
+    Boolean {
+        true_label: Label,
+        false_label: Label,
+    },
+    DateTime {
+        behavior: DateBehavior,
+        date_format: bool,
+    },
+    Choice {
+        set: OptionSet,
+    },
+    Choices {
+        set: OptionSet,
+    },
+    State {
+        states: Vec<State>,
+    },
+    Status {
+        set: OptionSet,
+    },
+    Lookup {
+        targets: Vec<LookupTarget>,
+    },
+    Guid,
+    EntityName,
+    File {
+        max_kb: u32,
+    },
+    Image {
+        max_kb: u32,
+    },
+    PartyList {
+        mask: i32,
+    },
+}
+
+impl ColumnKind {
+    /// Whether the column reads and writes as `_name_value` and navigation properties.
+    pub(crate) fn is_lookup(&self) -> bool {
+        matches!(self, ColumnKind::Lookup { .. })
+    }
+
+    /// Whether rows hold a value of their own for it.
+    pub(crate) fn is_stored(&self) -> bool {
+        !matches!(self, ColumnKind::PartyList { .. })
+    }
+
+    /// The options a value must be one of, if it is a choice of any kind.
+    pub(crate) fn options(&self) -> Option<&[Opt]> {
+        match self {
+            ColumnKind::Choice { set }
+            | ColumnKind::Choices { set }
+            | ColumnKind::Status { set } => Some(&set.options),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Column {
+    pub(crate) id: Uuid,
+    pub(crate) ordinal: Ordinal,
+    pub(crate) logical: String,
+    pub(crate) schema_name: String,
+    pub(crate) label: Label,
+    pub(crate) kind: ColumnKind,
+    pub(crate) required: Required,
+    /// Whether a create without it is refused; `ApplicationRequired` alone binds forms only.
+    pub(crate) enforced: bool,
+    pub(crate) for_create: bool,
+    pub(crate) for_update: bool,
+    pub(crate) default: Option<i64>,
+    /// Values are handed out as this prefix and a rising number.
+    pub(crate) auto_number: Option<String>,
+    pub(crate) is_custom: bool,
+    pub(crate) deleted: bool,
+    /// The JSON property a read answers: the logical name, or `_name_value` for lookups.
+    pub(crate) wire: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum KeyStatus {
+    Pending,
+    InProgress,
+    Active,
+    Failed,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AlternateKey {
+    pub(crate) id: Uuid,
+    pub(crate) schema_name: String,
+    pub(crate) label: Label,
+    pub(crate) columns: Vec<Ordinal>,
+    pub(crate) status: KeyStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cascade {
+    Cascade,
+    NoCascade,
+    RemoveLink,
+    Restrict,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OneToMany {
+    pub(crate) id: Uuid,
+    pub(crate) schema_name: String,
+    /// The table pointed at.
+    pub(crate) referenced: TableId,
+    /// The table that holds the lookup.
+    pub(crate) referencing: TableId,
+    pub(crate) column: Ordinal,
+    pub(crate) to_one: String,
+    pub(crate) to_many: String,
+    pub(crate) on_delete: Cascade,
+    pub(crate) is_custom: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ManyToMany {
+    pub(crate) id: Uuid,
+    pub(crate) schema_name: String,
+    pub(crate) intersect: TableId,
+    pub(crate) tables: [TableId; 2],
+    pub(crate) columns: [Ordinal; 2],
+    pub(crate) navigation: [String; 2],
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Relationship {
+    OneToMany(OneToMany),
+    ManyToMany(ManyToMany),
+}
+
+/// What a JSON property of a table means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Property {
+    Column(Ordinal),
+    /// `_name_value`: readable, never writable.
+    LookupValue(Ordinal),
+    /// A single-valued navigation property: the lookup and the index of its target.
+    ToOne(Ordinal, u16),
+    /// A collection-valued one: the index of its relationship.
+    ToMany(u16),
+    Parties(Ordinal),
+}
+
+/// Ordinals of the columns the server fills itself, looked up once per schema.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) created_on: Option<Ordinal>,
+    pub(crate) created_by: Option<Ordinal>,
+    pub(crate) created_on_behalf: Option<Ordinal>,
+    pub(crate) modified_on: Option<Ordinal>,
+    pub(crate) modified_by: Option<Ordinal>,
+    pub(crate) modified_on_behalf: Option<Ordinal>,
+    pub(crate) overridden_created_on: Option<Ordinal>,
+    pub(crate) version: Option<Ordinal>,
+    pub(crate) owner: Option<Ordinal>,
+    pub(crate) owning_business_unit: Option<Ordinal>,
+    pub(crate) owning_user: Option<Ordinal>,
+    pub(crate) owning_team: Option<Ordinal>,
+    pub(crate) organization: Option<Ordinal>,
+    pub(crate) state: Option<Ordinal>,
+    pub(crate) status: Option<Ordinal>,
+    pub(crate) currency: Option<Ordinal>,
+    pub(crate) exchange_rate: Option<Ordinal>,
+    pub(crate) partition: Option<Ordinal>,
+    pub(crate) ttl: Option<Ordinal>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) id: TableId,
+    pub(crate) metadata_id: Uuid,
+    pub(crate) logical: String,
+    pub(crate) schema_name: String,
+    pub(crate) set_name: String,
+    pub(crate) label: Label,
+    pub(crate) plural: Label,
+    pub(crate) object_type_code: i32,
+    pub(crate) primary_name: Option<Ordinal>,
+    pub(crate) ownership: Ownership,
+    pub(crate) is_activity: bool,
+    pub(crate) is_elastic: bool,
+    pub(crate) is_custom: bool,
+    pub(crate) is_principal: bool,
+    pub(crate) is_intersect: bool,
+    pub(crate) has_notes: bool,
+    pub(crate) has_activities: bool,
+    pub(crate) duplicates: bool,
+    pub(crate) change_tracking: bool,
+    pub(crate) optimistic: bool,
+    /// Whether CreateMultiple and UpdateMultiple exist for it.
+    pub(crate) bulk: bool,
+    /// Whether callers may write rows at all.
+    pub(crate) writable: bool,
+    /// The action that must be used to leave the active state, where one is prescribed.
+    pub(crate) close_action: Option<String>,
+    pub(crate) deleted: bool,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) keys: Vec<AlternateKey>,
+    #[serde(skip)]
+    pub(crate) properties: HashMap<Box<str>, Property>,
+    #[serde(skip)]
+    pub(crate) logical_names: HashMap<Box<str>, Ordinal>,
+    /// `Microsoft.Dynamics.CRM.<logical>`, compared with every `@odata.type`.
+    #[serde(skip)]
+    pub(crate) odata_type: String,
+    #[serde(skip)]
+    pub(crate) known: Known,
+    /// Values a create takes for columns it leaves out.
+    #[serde(skip)]
+    pub(crate) defaults: Vec<(Ordinal, i64)>,
+}
+
+impl Table {
+    pub(crate) fn column(&self, ordinal: Ordinal) -> &Column {
+        &self.columns[usize::from(ordinal)]
+    }
+
+    /// The column of this logical name, unless it was deleted.
+    pub(crate) fn find(&self, logical: &str) -> Option<&Column> {
+        self.logical_names
+            .get(logical)
+            .map(|ordinal| self.column(*ordinal))
+    }
+
+    pub(crate) fn ordinal(&self, logical: &str) -> Option<Ordinal> {
+        self.logical_names.get(logical).copied()
+    }
+
+    pub(crate) fn primary_id(&self) -> &str {
+        &self.columns[0].logical
+    }
+
+    pub(crate) fn primary_name(&self) -> Option<&Column> {
+        self.primary_name.map(|ordinal| self.column(ordinal))
+    }
+
+    pub(crate) fn has_money(&self) -> bool {
+        self.columns
+            .iter()
+            .any(|column| !column.deleted && matches!(column.kind, ColumnKind::Money { .. }))
+    }
+
+    /// The columns a caller can see, in ordinal order.
+    pub(crate) fn live_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| !column.deleted)
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Schema {
+    /// Rises with every metadata write; `globalmetadataversion` is made from it.
+    pub(crate) version: u64,
+    pub(crate) tables: Vec<Arc<Table>>,
+    pub(crate) relationships: Vec<Relationship>,
+    pub(crate) option_sets: Vec<OptionSet>,
+    #[serde(skip)]
+    by_logical: StdMap<String, TableId>,
+    #[serde(skip)]
+    by_set: StdMap<String, TableId>,
+}
+
+impl Schema {
+    pub(crate) fn table(&self, id: TableId) -> &Arc<Table> {
+        &self.tables[usize::from(id)]
+    }
+
+    pub(crate) fn by_logical(&self, logical: &str) -> Option<&Arc<Table>> {
+        self.by_logical.get(logical).map(|id| self.table(*id))
+    }
+
+    pub(crate) fn by_set(&self, set: &str) -> Option<&Arc<Table>> {
+        self.by_set.get(set).map(|id| self.table(*id))
+    }
+
+    pub(crate) fn live_tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.iter().filter(|table| !table.deleted)
+    }
+
+    pub(crate) fn one_to_many(&self) -> impl Iterator<Item = &OneToMany> {
+        self.relationships
+            .iter()
+            .filter_map(|relationship| match relationship {
+                Relationship::OneToMany(one) => Some(one),
+                Relationship::ManyToMany(_) => None,
+            })
+    }
+
+    pub(crate) fn many_to_many(&self) -> impl Iterator<Item = &ManyToMany> {
+        self.relationships
+            .iter()
+            .filter_map(|relationship| match relationship {
+                Relationship::ManyToMany(many) => Some(many),
+                Relationship::OneToMany(_) => None,
+            })
+    }
+
+    /// Rebuilds every derived map. Call after any change and after reading from disk.
+    pub(crate) fn reindex(&mut self) {
+        self.by_logical.clear();
+        self.by_set.clear();
+        for table in self.tables.iter().filter(|table| !table.deleted) {
+            self.by_logical.insert(table.logical.clone(), table.id);
+            self.by_set.insert(table.set_name.clone(), table.id);
+        }
+        let relationships = std::mem::take(&mut self.relationships);
+        for table in &mut self.tables {
+            index_table(Arc::make_mut(table), &relationships);
+        }
+        self.relationships = relationships;
+    }
+}
+
+fn index_table(table: &mut Table, relationships: &[Relationship]) {
+    table.odata_type = format!("Microsoft.Dynamics.CRM.{}", table.logical);
+    table.properties.clear();
+    table.logical_names.clear();
+    for column in table.columns.iter().filter(|column| !column.deleted) {
+        table
+            .logical_names
+            .insert(column.logical.as_str().into(), column.ordinal);
+        match &column.kind {
+            ColumnKind::Lookup { targets } => {
+                table.properties.insert(
+                    column.wire.as_str().into(),
+                    Property::LookupValue(column.ordinal),
+                );
+                for (index, target) in targets.iter().enumerate() {
+                    let property = Property::ToOne(column.ordinal, index as u16);
+                    // The owner's two targets share one navigation property: the first stands for both.
+                    table
+                        .properties
+                        .entry(target.navigation.as_str().into())
+                        .or_insert(property);
+                }
+            }
+            ColumnKind::PartyList { .. } => {
+                table.properties.insert(
+                    column.logical.as_str().into(),
+                    Property::Parties(column.ordinal),
+                );
+            }
+            _ => {
+                table.properties.insert(
+                    column.logical.as_str().into(),
+                    Property::Column(column.ordinal),
+                );
+            }
+        }
+    }
+    table.known = known(table);
+    table.defaults = defaults(table);
+    for (index, relationship) in relationships.iter().enumerate() {
+        let to_many = Property::ToMany(index as u16);
+        match relationship {
+            Relationship::OneToMany(one) if one.referenced == table.id => {
+                table
+                    .properties
+                    .insert(one.to_many.as_str().into(), to_many);
+            }
+            Relationship::ManyToMany(many) => {
+                for side in 0..2 {
+                    if many.tables[side] == table.id {
+                        table
+                            .properties
+                            .insert(many.navigation[side].as_str().into(), to_many);
+                    }
+                }
+            }
+            Relationship::OneToMany(_) => {}
+        }
+    }
+}
+
+fn known(table: &Table) -> Known {
+    let at = |name: &str| table.ordinal(name);
+    Known {
+        created_on: at("createdon"),
+        created_by: at("createdby"),
+        created_on_behalf: at("createdonbehalfby"),
+        modified_on: at("modifiedon"),
+        modified_by: at("modifiedby"),
+        modified_on_behalf: at("modifiedonbehalfby"),
+        overridden_created_on: at("overriddencreatedon"),
+        version: at("versionnumber"),
+        owner: at("ownerid"),
+        owning_business_unit: at("owningbusinessunit"),
+        owning_user: at("owninguser"),
+        owning_team: at("owningteam"),
+        organization: at("organizationid").filter(|ordinal| *ordinal != 0),
+        state: at("statecode"),
+        status: at("statuscode"),
+        currency: at("transactioncurrencyid").filter(|ordinal| *ordinal != 0),
+        exchange_rate: at("exchangerate").filter(|_| table.logical != "transactioncurrency"),
+        partition: at("partitionid").filter(|_| table.is_elastic),
+        ttl: at("ttlinseconds").filter(|_| table.is_elastic),
+    }
+}
+
+/// Two-option columns default to no; choices to what they declare.
+fn defaults(table: &Table) -> Vec<(Ordinal, i64)> {
+    let is_default = |column: &&Column| !column.deleted;
+    table
+        .columns
+        .iter()
+        .filter(is_default)
+        .filter_map(|column| match column.kind {
+            ColumnKind::Boolean { .. } => Some((column.ordinal, column.default.unwrap_or(0))),
+            ColumnKind::Choice { .. } | ColumnKind::Integer { .. } => {
+                column.default.map(|value| (column.ordinal, value))
+            }
+            _ => None,
+        })
+        .collect()
+}

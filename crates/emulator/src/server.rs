@@ -1,0 +1,302 @@
+//! Sockets: listening, TLS, HTTP/1.1, and which part answers which path.
+//!
+//! Promise: every request runs in a task of its own, so a caller that goes away does not stop
+//! what the service has begun. Left out: HTTP/2, as the limits count requests, not streams.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::control;
+use crate::engine::Engine;
+use crate::error::{ApiError, Code};
+use crate::query::decode_pairs;
+use crate::service::{self, Address, Reply};
+use crate::web::{Answer, Request};
+
+/// A cut connection, to hyper.
+#[derive(Debug, thiserror::Error)]
+#[error("connection cut by an injected fault")]
+struct Cut;
+
+type CutStream = Pin<Box<dyn futures::Stream<Item = Result<Frame<Bytes>, Cut>> + Send + Sync>>;
+type Body = Either<Full<Bytes>, StreamBody<CutStream>>;
+
+pub(crate) struct Listener {
+    pub(crate) tcp: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// `http://127.0.0.1:port`, for links when a request has no Host.
+    pub(crate) origin: String,
+}
+
+/// Accepts connections until `stop` changes.
+pub(crate) async fn run(listener: Listener, engine: Arc<Engine>, mut stop: watch::Receiver<bool>) {
+    let listener = Arc::new(listener);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.tcp.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (listener, engine, stop) =
+                    (Arc::clone(&listener), Arc::clone(&engine), stop.clone());
+                tokio::spawn(async move { connection(listener, engine, stream, stop).await });
+            }
+            Err(error) => {
+                // Out of file handles, most likely: give others time to close some.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    listener: Arc<Listener>,
+    engine: Arc<Engine>,
+    stream: TcpStream,
+    stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no delay not set");
+    }
+    match &listener.tls {
+        Some(acceptor) => match acceptor.accept(stream).await {
+            Ok(stream) => http1(&listener, engine, TokioIo::new(stream), stop).await,
+            Err(error) => tracing::debug!(%error, "tls handshake failed"),
+        },
+        None => http1(&listener, engine, TokioIo::new(stream), stop).await,
+    }
+}
+
+async fn http1<I>(
+    listener: &Arc<Listener>,
+    engine: Arc<Engine>,
+    io: I,
+    mut stop: watch::Receiver<bool>,
+) where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
+        let (engine, origin, is_tls) = (
+            Arc::clone(&engine),
+            listener.origin.clone(),
+            listener.tls.is_some(),
+        );
+        async move {
+            // A task of its own outlives a caller that hangs up.
+            match tokio::spawn(handle(engine, origin, is_tls, request)).await {
+                Ok(answered) => answered,
+                Err(_) => Err(Cut),
+            }
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => {
+            if let Err(error) = done {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        _ = stop.changed() => {}
+    }
+}
+
+async fn handle(
+    engine: Arc<Engine>,
+    fallback: String,
+    is_tls: bool,
+    request: http::Request<Incoming>,
+) -> Result<Response<Body>, Cut> {
+    let (parts, body) = request.into_parts();
+    let limit = engine.settings().body_bytes_max;
+    let body = match Limited::new(body, limit).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let error = ApiError::new(Code::RequestTooLarge, "The request body is too large.");
+            return reply(Reply::Answer(Answer::error(&error, false)));
+        }
+        Err(_) => return Err(Cut),
+    };
+    let host = parts
+        .headers
+        .get("host")
+        .and_then(|host| host.to_str().ok());
+    let scheme = if is_tls { "https" } else { "http" };
+    let origin = host.map_or(fallback, |host| format!("{scheme}://{host}"));
+    let path = parts.uri.path().to_owned();
+    let query = parts.uri.query().unwrap_or("").to_owned();
+    if let Some(rest) = path.strip_prefix("/__emulator") {
+        return reply(Reply::Answer(control::answer(
+            &engine,
+            &parts.method,
+            rest,
+            &body,
+        )));
+    }
+    if path.ends_with("/oauth2/v2.0/token") || path.ends_with("/oauth2/token") {
+        return reply(token(&engine, &parts.method, &path, &body, &origin).await);
+    }
+    match service_path(&path) {
+        Some((version, rest)) => {
+            let address = Address {
+                origin,
+                version: version.to_owned(),
+            };
+            let request = Request {
+                method: parts.method,
+                path: rest.to_owned(),
+                query,
+                headers: parts.headers,
+                body,
+            };
+            reply(service::serve(&engine, &address, request).await)
+        }
+        None => reply(Reply::Answer(Answer::error(
+            &ApiError::no_resource(&path),
+            false,
+        ))),
+    }
+}
+
+/// Version and rest of `/api/data/v9.x/rest`.
+fn service_path(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/api/data/")?;
+    let (version, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    matches!(version, "v9.0" | "v9.1" | "v9.2").then_some((version, rest))
+}
+
+fn reply(reply: Reply) -> Result<Response<Body>, Cut> {
+    match reply {
+        Reply::Drop => Err(Cut),
+        Reply::Answer(answer) => Ok(response(answer, |body| Either::Left(Full::new(body)))),
+        Reply::Truncated(answer, bytes) => {
+            let length = answer.body.len();
+            let mut response = response(answer, |body| {
+                let kept = body.slice(..bytes.min(body.len()));
+                let pieces: Vec<Result<Frame<Bytes>, Cut>> = vec![Ok(Frame::data(kept)), Err(Cut)];
+                Either::Right(StreamBody::new(Box::pin(stream::iter(pieces)) as CutStream))
+            });
+            response
+                .headers_mut()
+                .insert("content-length", HeaderValue::from(length));
+            Ok(response)
+        }
+    }
+}
+
+fn response(answer: Answer, body: impl FnOnce(Bytes) -> Body) -> Response<Body> {
+    let mut response = Response::new(body(Bytes::from(answer.body)));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+/// The token endpoint: client credentials, answered and refused as OAuth does.
+async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin: &str) -> Reply {
+    if let Some(effect) = service::token_fault(engine) {
+        engine.clock.sleep(effect.delay_s()).await;
+        if effect.drop_before_commit || effect.commit_then_drop {
+            return Reply::Drop;
+        }
+        if let Some(answer) = service::injected(&effect, engine) {
+            return Reply::Answer(answer);
+        }
+    }
+    if *method != Method::POST {
+        return Reply::Answer(oauth_error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "invalid_request",
+            "POST is required.",
+        ));
+    }
+    let text = String::from_utf8_lossy(body).replace('+', "%20");
+    let pairs = decode_pairs(&text);
+    let field = |name: &str| {
+        pairs
+            .iter()
+            .find(|(found, _)| found == name)
+            .map_or("", |(_, value)| value.as_str())
+    };
+    let identity = &engine.identity;
+    let tenant = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    if tenant != identity.tenant.to_string() && tenant != "common" && tenant != "organizations" {
+        return Reply::Answer(oauth_error(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "AADSTS90002: Tenant not found.",
+        ));
+    }
+    if field("grant_type") != "client_credentials" {
+        return Reply::Answer(oauth_error(
+            StatusCode::BAD_REQUEST,
+            "unsupported_grant_type",
+            "AADSTS70003: Only client_credentials is supported.",
+        ));
+    }
+    let Ok(client) = uuid::Uuid::parse_str(field("client_id")) else {
+        return Reply::Answer(oauth_error(
+            StatusCode::BAD_REQUEST,
+            "unauthorized_client",
+            "AADSTS700016: Application not found.",
+        ));
+    };
+    if field("client_secret") != identity.secret {
+        return Reply::Answer(oauth_error(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "AADSTS7000215: Invalid client secret provided.",
+        ));
+    }
+    let scope = if field("scope").is_empty() {
+        field("resource")
+    } else {
+        field("scope")
+    };
+    let Some(audience) = scope
+        .strip_suffix("/.default")
+        .or(Some(scope).filter(|scope| !scope.is_empty()))
+    else {
+        return Reply::Answer(oauth_error(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "AADSTS70011: The scope is not valid.",
+        ));
+    };
+    tracing::debug!(%client, audience, origin, "token issued");
+    let life = engine.settings().token_life_s;
+    let token = identity.issue(client, audience, engine.clock.now() + life);
+    let body = serde_json::json!({
+        "token_type": "Bearer", "expires_in": life as u64, "ext_expires_in": life as u64, "access_token": token,
+    });
+    Reply::Answer(Answer::json(body.to_string().into_bytes()))
+}
+
+fn oauth_error(status: StatusCode, error: &str, description: &str) -> Answer {
+    let body =
+        serde_json::json!({ "error": error, "error_description": description, "error_codes": [] });
+    let mut answer = Answer::json(body.to_string().into_bytes());
+    answer.status = status;
+    answer
+}
+
+/// Binds the listening socket.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}

@@ -1,0 +1,14 @@
+//! Rows in memory: a compact form, indexes, undo, and a log on disk when asked for.
+//!
+//! Promise: a transaction that fails leaves no trace, neither in rows and indexes nor in the
+//! version counter and the change log; one that succeeds is in the log file before its answer
+//! is sent. Left out: what a row may contain (`write`).
+
+mod database;
+mod log;
+mod row;
+mod table;
+
+pub(crate) use database::{Database, Image, Job, JobKind, StorageError};
+pub(crate) use row::{Cells, Row, Value, ValueRef, encode, merge};
+pub(crate) use table::{Deletion, KeyViolation, TableStore, key_hash};

@@ -1,0 +1,394 @@
+//! Links between rows: related rows, filtered collections, and `$ref`.
+//!
+//! Promise: associating over a 1:N relationship sets the lookup of the other row, over N:N adds a
+//! row to the intersect table. Left out: bulk association, which the product does not have.
+
+use uuid::Uuid;
+
+use super::rows::RowRequest;
+use super::{Access, Answer, Call, Request, route, sets};
+use crate::address::{Reference, parse_predicate, parse_reference};
+use crate::error::{ApiError, Code};
+use crate::query::{ColumnPath, Operator, Predicate, QueryOptions, Test, write_text};
+use crate::schema::{ColumnKind, ManyToMany, Ordinal, Property, Relationship, TableId};
+use crate::storage::{Database, Value, ValueRef, encode};
+use crate::write::{BindReference, RowInput, Session, resolve, update};
+
+pub(super) fn answer(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: Property,
+    key: Option<&str>,
+    tail: &[&str],
+) -> Result<Answer, ApiError> {
+    match (request.method.as_str(), tail) {
+        ("GET", []) if key.is_none() => match property {
+            Property::ToOne(ordinal, _) => related_row(call, access, request, row, ordinal),
+            _ => collection(call, access, request, row, property),
+        },
+        ("GET", ["$ref"]) => reference(call, access, row, property),
+        ("POST" | "PUT", ["$ref"]) => associate(call, access, request, row, property),
+        ("DELETE", ["$ref"]) => disassociate(call, access, request, row, property, key),
+        ("GET", [other, ..]) => Err(ApiError::no_resource(other)),
+        _ => Err(route::method_not_allowed(request)),
+    }
+}
+
+/// The row a single-valued navigation property leads to.
+fn lookup_of(
+    database: &Database,
+    row: &RowRequest<'_>,
+    ordinal: Ordinal,
+) -> Result<Option<(TableId, Uuid)>, ApiError> {
+    let key = row
+        .address
+        .find(database, row.table)
+        .ok_or_else(|| row.address.missing(row.table))?;
+    Ok(database
+        .get(row.table.id, &key)
+        .and_then(|row| row.lookup(Some(ordinal))))
+}
+
+fn related_row(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    ordinal: Ordinal,
+) -> Result<Answer, ApiError> {
+    let found = access.read(|database| lookup_of(database, row, ordinal))?;
+    let Some((table, id)) = found else {
+        return Ok(Answer::no_content());
+    };
+    let inner = id.to_string();
+    let address = crate::address::RowAddress::Id(id);
+    let related = RowRequest {
+        schema: row.schema,
+        table: row.schema.table(table),
+        address,
+        inner: &inner,
+    };
+    super::rows::retrieve(call, access, request, &related)
+}
+
+fn reference(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    row: &RowRequest<'_>,
+    property: Property,
+) -> Result<Answer, ApiError> {
+    let Property::ToOne(ordinal, _) = property else {
+        return Err(ApiError::not_here("reading the links of a collection"));
+    };
+    let found = access.read(|database| lookup_of(database, row, ordinal))?;
+    let Some((table, id)) = found else {
+        return Ok(Answer::no_content());
+    };
+    let mut body = b"{\"@odata.context\":".to_vec();
+    write_text(&format!("{}/$metadata#$ref", call.base), &mut body);
+    body.extend_from_slice(b",\"@odata.id\":");
+    write_text(
+        &format!("{}/{}({id})", call.base, row.schema.table(table).set_name),
+        &mut body,
+    );
+    body.push(b'}');
+    Ok(Answer::json(body))
+}
+
+/// The related rows of a collection, with all query options.
+fn collection(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: Property,
+) -> Result<Answer, ApiError> {
+    let Property::ToMany(index) = property else {
+        return Err(ApiError::no_resource(row.inner));
+    };
+    let key = access
+        .read(|database| row.address.find(database, row.table))
+        .ok_or_else(|| row.address.missing(row.table))?;
+    let (table, restriction, name) = match &row.schema.relationships[usize::from(index)] {
+        Relationship::OneToMany(one) => {
+            let path = ColumnPath {
+                hops: Vec::new(),
+                table: one.referencing,
+                column: one.column,
+            };
+            let test = Test::Compare(Operator::Eq, Value::Lookup(row.table.id, key));
+            (
+                one.referencing,
+                Predicate::Test(path, test),
+                one.to_many.clone(),
+            )
+        }
+        Relationship::ManyToMany(many) => {
+            let own = usize::from(many.tables[0] != row.table.id);
+            let ids = access.read(|database| linked_ids(database, many, own, key));
+            let path = ColumnPath {
+                hops: Vec::new(),
+                table: many.tables[1 - own],
+                column: 0,
+            };
+            (
+                many.tables[1 - own],
+                Predicate::Test(path, Test::InIds(ids)),
+                many.navigation[own].clone(),
+            )
+        }
+    };
+    let path = format!("{}({})/{name}", row.table.set_name, row.inner);
+    sets::list_where(
+        call,
+        access,
+        request,
+        row.schema,
+        row.schema.table(table),
+        Some(restriction),
+        &path,
+    )
+}
+
+fn linked_ids(
+    database: &Database,
+    many: &ManyToMany,
+    own: usize,
+    key: Uuid,
+) -> std::collections::HashSet<Uuid> {
+    let links = database.store(many.intersect).rows_after(None);
+    let other = links.filter_map(|(_, link)| {
+        match (link.get(many.columns[own]), link.get(many.columns[1 - own])) {
+            (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == key => {
+                Some(theirs)
+            }
+            _ => None,
+        }
+    });
+    other.collect()
+}
+
+fn linked_reference(request: &Request, row: &RowRequest<'_>) -> Result<Reference, ApiError> {
+    let body: serde_json::Value = serde_json::from_slice(&request.body)
+        .map_err(|error| ApiError::bad_request(format!("The body does not parse: {error}")))?;
+    let link = body.get("@odata.id").and_then(serde_json::Value::as_str);
+    parse_reference(
+        row.schema,
+        link.ok_or_else(|| ApiError::bad_request("The body has no '@odata.id'."))?,
+    )
+}
+
+fn set_lookup(
+    session: &Session<'_>,
+    database: &mut Database,
+    (table, key): (&crate::schema::Table, Uuid),
+    ordinal: Ordinal,
+    target: TableId,
+    bind: BindReference,
+) -> Result<(), ApiError> {
+    let ColumnKind::Lookup { targets } = &table.column(ordinal).kind else {
+        return Err(ApiError::bad_request("The property is not a lookup."));
+    };
+    let index = targets
+        .iter()
+        .position(|known| known.table == target)
+        .unwrap_or(0);
+    let mut input = RowInput::default();
+    input.binds.push((ordinal, index as u16, bind));
+    update(session, database, table, key, input)
+}
+
+fn associate(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: Property,
+) -> Result<Answer, ApiError> {
+    let reference = linked_reference(request, row)?;
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| {
+        let key = row
+            .address
+            .find(database, row.table)
+            .ok_or_else(|| row.address.missing(row.table))?;
+        let (other_table, other) = resolve(&session, database, &reference)?;
+        match property {
+            Property::ToOne(ordinal, _) => {
+                set_lookup(
+                    &session,
+                    database,
+                    (row.table, key),
+                    ordinal,
+                    other_table,
+                    BindReference::To(reference),
+                )?;
+            }
+            Property::ToMany(index) => match &row.schema.relationships[usize::from(index)] {
+                Relationship::OneToMany(one) => {
+                    let own = crate::address::RowAddress::Id(key);
+                    let bind =
+                        BindReference::To(Reference::Row(std::sync::Arc::clone(row.table), own));
+                    let child = row.schema.table(one.referencing);
+                    set_lookup(
+                        &session,
+                        database,
+                        (child, other),
+                        one.column,
+                        row.table.id,
+                        bind,
+                    )?;
+                }
+                Relationship::ManyToMany(many) => link(database, many, row.table.id, key, other)?,
+            },
+            _ => {
+                return Err(ApiError::bad_request(
+                    "The property is not a navigation property.",
+                ));
+            }
+        }
+        Ok(Answer::no_content())
+    })
+}
+
+/// The id of an intersect row follows from the pair, so that a pair exists once.
+fn pair_id(many: &ManyToMany, ids: [Uuid; 2]) -> Uuid {
+    let bytes = [
+        many.id.as_bytes().as_slice(),
+        ids[0].as_bytes(),
+        ids[1].as_bytes(),
+    ]
+    .concat();
+    Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&bytes))
+}
+
+fn link(
+    database: &mut Database,
+    many: &ManyToMany,
+    own_table: TableId,
+    key: Uuid,
+    other: Uuid,
+) -> Result<(), ApiError> {
+    let ids = if many.tables[0] == own_table {
+        [key, other]
+    } else {
+        [other, key]
+    };
+    let id = pair_id(many, ids);
+    if database.get(many.intersect, &id).is_some() {
+        return Err(ApiError::new(
+            Code::DuplicateRecord,
+            "Cannot insert duplicate key.",
+        ));
+    }
+    let mut cells: Vec<_> = many
+        .columns
+        .iter()
+        .zip(ids)
+        .map(|(column, id)| (*column, Some(Value::Guid(id))))
+        .collect();
+    cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+    // Intersect tables have no keys, so nothing can object.
+    database
+        .put(many.intersect, id, encode(&cells))
+        .map(|_| ())
+        .map_err(|_| ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."))
+}
+
+fn disassociate(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: Property,
+    key: Option<&str>,
+) -> Result<Answer, ApiError> {
+    let options = QueryOptions::parse(&request.query)?;
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| {
+        let own = row
+            .address
+            .find(database, row.table)
+            .ok_or_else(|| row.address.missing(row.table))?;
+        match property {
+            Property::ToOne(ordinal, _) => {
+                set_lookup(
+                    &session,
+                    database,
+                    (row.table, own),
+                    ordinal,
+                    row.table.id,
+                    BindReference::Clear,
+                )?;
+            }
+            Property::ToMany(index) => {
+                let relationship = &row.schema.relationships[usize::from(index)];
+                let other = unlinked_row(
+                    &session,
+                    database,
+                    row,
+                    relationship,
+                    key,
+                    options.id.as_deref(),
+                )?;
+                match relationship {
+                    Relationship::OneToMany(one) => {
+                        let child = row.schema.table(one.referencing);
+                        set_lookup(
+                            &session,
+                            database,
+                            (child, other),
+                            one.column,
+                            row.table.id,
+                            BindReference::Clear,
+                        )?;
+                    }
+                    Relationship::ManyToMany(many) => {
+                        let ids = if many.tables[0] == row.table.id {
+                            [own, other]
+                        } else {
+                            [other, own]
+                        };
+                        database.remove(many.intersect, pair_id(many, ids), session.now);
+                    }
+                }
+            }
+            _ => {
+                return Err(ApiError::bad_request(
+                    "The property is not a navigation property.",
+                ));
+            }
+        }
+        Ok(Answer::no_content())
+    })
+}
+
+/// The other row of a link, named in the path or in `$id`.
+fn unlinked_row(
+    session: &Session<'_>,
+    database: &Database,
+    row: &RowRequest<'_>,
+    relationship: &Relationship,
+    key: Option<&str>,
+    link: Option<&str>,
+) -> Result<Uuid, ApiError> {
+    let other = match relationship {
+        Relationship::OneToMany(one) => one.referencing,
+        Relationship::ManyToMany(many) => many.tables[usize::from(many.tables[0] == row.table.id)],
+    };
+    let table = row.schema.table(other);
+    if let Some(inner) = key {
+        let address = parse_predicate(row.schema, table, inner)?;
+        return address
+            .find(database, table)
+            .ok_or_else(|| address.missing(table));
+    }
+    let link = link.ok_or_else(|| {
+        ApiError::bad_request("The link to remove is named neither in the path nor in '$id'.")
+    })?;
+    resolve(session, database, &parse_reference(row.schema, link)?).map(|(_, id)| id)
+}

@@ -1,0 +1,273 @@
+//! The Web API: requests in, answers out, without sockets.
+//!
+//! `route` reads paths, `headers` request and response headers, `rows`, `sets`, `links` and
+//! `bulk` answer for tables, `actions` for everything that is called by name, `batch` runs many
+//! requests as one. Promise: an answer depends on the database, the simulated time and the
+//! request alone. Left out: sign-in, limits, latency and faults, which stand before it (`service`).
+
+mod actions;
+mod batch;
+mod bulk;
+mod headers;
+mod links;
+mod route;
+mod rows;
+mod sets;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use uuid::Uuid;
+
+pub(crate) use headers::Preferences;
+pub(crate) use route::{Operation, operation};
+
+use crate::error::ApiError;
+use crate::metadata;
+use crate::profile::{Message, Work};
+use crate::query::Scope;
+use crate::schema::{Schema, Table, TableId};
+use crate::settings::Settings;
+use crate::storage::Database;
+use crate::write::{RejectRule, Session};
+
+/// A request below the service root.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Still percent-encoded, without the service root and its slash.
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) work: Work,
+    /// What it counts for in the 24-hour entitlement.
+    pub(crate) entitlement: u64,
+}
+
+impl Answer {
+    pub(crate) fn new(status: StatusCode) -> Self {
+        let work = Work {
+            rows: 1,
+            ..Work::default()
+        };
+        Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Vec::new(),
+            work,
+            entitlement: 1,
+        }
+    }
+
+    pub(crate) fn no_content() -> Self {
+        Answer::new(StatusCode::NO_CONTENT)
+    }
+
+    pub(crate) fn json(body: Vec<u8>) -> Self {
+        let mut answer = Answer::new(StatusCode::OK);
+        answer.set("content-type", "application/json; odata.metadata=minimal");
+        answer.body = body;
+        answer
+    }
+
+    pub(crate) fn text(content_type: &'static str, body: Vec<u8>) -> Self {
+        let mut answer = Answer::new(StatusCode::OK);
+        answer.set("content-type", content_type);
+        answer.body = body;
+        answer
+    }
+
+    /// Sets a header; a value that no header can carry is left out.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+    }
+
+    pub(crate) fn with_work(mut self, message: Message, rows: u64) -> Self {
+        self.work = Work {
+            message,
+            rows,
+            ..self.work
+        };
+        self
+    }
+
+    /// The answer that tells of an error.
+    pub(crate) fn error(error: &ApiError, with_annotations: bool) -> Self {
+        let mut answer = Answer::json(error.body(with_annotations));
+        answer.status = error.status;
+        if let Some(seconds) = error.retry_after {
+            answer.set("retry-after", &seconds.to_string());
+        }
+        answer
+    }
+}
+
+/// Who calls, and what all parts of one HTTP request share.
+pub(crate) struct Call<'a> {
+    pub(crate) user: Uuid,
+    pub(crate) business_unit: Uuid,
+    pub(crate) delegate: Option<Uuid>,
+    pub(crate) teams: &'a [Uuid],
+    /// Simulated seconds since 1970.
+    pub(crate) now: f64,
+    pub(crate) settings: &'a Settings,
+    pub(crate) base_currency: Uuid,
+    pub(crate) organization: Uuid,
+    pub(crate) sink: bool,
+    pub(crate) plugins: &'a [RejectRule],
+    /// `https://host/api/data/v9.2`, as the caller addressed it.
+    pub(crate) base: String,
+}
+
+/// The database, shared or held by the change set a request is part of.
+pub(crate) enum Access<'a> {
+    Shared(&'a RwLock<Database>),
+    Held {
+        database: &'a mut Database,
+        content_ids: &'a HashMap<String, (TableId, Uuid)>,
+    },
+}
+
+impl Access<'_> {
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Database) -> T) -> T {
+        match self {
+            Access::Shared(lock) => work(&lock.read().unwrap_or_else(PoisonError::into_inner)),
+            Access::Held { database, .. } => work(database),
+        }
+    }
+
+    /// Runs `work` in a transaction of its own, or as a savepoint of the change set's.
+    pub(crate) fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Database) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        match self {
+            Access::Shared(lock) => lock
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .transaction(work),
+            Access::Held { database, .. } => database.transaction(work),
+        }
+    }
+
+    fn content_ids(&self) -> Option<HashMap<String, (TableId, Uuid)>> {
+        match self {
+            Access::Shared(_) => None,
+            Access::Held { content_ids, .. } => Some((*content_ids).clone()),
+        }
+    }
+}
+
+impl Call<'_> {
+    /// The schema this request sees: current with `Consistency: Strong`, else the cached one.
+    fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
+        let is_strong = request
+            .headers
+            .get("consistency")
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"strong"));
+        access.read(|database| {
+            Arc::clone(if is_strong {
+                &database.schema
+            } else {
+                database.cached_schema(self.now)
+            })
+        })
+    }
+
+    fn scope<'s>(&'s self, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
+        Scope {
+            schema,
+            table,
+            now: self.now as i64,
+            user: self.user,
+            business_unit: self.business_unit,
+            teams: self.teams,
+        }
+    }
+
+    fn session<'s>(
+        &'s self,
+        request: &Request,
+        content_ids: Option<&'s HashMap<String, (TableId, Uuid)>>,
+    ) -> Result<Session<'s>, ApiError> {
+        let wishes = headers::WriteWishes::read(&request.headers, self.settings)?;
+        Ok(Session {
+            user: self.user,
+            business_unit: self.business_unit,
+            delegate: self.delegate,
+            now: self.now as i64,
+            settings: self.settings,
+            base_currency: self.base_currency,
+            organization: self.organization,
+            sink: self.sink,
+            detect_duplicates: wishes.detect_duplicates,
+            bypass_plugins: wishes.bypass_plugins,
+            plugins: self.plugins,
+            content_ids,
+        })
+    }
+}
+
+/// Answers one request that is not a batch.
+pub(crate) fn answer_one(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+) -> Result<Answer, ApiError> {
+    let segments = route::segments(&request.path);
+    let first = segments.first().map_or("", String::as_str);
+    let (name, _) = crate::address::split_segment(first);
+    match name {
+        "" => metadata::service_document(call, access, request, &call.schema(access, request)),
+        "$metadata" => metadata::edmx(&call.schema(access, request), &request.query),
+        "EntityDefinitions"
+        | "RelationshipDefinitions"
+        | "GlobalOptionSetDefinitions"
+        | "ManagedPropertyDefinitions" => metadata::answer(
+            call,
+            access,
+            request,
+            &call.schema(access, request),
+            &segments,
+        ),
+        "$batch" => Err(ApiError::bad_request(
+            "A batch cannot contain another batch.",
+        )),
+        _ => {
+            let schema = call.schema(access, request);
+            match schema.by_set(name) {
+                Some(table) => {
+                    route::answer_table(call, access, request, &schema, table, &segments)
+                }
+                None => actions::answer(call, access, request, &schema, first),
+            }
+        }
+    }
+}
+
+/// Answers a request, a batch included.
+pub(crate) fn answer(call: &Call<'_>, database: &RwLock<Database>, request: &Request) -> Answer {
+    if request.path.trim_end_matches('/') == "$batch" {
+        return batch::answer(call, database, request);
+    }
+    match answer_one(call, &mut Access::Shared(database), request) {
+        Ok(answer) => answer,
+        Err(error) => Answer::error(
+            &error,
+            Preferences::read(&request.headers).annotations.errors,
+        ),
+    }
+}

@@ -1,0 +1,120 @@
+//! Writing rows: from a JSON body to cells in the database, with every rule in between.
+//!
+//! `parse` reads bodies straight into typed values, `convert` checks single values, `create`,
+//! `update` and `delete` apply them inside a transaction, `bulk` and `actions` build on those.
+//! Promise: no rule is checked in two places. Left out: HTTP.
+
+mod actions;
+mod bulk;
+mod convert;
+mod create;
+mod delete;
+mod duplicates;
+mod money;
+mod parse;
+mod resolve;
+mod state;
+mod time;
+mod update;
+
+use uuid::Uuid;
+
+pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows};
+pub(crate) use bulk::{BulkKind, BulkResult, run_bulk};
+pub(crate) use convert::{Scalar, convert, parse_decimal};
+pub(crate) use create::create;
+pub(crate) use delete::{delete, delete_many};
+pub(crate) use parse::{RowInput, parse_row, parse_targets};
+pub(crate) use resolve::{BindReference, resolve, unknown_content_id};
+pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time, parse_time};
+pub(crate) use update::{UpsertOutcome, Upserted, update, upsert};
+
+use crate::error::{ApiError, Code};
+use crate::schema::{Schema, Table};
+use crate::settings::Settings;
+use crate::storage::{Database, KeyViolation};
+
+/// Who asks, when, and under which rules: what every operation of one request shares.
+pub(crate) struct Session<'a> {
+    pub(crate) user: Uuid,
+    pub(crate) business_unit: Uuid,
+    /// The caller that acts as `user`, if another.
+    pub(crate) delegate: Option<Uuid>,
+    /// Simulated seconds since 1970.
+    pub(crate) now: i64,
+    pub(crate) settings: &'a Settings,
+    pub(crate) base_currency: Uuid,
+    pub(crate) organization: Uuid,
+    /// Rows keep keys and system columns only.
+    pub(crate) sink: bool,
+    pub(crate) detect_duplicates: bool,
+    pub(crate) bypass_plugins: bool,
+    pub(crate) plugins: &'a [RejectRule],
+    /// Rows made earlier in the same change set, by content id.
+    pub(crate) content_ids:
+        Option<&'a std::collections::HashMap<String, (crate::schema::TableId, Uuid)>>,
+}
+
+/// An injected plug-in that refuses rows by a column's value.
+#[derive(Clone, Debug)]
+pub(crate) struct RejectRule {
+    pub(crate) table: String,
+    pub(crate) column: String,
+    pub(crate) value: String,
+    pub(crate) message: String,
+}
+
+/// The error of an alternate key that is taken.
+pub(crate) fn key_violation(
+    table: &Table,
+    violation: &KeyViolation,
+    settings: &Settings,
+) -> ApiError {
+    let key = table.keys.iter().find(|key| key.id == violation.key);
+    let name = key.map_or("", |key| key.label.as_str());
+    let columns: Vec<&str> = key
+        .into_iter()
+        .flat_map(|key| &key.columns)
+        .map(|ordinal| table.column(*ordinal).label.as_str())
+        .collect();
+    let message = format!(
+        "Entity Key {name} violated. A record with the same value for {} already exists. A duplicate record cannot be \
+         created. Select one or more unique values and try again.",
+        columns.join(", ")
+    );
+    let error = ApiError::new(Code::DuplicateRecordEntityKey, message);
+    match http::StatusCode::from_u16(settings.key_violation_status) {
+        Ok(status) => error.with_status(status),
+        Err(_) => error,
+    }
+}
+
+/// Refuses rows that an injected plug-in rejects.
+pub(crate) fn run_plugins(
+    session: &Session<'_>,
+    database: &Database,
+    schema: &Schema,
+    table: &Table,
+    id: Uuid,
+) -> Result<(), ApiError> {
+    if session.bypass_plugins {
+        return Ok(());
+    }
+    for rule in session
+        .plugins
+        .iter()
+        .filter(|rule| rule.table == table.logical)
+    {
+        let Some(column) = table.find(&rule.column) else {
+            continue;
+        };
+        let value = database
+            .get(table.id, &id)
+            .and_then(|row| row.get(column.ordinal));
+        let text = value.map(|value| crate::query::plain_text(schema, column, &value));
+        if text.as_deref() == Some(rule.value.as_str()) {
+            return Err(ApiError::new(Code::IsvAborted, rule.message.clone()));
+        }
+    }
+    Ok(())
+}
