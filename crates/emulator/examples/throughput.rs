@@ -68,7 +68,7 @@ fn body(start: usize, batch: usize) -> String {
             "name": format!("Customer {n}"), "accountnumber": format!("C-{n:08}"),
             "telephone1": "+44 20 7946 0000", "emailaddress1": format!("customer{n}@example.org"),
             "address1_line1": "1 High Street", "address1_city": "London", "address1_postalcode": "SW1A 1AA",
-            "numberofemployees": n % 1000, "donotphone": n % 2 == 0, "description": "A row of ten columns",
+            "numberofemployees": n % 1000, "donotphone": n.is_multiple_of(2), "description": "A row of ten columns",
         })
     };
     json!({ "Targets": (start..start + batch).map(row).collect::<Vec<Json>>() }).to_string()
@@ -87,7 +87,7 @@ async fn read_all(client: &Client, base: &str, token: &str) -> Result<(usize, f6
             return Ok((read, started.elapsed().as_secs_f64()));
         };
         let link = &text[at + "\"@odata.nextLink\":\"".len()..];
-        url = link.trim_end_matches("\"}").to_owned();
+        link.trim_end_matches("\"}").clone_into(&mut url);
     }
 }
 

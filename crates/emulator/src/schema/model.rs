@@ -205,6 +205,7 @@ pub(crate) struct AlternateKey {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::enum_variant_names, reason = "names are the product's own")]
 pub(crate) enum Cascade {
     Cascade,
     NoCascade,
