@@ -172,7 +172,9 @@ impl Emulator {
             let (acceptor, file) =
                 tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
             (Some(acceptor), Some(file))
-        } else { (None, None) };
+        } else {
+            (None, None)
+        };
         let scheme = if options.tls { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
         let ready = ready(&engine, url.clone(), ca_file);

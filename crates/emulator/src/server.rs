@@ -221,7 +221,13 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
 }
 
 /// Issues a token, or says in OAuth's own form why not.
-fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8], origin: &str) -> Result<Answer, Answer> {
+fn grant(
+    engine: &Engine,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+    origin: &str,
+) -> Result<Answer, Answer> {
     if *method != Method::POST {
         return Err(oauth_error(
             StatusCode::METHOD_NOT_ALLOWED,

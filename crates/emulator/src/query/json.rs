@@ -181,7 +181,9 @@ pub(crate) fn write_property(
     out: &mut Vec<u8>,
 ) {
     write_name(&column.wire, "", out);
-    if let Some(value) = value { write_value(column, value, out) } else {
+    if let Some(value) = value {
+        write_value(column, value, out)
+    } else {
         out.extend_from_slice(b"null");
         return;
     }

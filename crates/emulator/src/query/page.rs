@@ -56,9 +56,7 @@ impl Cookie {
             }
         }
         let (last, first) = (braced(self.last), braced(self.first));
-        inner += &format!(
-            r#"<{primary_id} last="{last}" first="{first}" /></cookie>"#
-        );
+        inner += &format!(r#"<{primary_id} last="{last}" first="{first}" /></cookie>"#);
         inner
     }
 

@@ -350,7 +350,6 @@ impl Table {
         self.primary_name.map(|ordinal| self.column(ordinal))
     }
 
-
     /// The columns a caller can see, in ordinal order.
     pub(crate) fn live_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| !column.deleted)

@@ -326,9 +326,14 @@ pub(super) fn property(
                 .unwrap_or(serde_json::Value::Null);
             write_property_value(call, access, request, row, ordinal, &value)
         }
-        "DELETE" => {
-            write_property_value(call, access, request, row, ordinal, &serde_json::Value::Null)
-        }
+        "DELETE" => write_property_value(
+            call,
+            access,
+            request,
+            row,
+            ordinal,
+            &serde_json::Value::Null,
+        ),
         _ => Err(super::route::method_not_allowed(request)),
     }
 }

@@ -68,7 +68,11 @@ pub(crate) fn run_bulk(
             Err(error) => return Err(error),
         }
     }
-    if failures.is_empty() { Ok(result) } else { Err(partial_failure(&failures)) }
+    if failures.is_empty() {
+        Ok(result)
+    } else {
+        Err(partial_failure(&failures))
+    }
 }
 
 #[derive(Clone, Copy)]

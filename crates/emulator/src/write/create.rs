@@ -124,7 +124,10 @@ fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table
     let row = database.get(table.id, &id);
     if let Some(seconds) = row.and_then(|row| row.int(table.known.ttl)) {
         let due = (session.now + seconds) as f64;
-        let kind = JobKind::Expire { table: table.id, id };
+        let kind = JobKind::Expire {
+            table: table.id,
+            id,
+        };
         database.schedule(Job { due, kind });
     }
 }

@@ -124,7 +124,12 @@ impl World {
         send(self.request(Method::POST, path).json(body)).await
     }
 
-    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Json) -> Reply {
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Json,
+    ) -> Reply {
         send(with(self.request(Method::POST, path), headers).json(body)).await
     }
 
