@@ -41,7 +41,7 @@ pub(crate) struct Ready {
     client_secret: Secret,
     /// A long-lived token for simple clients.
     pub(crate) token: Secret,
-    ca_file: Option<String>,
+    pub(crate) ca_file: Option<String>,
     pub(crate) time_scale: f64,
 }
 

@@ -88,6 +88,7 @@ impl OpenConnections {
             project_dir: &self.project.dir,
             clock: Arc::clone(&self.clock),
             budget: connection.budget.as_ref(),
+            time_zone: &self.project.time_zone,
         })
     }
 
