@@ -136,7 +136,9 @@ async fn start_process(dir: &Path, project_dir: &Path, settings: &Value) -> Resu
 /// The block `emulator:` as options of the command.
 fn arguments(project_dir: &Path, settings: &Value) -> Vec<String> {
     let mut arguments = Vec::new();
-    for (key, option) in [("profile", "--profile"), ("time_scale", "--time-scale"), ("servers", "--servers"), ("seed", "--seed")] {
+    for (key, option) in
+        [("profile", "--profile"), ("time_scale", "--time-scale"), ("servers", "--servers"), ("seed", "--seed")]
+    {
         match &settings[key] {
             Value::Null => {}
             Value::String(text) => arguments.extend([option.to_owned(), text.clone()]),
@@ -194,7 +196,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn read_ready(line: &str) -> Result<Ready, ConnectorError> {
-    serde_json::from_str(line).map_err(|error| failed("the emulator said something else than its address").caused_by(error))
+    serde_json::from_str(line)
+        .map_err(|error| failed("the emulator said something else than its address").caused_by(error))
 }
 
 fn not_started(dir: &Path) -> ConnectorError {
@@ -212,5 +215,6 @@ fn failed(message: impl Into<String>) -> ConnectorError {
 }
 
 fn storage(error: std::io::Error) -> ConnectorError {
-    ConnectorError::new(ErrorKind::Resource, Code::STORAGE_FAILED, "the emulator's directory cannot be used").caused_by(error)
+    ConnectorError::new(ErrorKind::Resource, Code::STORAGE_FAILED, "the emulator's directory cannot be used")
+        .caused_by(error)
 }

@@ -59,8 +59,9 @@ pub(super) fn cost(message: Message, rows: usize) -> Cost {
     Cost { busy: Duration::from_millis(fixed + per_row * rows), entitlement: rows }
 }
 
+/// A few more units than may be under way are prepared, so that a free place is taken at once.
 pub(crate) fn pace(parallel_max: u32) -> Pace {
-    Pace { rows: ROWS_PER_REQUEST, units: parallel_max as usize }
+    Pace { rows: ROWS_PER_REQUEST, units: (parallel_max + parallel_max.div_ceil(4)) as usize }
 }
 
 /// What `changes` would take with `parallel_max` requests under way.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use clap::Args;
 use flowgate_config::{Loaded, Problem, Report};
+use flowgate_core::Code;
 use flowgate_core::Project;
 use flowgate_core::project::{Flow, Load};
-use flowgate_core::Code;
 use flowgate_sql::{Inspected, SqlError, inspect};
 use serde_json::json;
 
@@ -98,7 +98,9 @@ fn missing_column(project: &Project, load: &Load, inspected: &Inspected) -> Opti
     if let Some(driver) = load.driver.as_ref().filter(|_| !columns.iter().any(|column| column == "_row")) {
         let message = format!("load `{}` has the driver `{driver}`, and its SELECT does not return `_row`", load.name);
         let mut problem = at_sql(project, load, Problem::new(Code::MISSING_DRIVER_ROW, message), None);
-        problem.hints.push(format!("add `{driver}._row` to the SELECT: it shows which rows of `{driver}` are represented"));
+        problem
+            .hints
+            .push(format!("add `{driver}._row` to the SELECT: it shows which rows of `{driver}` are represented"));
         return Some(problem);
     }
     None
@@ -137,11 +139,15 @@ fn shown(path: &Path, dir: &Path) -> String {
 /// The last line and column where `word` stands as a whole word.
 fn place_of(text: &str, word: &str) -> Option<(usize, usize)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let (at, _) = text.to_lowercase().rmatch_indices(word).find(|(at, _)| {
-        let before = text.get(..*at).and_then(|head| head.chars().next_back());
-        let after = text.get(at + word.len()..).and_then(|tail| tail.chars().next());
-        !before.is_some_and(is_word) && !after.is_some_and(is_word)
-    }).map(|(at, word)| (at, word.len()))?;
+    let (at, _) = text
+        .to_lowercase()
+        .rmatch_indices(word)
+        .find(|(at, _)| {
+            let before = text.get(..*at).and_then(|head| head.chars().next_back());
+            let after = text.get(at + word.len()..).and_then(|tail| tail.chars().next());
+            !before.is_some_and(is_word) && !after.is_some_and(is_word)
+        })
+        .map(|(at, word)| (at, word.len()))?;
     let head = text.get(..at)?;
     let line = head.matches('\n').count() + 1;
     let column = head.rsplit('\n').next().map_or(1, |start| start.chars().count() + 1);

@@ -58,9 +58,9 @@ enum Profile {
 impl Serve {
     pub(crate) async fn run(self, app: &App) -> Ended {
         let while_used = self.while_used.clone();
-        let emulator = Emulator::start(self.options()).await.map_err(|error| {
-            Failure::new(Code::CONNECTION_FAILED, format!("the emulator cannot start: {error}"))
-        })?;
+        let emulator = Emulator::start(self.options())
+            .await
+            .map_err(|error| Failure::new(Code::CONNECTION_FAILED, format!("the emulator cannot start: {error}")))?;
         Printer::raw(&json!(emulator.ready()).to_string());
         let unused = async {
             match while_used {

@@ -81,7 +81,9 @@ impl Init {
             .collect();
         match names.as_slice() {
             [only] => Ok(only.clone()),
-            [] => Err(Failure::new(Code::UNKNOWN_REFERENCE, "the project has no connection that rows can be loaded into")),
+            [] => {
+                Err(Failure::new(Code::UNKNOWN_REFERENCE, "the project has no connection that rows can be loaded into"))
+            }
             _ => Err(Failure::new(Code::USAGE, "there is more than one destination")
                 .hint(format!("name one with `--connection`: {}", names.join(", ")))),
         }
@@ -110,7 +112,8 @@ fn write_new<'a>(dir: &Path, files: impl Iterator<Item = (&'a str, &'a str)> + C
     for (name, _) in files.clone() {
         if dir.join(name).try_exists()? {
             let message = format!("`{}` is there already", dir.join(name).display());
-            return Err(Failure::new(Code::DUPLICATE_NAME, message).hint("nothing was written; choose another directory or name"));
+            return Err(Failure::new(Code::DUPLICATE_NAME, message)
+                .hint("nothing was written; choose another directory or name"));
         }
     }
     for (name, text) in files {
@@ -168,7 +171,8 @@ fn lookups(shape: &TableShape) -> impl Iterator<Item = (&str, &str)> {
 /// A SELECT that returns the columns that must be there, and names every other that can be written.
 fn sql_text(shape: &TableShape) -> String {
     let matched = match_columns(shape);
-    let is_writable = |column: &&ColumnShape| column.can_create && !matches!(column.kind, ColumnKind::Unsupported { .. });
+    let is_writable =
+        |column: &&ColumnShape| column.can_create && !matches!(column.kind, ColumnKind::Unsupported { .. });
     let is_needed = |column: &&ColumnShape| matched.contains(&column.name) || column.required;
     let writable: Vec<&ColumnShape> =
         shape.columns.values().filter(|column| is_writable(column) || matched.contains(&column.name)).collect();

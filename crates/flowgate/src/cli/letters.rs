@@ -118,7 +118,13 @@ impl List {
 }
 
 fn groups_table(groups: &[LetterGroup]) -> Table {
-    let columns = [("letters", Align::Right), ("where", Align::Left), ("code", Align::Left), ("why", Align::Left), ("status", Align::Left)];
+    let columns = [
+        ("letters", Align::Right),
+        ("where", Align::Left),
+        ("code", Align::Left),
+        ("why", Align::Left),
+        ("status", Align::Left),
+    ];
     let mut table = Table::new(&columns);
     for group in groups {
         table.row(vec![

@@ -44,9 +44,11 @@ impl PlanFlows {
 }
 
 fn text(plan: &Plan, paint: Paint) -> String {
-    let mut lines = vec![format!("\n{}  {}", paint.strong(plan.flow.as_str()), paint.faint("a plan; nothing was sent"))];
+    let mut lines =
+        vec![format!("\n{}  {}", paint.strong(plan.flow.as_str()), paint.faint("a plan; nothing was sent"))];
     for (stream, rows) in &plan.streams {
-        let malformed = if rows.malformed > 0 { format!(", {} malformed", count(rows.malformed)) } else { String::new() };
+        let malformed =
+            if rows.malformed > 0 { format!(", {} malformed", count(rows.malformed)) } else { String::new() };
         lines.push(format!("  stream {stream}: {}{malformed}", counted(rows.staged, "row")));
     }
     for load in &plan.loads {
@@ -56,7 +58,8 @@ fn text(plan: &Plan, paint: Paint) -> String {
 }
 
 fn load_lines(load: &LoadPlan, paint: Paint) -> Vec<String> {
-    let mut lines = vec![format!("  load {} into `{}`: {}", paint.strong(load.load.as_str()), load.table, changes(load))];
+    let mut lines =
+        vec![format!("  load {} into `{}`: {}", paint.strong(load.load.as_str()), load.table, changes(load))];
     if let Some(adopted) = load.adopted {
         lines.push(format!("    {} of the table would be adopted as state first", counted(adopted, "row")));
     }
@@ -89,8 +92,11 @@ fn changes(load: &LoadPlan) -> String {
         (counts.dropped, "dropped"),
         (counts.keep, "gone and kept"),
     ];
-    let said: Vec<_> =
-        classes.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", count(*number))).collect();
+    let said: Vec<_> = classes
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!("{} {what}", count(*number)))
+        .collect();
     if said.is_empty() { "no rows".to_owned() } else { said.join(", ") }
 }
 
@@ -114,5 +120,10 @@ fn sample_line(change: &PlannedChange, paint: Paint) -> String {
     if change.columns.len() > COLUMNS_SHOWN {
         columns.push(format!("and {} more", change.columns.len() - COLUMNS_SHOWN));
     }
-    format!("    {}  {}  {}", paint.faint(format!("{:10}", change.operation)), change.key, paint.faint(columns.join(", ")))
+    format!(
+        "    {}  {}  {}",
+        paint.faint(format!("{:10}", change.operation)),
+        change.key,
+        paint.faint(columns.join(", "))
+    )
 }

@@ -89,7 +89,10 @@ pub(crate) async fn find_missing(project: &Project, connections: &OpenConnection
     Ok(found)
 }
 
-pub(crate) async fn create(missing: &Missing, progress: &(dyn Fn(&ProvisionStep) + Send + Sync)) -> Result<(), Failure> {
+pub(crate) async fn create(
+    missing: &Missing,
+    progress: &(dyn Fn(&ProvisionStep) + Send + Sync),
+) -> Result<(), Failure> {
     if missing.steps.is_empty() {
         return Ok(());
     }
@@ -122,8 +125,6 @@ fn to_json(missing: &[Missing], is_created: bool) -> Value {
         };
         json!({ "kind": kind, "what": step.what })
     };
-    let one = |missing: &Missing| {
-        json!({ "connection": missing.connection, "steps": missing.steps.iter().map(step).collect::<Vec<_>>() })
-    };
+    let one = |missing: &Missing| json!({ "connection": missing.connection, "steps": missing.steps.iter().map(step).collect::<Vec<_>>() });
     json!({ "created": is_created, "connections": missing.iter().map(one).collect::<Vec<_>>() })
 }

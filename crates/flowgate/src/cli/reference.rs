@@ -32,12 +32,15 @@ impl Reference {
         root.build();
         let mut commands = Vec::new();
         describe(&mut root, "", &mut commands);
-        Printer::raw(&format!("{:#}", json!({
-            "schemas": flowgate_config::schema(flowgate_connect::CONNECTORS),
-            "connectors": connectors,
-            "errors": errors,
-            "commands": commands,
-        })));
+        Printer::raw(&format!(
+            "{:#}",
+            json!({
+                "schemas": flowgate_config::schema(flowgate_connect::CONNECTORS),
+                "connectors": connectors,
+                "errors": errors,
+                "commands": commands,
+            })
+        ));
         Ok(Exit::Complete)
     }
 }

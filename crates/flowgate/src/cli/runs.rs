@@ -33,8 +33,14 @@ impl Runs {
             app.printer.answer("no run yet: `flowgate run FLOW` makes one");
             return Ok(Exit::Complete);
         }
-        let columns =
-            [("started", Align::Left), ("flow", Align::Left), ("state", Align::Left), ("time", Align::Right), ("rows", Align::Left), ("run", Align::Left)];
+        let columns = [
+            ("started", Align::Left),
+            ("flow", Align::Left),
+            ("state", Align::Left),
+            ("time", Align::Right),
+            ("rows", Align::Left),
+            ("run", Align::Left),
+        ];
         let mut table = Table::new(&columns);
         for record in &runs {
             table.row(cells(record));

@@ -29,7 +29,8 @@ impl Status {
     pub(crate) fn run(self, app: &App) -> Ended {
         let wiring = app.open()?;
         let project = &wiring.project;
-        let flows = project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
+        let flows =
+            project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
         app.printer.json(&json!({
             "environment": project.environment,
             "project": project.dir,
@@ -54,11 +55,8 @@ impl Status {
 
 fn status_of(store: &dyn Store, flow: &FlowName) -> Result<FlowStatus, StoreError> {
     let last = store.last_run(flow)?;
-    let filter = LetterFilter {
-        flow: Some(flow.clone()),
-        status: Some(LetterStatus::Quarantined),
-        ..LetterFilter::default()
-    };
+    let filter =
+        LetterFilter { flow: Some(flow.clone()), status: Some(LetterStatus::Quarantined), ..LetterFilter::default() };
     let letters = store.count_letters(&filter)?;
     let next = match &last {
         None => Some(format!("{flow} has not run yet: `flowgate run {flow}`")),
@@ -74,7 +72,9 @@ fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
             Some(format!("{}: `flowgate letters list --flow {flow}`", counted(letters, "letter")))
         }
         RunState::Complete | RunState::CompleteWithLetters => None,
-        RunState::Running => Some(format!("{flow} is running, or was killed: `flowgate run {flow}` tells, and goes on")),
+        RunState::Running => {
+            Some(format!("{flow} is running, or was killed: `flowgate run {flow}` tells, and goes on"))
+        }
         RunState::Failed => {
             let why = record.error.as_deref().unwrap_or("the cause was not recorded");
             Some(format!("{flow} failed ({why}): remove the cause, then `flowgate run {flow}`"))

@@ -72,7 +72,12 @@ impl Comparison {
     }
 
     /// Creates the samples in an emulator whose clock runs like ours.
-    pub(crate) async fn measure(&mut self, app: &App, project: &Project, mut bodies: Vec<Value>) -> Result<(), Failure> {
+    pub(crate) async fn measure(
+        &mut self,
+        app: &App,
+        project: &Project,
+        mut bodies: Vec<Value>,
+    ) -> Result<(), Failure> {
         let project = Arc::new(with_own_emulator(project)?);
         let connections = OpenConnections::new(Arc::clone(&project), Arc::clone(&app.clock));
         for missing in provision::find_missing(&project, &connections).await? {
@@ -102,9 +107,15 @@ impl Comparison {
         let mut table = Table::new(&columns);
         let row = |name: &str, seconds: f64, percent: Option<f64>, note: String| {
             let percent = percent.map(|percent| format!("{percent:.1} % of it")).unwrap_or_default();
-            vec![Cell::new(name), Cell::new(format!("{seconds:.1}")), Cell::new(percent), Cell::toned(Tone::Faint, note)]
+            vec![
+                Cell::new(name),
+                Cell::new(format!("{seconds:.1}")),
+                Cell::new(percent),
+                Cell::toned(Tone::Faint, note),
+            ]
         };
-        let note = |sample: &Sample| format!("{} rows in {}, scaled", count(sample.rows as u64), of_seconds(sample.seconds));
+        let note =
+            |sample: &Sample| format!("{} rows in {}, scaled", count(sample.rows as u64), of_seconds(sample.seconds));
         table.row(row("in bulk, by Flowgate", self.bulk_service_s, None, String::new()));
         let (single, parallel) = (&self.single, &self.parallel);
         table.row(row("one at a time", single.scaled(self.rows), Some(self.percent_of(single)), note(single)));
@@ -150,7 +161,12 @@ fn with_own_emulator(project: &Project) -> Result<Project, Failure> {
     Ok(project)
 }
 
-async fn create_all(clock: &dyn Clock, client: &ReadBack, bodies: Vec<Value>, at_once: usize) -> Result<Sample, Failure> {
+async fn create_all(
+    clock: &dyn Clock,
+    client: &ReadBack,
+    bodies: Vec<Value>,
+    at_once: usize,
+) -> Result<Sample, Failure> {
     let rows = bodies.len();
     let started = clock.elapsed();
     let requests = stream::iter(bodies).map(|body| async move { client.create("wr_assets", &body).await });

@@ -70,8 +70,9 @@ pub(crate) struct Answer {
 impl Known {
     pub(crate) fn read(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join("known_answers.json");
-        serde_json::from_str(&fs_err::read_to_string(&path)?)
-            .map_err(|error| Failure::new(Code::MALFORMED_FILE, format!("`known_answers.json` is not what it was: {error}")))
+        serde_json::from_str(&fs_err::read_to_string(&path)?).map_err(|error| {
+            Failure::new(Code::MALFORMED_FILE, format!("`known_answers.json` is not what it was: {error}"))
+        })
     }
 
     pub(crate) fn answer(&self, day: u8, table: &str) -> Option<&Answer> {
@@ -105,7 +106,10 @@ impl Known {
         checks.add_count("enquiries read", sources.enquiries, read("enquiry"));
         let cases = first.rows("cases").unwrap_or_default();
         checks.add_count("enquiries alike in every column, superseded", sources.enquiries_superseded, cases.superseded);
-        let what = format!("cases closed, of {} completed enquiries", crate::render::number::count(sources.enquiries_completed));
+        let what = format!(
+            "cases closed, of {} completed enquiries",
+            crate::render::number::count(sources.enquiries_completed)
+        );
         checks.add_count(&what, sources.cases_closed, first.closed);
         checks.add_count("customers read", sources.customers, read("customer"));
         let customers = first.rows("customers").unwrap_or_default();

@@ -144,7 +144,11 @@ async fn provision_all(app: &App, wiring: &Wiring) -> Result<(), Failure> {
     }
     let seconds = of_seconds(app.clock.elapsed().since(started).as_secs_f64());
     let text = format!("{} created, of tables, columns and keys", counted(created, "part"));
-    app.printer.answer(format!("\n{}  {text}  {}", app.printer.out.strong("provision"), app.printer.out.faint(seconds)));
+    app.printer.answer(format!(
+        "\n{}  {text}  {}",
+        app.printer.out.strong("provision"),
+        app.printer.out.faint(seconds)
+    ));
     Ok(())
 }
 

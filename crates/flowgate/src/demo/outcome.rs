@@ -62,9 +62,7 @@ impl Checks {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let one = |check: &Check| {
-            json!({ "what": check.what, "expected": check.expected, "found": check.found, "holds": check.holds })
-        };
+        let one = |check: &Check| json!({ "what": check.what, "expected": check.expected, "found": check.found, "holds": check.holds });
         self.checks.iter().map(one).collect()
     }
 }

@@ -48,9 +48,10 @@ pub(crate) fn outcome(outcome: &RunOutcome, environment: &str, project_dir: &Pat
         value["error"] = failure::of_run(error, project_dir).to_json();
     }
     if !outcome.guards.is_empty() {
-        let guards = outcome.guards.iter().map(|(load, stop)| {
-            (load.to_string(), json!({ "guard": stop.guard, "reason": stop.reason }))
-        });
+        let guards = outcome
+            .guards
+            .iter()
+            .map(|(load, stop)| (load.to_string(), json!({ "guard": stop.guard, "reason": stop.reason })));
         value["guards"] = Value::Object(guards.collect());
     }
     value
@@ -58,8 +59,10 @@ pub(crate) fn outcome(outcome: &RunOutcome, environment: &str, project_dir: &Pat
 
 /// Every phase is there, whether the run came to it or not.
 fn seconds(by_phase: &BTreeMap<String, f64>) -> Value {
-    let mut value: Map<String, Value> =
-        ["total", "extract", "stage", "transform", "diff", "load"].map(|name| (name.to_owned(), json!(0.0))).into_iter().collect();
+    let mut value: Map<String, Value> = ["total", "extract", "stage", "transform", "diff", "load"]
+        .map(|name| (name.to_owned(), json!(0.0)))
+        .into_iter()
+        .collect();
     for (phase, seconds) in by_phase {
         value.insert(phase.clone(), json!((seconds * 1_000.0).round() / 1_000.0));
     }
@@ -67,8 +70,7 @@ fn seconds(by_phase: &BTreeMap<String, f64>) -> Value {
 }
 
 pub(crate) fn plan(plan: &Plan, environment: &str) -> Value {
-    let streams: Map<String, Value> =
-        plan.streams.iter().map(|(name, rows)| (name.to_string(), json!(rows))).collect();
+    let streams: Map<String, Value> = plan.streams.iter().map(|(name, rows)| (name.to_string(), json!(rows))).collect();
     let loads: Map<String, Value> = plan.loads.iter().map(|load| (load.load.to_string(), planned_load(load))).collect();
     json!({ "flow": plan.flow, "environment": environment, "streams": streams, "loads": loads })
 }
@@ -76,9 +78,10 @@ pub(crate) fn plan(plan: &Plan, environment: &str) -> Value {
 fn planned_load(load: &flowgate_engine::LoadPlan) -> Value {
     let counts = &load.counts;
     let change = |change: &flowgate_engine::PlannedChange| {
-        let columns = change.columns.iter().map(|column| {
-            json!({ "column": column.column, "now": column.now, "then": column.then })
-        });
+        let columns = change
+            .columns
+            .iter()
+            .map(|column| json!({ "column": column.column, "now": column.now, "then": column.then }));
         json!({ "operation": change.operation, "key": change.key, "columns": columns.collect::<Vec<_>>() })
     };
     json!({

@@ -80,7 +80,10 @@ impl Printer {
 
     fn style(&self) -> Style {
         let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-        Style { colour: self.err.is_on(), width: columns.map_or(WIDTH_MAX, |columns: usize| columns.clamp(60, WIDTH_MAX)) }
+        Style {
+            colour: self.err.is_on(),
+            width: columns.map_or(WIDTH_MAX, |columns: usize| columns.clamp(60, WIDTH_MAX)),
+        }
     }
 }
 

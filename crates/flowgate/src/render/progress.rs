@@ -64,8 +64,11 @@ pub(crate) fn outcome_text(rows: &LoadRows) -> String {
         (rows.gone_pending, "gone and pending"),
         (rows.gone_quarantined, "gone and quarantined"),
     ];
-    let said: Vec<_> =
-        classes.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{} {what}", count(*number))).collect();
+    let said: Vec<_> = classes
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!("{} {what}", count(*number)))
+        .collect();
     if said.is_empty() { "no rows".to_owned() } else { said.join(", ") }
 }
 
@@ -183,7 +186,8 @@ fn spinner_style() -> ProgressStyle {
 }
 
 fn bar_style() -> ProgressStyle {
-    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {per_sec:.dim}  {eta:.dim}").progress_chars("━━─")
+    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {per_sec:.dim}  {eta:.dim}")
+        .progress_chars("━━─")
 }
 
 /// Plain lines for logs and pipes.

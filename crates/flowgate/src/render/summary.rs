@@ -48,7 +48,9 @@ fn headline(record: &RunRecord, paint: Paint) -> String {
     let state = state_text(record.state);
     let state = match record.state {
         RunState::Complete => paint.good(state),
-        RunState::CompleteWithLetters | RunState::Running | RunState::Interrupted | RunState::Abandoned => paint.careful(state),
+        RunState::CompleteWithLetters | RunState::Running | RunState::Interrupted | RunState::Abandoned => {
+            paint.careful(state)
+        }
         RunState::StoppedByGuard | RunState::Failed => paint.bad(state),
     };
     format!("{}  {state}  {}", paint.strong(record.flow.as_str()), paint.faint(of_seconds(total)))
@@ -115,7 +117,9 @@ impl Equation {
         let named: Vec<_> = self.parts.iter().filter(|(_, number)| *number > 0).collect();
         let right = match named.len() {
             0 => "0".to_owned(),
-            _ => named.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect::<Vec<_>>().join(" + "),
+            _ => {
+                named.iter().map(|(name, number)| format!("{name} {}", count(*number))).collect::<Vec<_>>().join(" + ")
+            }
         };
         let sign = if self.holds() { "=" } else { "≠" };
         format!("{} {} {} {sign} {right}", paint.verdict(self.holds()), self.name, count(self.total))
@@ -140,7 +144,8 @@ pub(crate) fn equations(record: &RunRecord) -> Vec<Equation> {
         },
         Equation { name: "prepared", total: rows.prepared, parts: parts(CLASSES) },
     ];
-    let driven = record.loads.values().filter_map(|load| Some((load.driver_keys?, load.represented, load.rows.dropped)));
+    let driven =
+        record.loads.values().filter_map(|load| Some((load.driver_keys?, load.represented, load.rows.dropped)));
     let driven: Vec<_> = driven.collect();
     if !driven.is_empty() {
         let sum = |of: fn(&(u64, u64, u64)) -> u64| driven.iter().map(of).sum();
@@ -161,7 +166,8 @@ fn effort(record: &RunRecord) -> String {
     let phases = ["extract", "stage", "transform", "diff", "load"];
     let times = phases.iter().filter_map(|phase| Some((*phase, *record.seconds.get(*phase)?)));
     let times: Vec<_> = times.map(|(phase, seconds)| format!("{phase} {}", of_seconds(seconds))).collect();
-    let requests = format!("{}, {} throttled", counted(record.requests_sent, "request"), count(record.requests_throttled));
+    let requests =
+        format!("{}, {} throttled", counted(record.requests_sent, "request"), count(record.requests_throttled));
     if times.is_empty() { requests } else { format!("{}   {requests}", times.join("  ")) }
 }
 
