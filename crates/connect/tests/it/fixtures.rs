@@ -1,16 +1,22 @@
 //! The systems that the conformance suite runs against.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
+use flowgate_core::destination::{Class, Operation, Outcome, WriteOptions, WriteUnit};
+use flowgate_core::project::{ColumnSpec, ColumnSpecKind, TableSpec};
+use flowgate_core::{CancellationToken, ConnectionName, Destination};
+use flowgate_emulator::{Emulator, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::environment::Environment;
 use crate::postgres::{PASSWORD, Postgres};
-
-const CLIENT_SECRET: &str = "canary-c1ient-secret";
+use crate::support::open;
 
 /// One row of the fixture's stream: id, name, stamp.
 pub(crate) type FixtureRow = (i64, String, i64);
@@ -23,7 +29,9 @@ pub(crate) trait Fixture: Send + Sync {
     /// The same connection where nothing answers.
     fn broken_connection(&self) -> Value;
     /// A secret that `connection` holds.
-    fn secret(&self) -> Option<&'static str>;
+    fn secret(&self) -> Option<&str>;
+    /// What `discover` calls the stream.
+    fn stream_name(&self) -> &'static str;
     /// Settings that read the stream whole, and by cursor if that exists.
     fn stream(&self) -> Value;
     fn cursor_stream(&self) -> Option<Value>;
@@ -36,8 +44,8 @@ pub(crate) trait Fixture: Send + Sync {
     }
     /// Makes the stream hold exactly these rows.
     async fn put(&self, rows: &[FixtureRow]);
-    /// Adds a column `added` to the stream, and takes `name` away.
-    async fn change_columns(&self);
+    /// Adds a column to the stream and takes `name` away; gives the settings to read it then, and the new name.
+    async fn change_columns(&self) -> (Value, &'static str);
 }
 
 pub(crate) struct FilesFixture(TempDir);
@@ -66,8 +74,12 @@ impl Fixture for FilesFixture {
         json!({"path": "nothing.csv"})
     }
 
-    fn secret(&self) -> Option<&'static str> {
+    fn secret(&self) -> Option<&str> {
         None
+    }
+
+    fn stream_name(&self) -> &'static str {
+        "stream.csv"
     }
 
     fn stream(&self) -> Value {
@@ -83,8 +95,9 @@ impl Fixture for FilesFixture {
         fs_err::write(self.0.path().join("stream.csv"), format!("id,name,stamp\n{}", lines.concat())).unwrap();
     }
 
-    async fn change_columns(&self) {
+    async fn change_columns(&self) -> (Value, &'static str) {
         fs_err::write(self.0.path().join("stream.csv"), "id,stamp,added\n1,2,3\n").unwrap();
+        (self.stream(), "added")
     }
 }
 
@@ -124,8 +137,12 @@ impl Fixture for SqliteFixture {
         json!({"path": "nothing.sqlite"})
     }
 
-    fn secret(&self) -> Option<&'static str> {
+    fn secret(&self) -> Option<&str> {
         None
+    }
+
+    fn stream_name(&self) -> &'static str {
+        "the stream"
     }
 
     fn stream(&self) -> Value {
@@ -146,8 +163,9 @@ impl Fixture for SqliteFixture {
         transaction.commit().unwrap();
     }
 
-    async fn change_columns(&self) {
+    async fn change_columns(&self) -> (Value, &'static str) {
         self.run("ALTER TABLE \"the stream\" ADD added TEXT; ALTER TABLE \"the stream\" DROP name");
+        (self.stream(), "added")
     }
 }
 
@@ -182,8 +200,12 @@ impl Fixture for PostgresFixture {
         json!({ "url": format!("postgres://app:{PASSWORD}@127.0.0.1:1/postgres") })
     }
 
-    fn secret(&self) -> Option<&'static str> {
+    fn secret(&self) -> Option<&str> {
         Some(PASSWORD)
+    }
+
+    fn stream_name(&self) -> &'static str {
+        "public.the stream"
     }
 
     fn stream(&self) -> Value {
@@ -207,26 +229,74 @@ impl Fixture for PostgresFixture {
         client.execute(upsert, &[&ids, &names, &stamps]).await.unwrap();
     }
 
-    async fn change_columns(&self) {
+    async fn change_columns(&self) -> (Value, &'static str) {
         self.server.run("ALTER TABLE \"the stream\" ADD added text; ALTER TABLE \"the stream\" DROP name").await;
+        (self.stream(), "added")
     }
 }
 
+/// The emulator with one table more.
 pub(crate) struct DataverseFixture {
-    environment: Environment,
+    emulator: Emulator,
     dir: TempDir,
+    rows: Mutex<BTreeMap<i64, FixtureRow>>,
 }
+
+const STREAM_TABLE: &str = "
+tables:
+- table: stream
+  schema: Stream
+  label: Stream
+  plural: Streams
+  ownership: organization
+  tracked: true
+  primary_name: name
+  columns:
+    name: { type: string, schema: Name, label: Name, max: 100 }
+    stamp: { type: integer, schema: Stamp, label: Stamp, min: 0, max_value: 1000000 }
+";
+
+/// So fast that the pace of requests does not show.
+const TIME_SCALE: f64 = 1_000.0;
 
 impl DataverseFixture {
     pub(crate) async fn start() -> Self {
-        Self { environment: Environment::start().await, dir: tempfile::tempdir().unwrap() }
+        let dir = tempfile::tempdir().unwrap();
+        let schema = dir.path().join("tables.yaml");
+        fs_err::write(&schema, STREAM_TABLE).unwrap();
+        let options = Options { schema: Some(schema), time_scale: TIME_SCALE, ..Options::default() };
+        Self { emulator: Emulator::start(options).await.unwrap(), dir, rows: Mutex::default() }
     }
-}
 
-/// Waits for a service that fails last milliseconds at this scale.
-fn environment_at(url: &str) -> Value {
-    let credential = json!({"client": "app", "secret": CLIENT_SECRET, "token_url": format!("{url}/token")});
-    json!({"url": url, "credential": credential, "time_scale": 1_000.0})
+    fn connection_to(&self, url: &str) -> Value {
+        let ready = self.emulator.ready();
+        let token_url = ready.token_url.replace(&ready.url, url);
+        let credential = json!({"client": ready.client_id, "secret": ready.client_secret, "token_url": token_url});
+        json!({"url": url, "organization": ready.organization, "credential": credential, "time_scale": TIME_SCALE,
+            "solution": "agency_integration"})
+    }
+
+    fn destination(&self) -> Arc<dyn Destination> {
+        open("dataverse", &self.connection(), self.dir()).unwrap().destination.unwrap()
+    }
+
+    /// Writes rows as the engine would: canonical, in units of the destination's size.
+    async fn write(&self, operation: Operation, rows: &[&FixtureRow]) {
+        let destination = self.destination();
+        let shape = destination.describe("stream").await.unwrap();
+        for part in rows.chunks(destination.pace(&shape, operation).rows) {
+            let ids: Vec<_> = part.iter().map(|row| Uuid::from_u128(row.0 as u128)).collect();
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values(part.iter().map(|row| &row.1)));
+            let stamps: ArrayRef = Arc::new(Int64Array::from_iter_values(part.iter().map(|row| row.2)));
+            let batch = RecordBatch::try_from_iter([("name", names), ("stamp", stamps)]).unwrap();
+            let rows = destination.canonical(&shape, &batch, "UTC").unwrap().rows;
+            let (shape, options) = (Arc::clone(&shape), WriteOptions::default());
+            let unit = WriteUnit { shape, operation, ids, rows, columns: None, resent: false, options };
+            let hour = Duration::from_hours(1);
+            let outcomes = destination.write(unit, Class::Batch, hour, &CancellationToken::new()).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Applied), "{operation:?}: {:?}", outcomes[0]);
+        }
+    }
 }
 
 #[async_trait]
@@ -240,23 +310,27 @@ impl Fixture for DataverseFixture {
     }
 
     fn connection(&self) -> Value {
-        environment_at(&self.environment.url)
+        self.connection_to(&self.emulator.ready().url)
     }
 
     fn broken_connection(&self) -> Value {
-        environment_at("http://127.0.0.1:1")
+        self.connection_to("http://127.0.0.1:1")
     }
 
-    fn secret(&self) -> Option<&'static str> {
-        Some(CLIENT_SECRET)
+    fn secret(&self) -> Option<&str> {
+        Some(&self.emulator.ready().client_secret)
+    }
+
+    fn stream_name(&self) -> &'static str {
+        "stream"
     }
 
     fn stream(&self) -> Value {
-        json!({"table": "stream"})
+        json!({"table": "stream", "only": ["name", "stamp"]})
     }
 
     fn cursor_stream(&self) -> Option<Value> {
-        Some(json!({"table": "stream", "cursor": "change_tracking"}))
+        Some(json!({"table": "stream", "only": ["name", "stamp"], "cursor": "change_tracking"}))
     }
 
     fn key_column(&self) -> &'static str {
@@ -268,11 +342,28 @@ impl Fixture for DataverseFixture {
     }
 
     async fn put(&self, rows: &[FixtureRow]) {
-        let row = |(id, name, stamp): &FixtureRow| (Uuid::from_u128(*id as u128), (name.clone(), *stamp));
-        self.environment.put(rows.iter().map(row).collect());
+        let wanted: BTreeMap<i64, FixtureRow> = rows.iter().map(|row| (row.0, row.clone())).collect();
+        let held = std::mem::replace(&mut *self.rows.lock().unwrap(), wanted.clone());
+        let gone: Vec<_> = held.values().filter(|row| !wanted.contains_key(&row.0)).collect();
+        let (known, new): (Vec<_>, Vec<_>) = wanted.values().partition(|row| held.contains_key(&row.0));
+        let changed: Vec<_> = known.into_iter().filter(|row| held.get(&row.0) != Some(*row)).collect();
+        self.write(Operation::Delete, &gone).await;
+        self.write(Operation::Update, &changed).await;
+        self.write(Operation::Create, &new).await;
     }
 
-    async fn change_columns(&self) {
-        self.environment.rename_text_column("added");
+    async fn change_columns(&self) -> (Value, &'static str) {
+        let added = ColumnSpec { name: "wr_added".to_owned(), display: None, kind: ColumnSpecKind::Integer };
+        let table = TableSpec {
+            table: "stream".to_owned(),
+            connection: ConnectionName::new("crm").unwrap(),
+            display: None,
+            primary_name: None,
+            change_tracking: true,
+            columns: vec![added],
+            keys: BTreeMap::new(),
+        };
+        self.destination().provision(&[table], &|_| {}).await.unwrap();
+        (json!({"table": "stream", "only": ["stamp", "wr_added"]}), "wr_added")
     }
 }

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod conformance;
-mod environment;
 mod files_input;
 mod fixtures;
 mod postgres;

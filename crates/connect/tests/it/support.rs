@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use flowgate_core::connector::OpenRequest;
+use flowgate_core::connector::{OpenRequest, Opened};
 use flowgate_core::source::{Image, Malformed, ReadRequest};
 use flowgate_core::{Batch, CancellationToken, Clock, ConnectorError, Cursor, Source};
 use futures::StreamExt;
@@ -16,12 +16,14 @@ pub(crate) fn clock() -> Arc<dyn Clock> {
     Arc::new(flowgate_http::SystemClock::new(1.0))
 }
 
-pub(crate) fn open_source(connector: &str, settings: &Value, dir: &Path) -> Result<Arc<dyn Source>, ConnectorError> {
+pub(crate) fn open(connector: &str, settings: &Value, dir: &Path) -> Result<Opened, ConnectorError> {
     let spec = flowgate_connect::find(connector).unwrap();
     assert_eq!((spec.check_connection)(settings), Ok(()));
-    let opened =
-        (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), time_zone: "UTC", budget: None })?;
-    Ok(opened.source.unwrap())
+    (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), time_zone: "UTC", budget: None })
+}
+
+pub(crate) fn open_source(connector: &str, settings: &Value, dir: &Path) -> Result<Arc<dyn Source>, ConnectorError> {
+    Ok(open(connector, settings, dir)?.source.unwrap())
 }
 
 pub(crate) fn request(settings: &Value, cursor: Option<&Cursor>) -> ReadRequest {
