@@ -4,5 +4,6 @@ mod acceptance;
 mod acceptance_more;
 mod batches;
 mod bulk;
+mod operation;
 mod rows;
 mod support;
