@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::stream::{self, StreamExt};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -29,7 +29,10 @@ use crate::web::{Answer, Request};
 #[error("connection cut by an injected fault")]
 struct Cut;
 
-type CutStream = Pin<Box<dyn futures::Stream<Item = Result<Frame<Bytes>, Cut>> + Send + Sync>>;
+/// Time for the first part of a truncated answer to leave.
+const CUT_AFTER: std::time::Duration = std::time::Duration::from_millis(20);
+
+type CutStream = Pin<Box<dyn futures::Stream<Item = Result<Frame<Bytes>, Cut>> + Send>>;
 type Body = Either<Full<Bytes>, StreamBody<CutStream>>;
 
 pub(crate) struct Listener {
@@ -147,7 +150,7 @@ async fn handle(
         )));
     }
     if path.ends_with("/oauth2/v2.0/token") || path.ends_with("/oauth2/token") {
-        return reply(token(&engine, &parts.method, &path, &body, &origin).await);
+        return reply(token(&engine, &parts.method, &path, &body).await);
     }
     match service_path(&path) {
         Some((version, rest)) => {
@@ -186,8 +189,13 @@ fn reply(reply: Reply) -> Result<Response<Body>, Cut> {
             let length = answer.body.len();
             let mut response = response(answer, |body| {
                 let kept = body.slice(..bytes.min(body.len()));
-                let pieces: Vec<Result<Frame<Bytes>, Cut>> = vec![Ok(Frame::data(kept)), Err(Cut)];
-                Either::Right(StreamBody::new(Box::pin(stream::iter(pieces)) as CutStream))
+                // What was sent must be on its way before the connection is cut.
+                let cut = stream::once(async {
+                    tokio::time::sleep(CUT_AFTER).await;
+                    Err(Cut)
+                });
+                let pieces = stream::iter([Ok(Frame::data(kept))]).chain(cut);
+                Either::Right(StreamBody::new(Box::pin(pieces) as CutStream))
             });
             response
                 .headers_mut()
@@ -205,7 +213,7 @@ fn response(answer: Answer, body: impl FnOnce(Bytes) -> Body) -> Response<Body> 
 }
 
 /// The token endpoint: client credentials, answered and refused as OAuth does.
-async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin: &str) -> Reply {
+async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Reply {
     if let Some(effect) = service::token_fault(engine) {
         engine.clock.sleep(effect.delay_s()).await;
         if effect.drop_before_commit || effect.commit_then_drop {
@@ -215,21 +223,20 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
             return Reply::Answer(answer);
         }
     }
-    Reply::Answer(match grant(engine, method, path, body, origin) {
-        Ok(answer) | Err(answer) => answer,
+    Reply::Answer(match grant(engine, method, path, body) {
+        Ok(answer) => answer,
+        Err(refusal) => oauth_error(&refusal),
     })
 }
 
-/// Issues a token, or says in OAuth's own form why not.
-fn grant(
-    engine: &Engine,
-    method: &Method,
-    path: &str,
-    body: &[u8],
-    origin: &str,
-) -> Result<Answer, Answer> {
+/// Why no token is issued: status, OAuth error, description.
+struct Refusal(StatusCode, &'static str, &'static str);
+
+/// Issues a token, or says in OAuth's own terms why not.
+fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Refusal> {
+    let bad = |error, description| Err(Refusal(StatusCode::BAD_REQUEST, error, description));
     if *method != Method::POST {
-        return Err(oauth_error(
+        return Err(Refusal(
             StatusCode::METHOD_NOT_ALLOWED,
             "invalid_request",
             "POST is required.",
@@ -238,10 +245,8 @@ fn grant(
     let text = String::from_utf8_lossy(body).replace('+', "%20");
     let pairs = decode_pairs(&text);
     let field = |name: &str| {
-        pairs
-            .iter()
-            .find(|(found, _)| found == name)
-            .map_or("", |(_, value)| value.as_str())
+        let found = pairs.iter().find(|(found, _)| found == name);
+        found.map_or("", |(_, value)| value.as_str())
     };
     let identity = &engine.identity;
     let tenant = path
@@ -250,31 +255,26 @@ fn grant(
         .next()
         .unwrap_or_default();
     if tenant != identity.tenant.to_string() && tenant != "common" && tenant != "organizations" {
-        return Err(oauth_error(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "AADSTS90002: Tenant not found.",
-        ));
+        return bad("invalid_request", "AADSTS90002: Tenant not found.");
     }
     if field("grant_type") != "client_credentials" {
-        return Err(oauth_error(
-            StatusCode::BAD_REQUEST,
+        return bad(
             "unsupported_grant_type",
             "AADSTS70003: Only client_credentials is supported.",
-        ));
+        );
     }
     let Ok(client) = uuid::Uuid::parse_str(field("client_id")) else {
-        return Err(oauth_error(
-            StatusCode::BAD_REQUEST,
+        return bad(
             "unauthorized_client",
             "AADSTS700016: Application not found.",
-        ));
+        );
     };
     if field("client_secret") != identity.secret {
-        return Err(oauth_error(
+        let description = "AADSTS7000215: Invalid client secret provided.";
+        return Err(Refusal(
             StatusCode::UNAUTHORIZED,
             "invalid_client",
-            "AADSTS7000215: Invalid client secret provided.",
+            description,
         ));
     }
     let scope = if field("scope").is_empty() {
@@ -282,17 +282,11 @@ fn grant(
     } else {
         field("scope")
     };
-    let Some(audience) = scope
-        .strip_suffix("/.default")
-        .or(Some(scope).filter(|scope| !scope.is_empty()))
-    else {
-        return Err(oauth_error(
-            StatusCode::BAD_REQUEST,
-            "invalid_scope",
-            "AADSTS70011: The scope is not valid.",
-        ));
-    };
-    tracing::debug!(%client, audience, origin, "token issued");
+    if scope.is_empty() {
+        return bad("invalid_scope", "AADSTS70011: The scope is not valid.");
+    }
+    let audience = scope.strip_suffix("/.default").unwrap_or(scope);
+    tracing::debug!(%client, audience, "token issued");
     let life = engine.settings().token_life_s;
     let token = identity.issue(client, audience, engine.clock.now() + life);
     let body = serde_json::json!({
@@ -301,11 +295,11 @@ fn grant(
     Ok(Answer::json(body.to_string().into_bytes()))
 }
 
-fn oauth_error(status: StatusCode, error: &str, description: &str) -> Answer {
+fn oauth_error(Refusal(status, error, description): &Refusal) -> Answer {
     let body =
         serde_json::json!({ "error": error, "error_description": description, "error_codes": [] });
     let mut answer = Answer::json(body.to_string().into_bytes());
-    answer.status = status;
+    answer.status = *status;
     answer
 }
 

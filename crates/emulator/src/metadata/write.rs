@@ -364,6 +364,7 @@ fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiError> {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "one short arm per column type")]
 fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
     let integer = |name: &str, otherwise: u32| {
         body.get(name)

@@ -182,7 +182,7 @@ pub(crate) fn write_property(
 ) {
     write_name(&column.wire, "", out);
     if let Some(value) = value {
-        write_value(column, value, out)
+        write_value(column, value, out);
     } else {
         out.extend_from_slice(b"null");
         return;

@@ -48,16 +48,18 @@ impl Cookie {
 
     /// The inner cookie, as XML.
     pub(crate) fn inner(&self, primary_id: &str) -> String {
-        let mut inner = format!(r#"<cookie page="{}">"#, self.page.saturating_sub(1));
+        let mut keys = Vec::new();
         for (name, value) in &self.keys {
-            match value {
-                Some(text) => inner += &format!(r#"<{name} last="{}" />"#, escape(text)),
-                None => inner += &format!(r#"<{name} lastnull="1" />"#),
-            }
+            keys.push(match value {
+                Some(text) => format!(r#"<{name} last="{}" />"#, escape(text)),
+                None => format!(r#"<{name} lastnull="1" />"#),
+            });
         }
+        let (page, keys) = (self.page.saturating_sub(1), keys.concat());
         let (last, first) = (braced(self.last), braced(self.first));
-        inner += &format!(r#"<{primary_id} last="{last}" first="{first}" /></cookie>"#);
-        inner
+        format!(
+            r#"<cookie page="{page}">{keys}<{primary_id} last="{last}" first="{first}" /></cookie>"#
+        )
     }
 
     /// Reads a decoded `$skiptoken`.

@@ -444,6 +444,20 @@ fn bulk_delete(
         };
         reader.select_all(&options)
     })?;
+    let operation = schedule_bulk_delete(call, access, request, schema, (table.id, ids), &body)?;
+    let id = Json::from(operation.to_string());
+    Ok(object(call, "BulkDeleteResponse", [("JobId", id)]))
+}
+
+/// Creates the system job that deletes the selected rows when its time has come.
+fn schedule_bulk_delete(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+    (table, ids): (crate::schema::TableId, Vec<Uuid>),
+    body: &Map<String, Json>,
+) -> Result<Uuid, ApiError> {
     let jobs = schema
         .by_logical("asyncoperation")
         .ok_or_else(|| ApiError::not_here("system jobs"))?;
@@ -454,7 +468,7 @@ fn bulk_delete(
         .and_then(Json::as_str)
         .unwrap_or("Bulk Delete")
         .to_owned();
-    let operation = access.write(|database| {
+    access.write(|database| {
         let mut input = RowInput::default();
         let texts = [
             ("name", Value::Text(job_name.into())),
@@ -469,15 +483,10 @@ fn bulk_delete(
         let due = call.now + call.settings.bulk_delete_delay_s;
         let kind = JobKind::BulkDelete {
             operation,
-            table: table.id,
+            table,
             ids: ids.into(),
         };
         database.schedule(Job { due, kind });
         Ok(operation)
-    })?;
-    Ok(object(
-        call,
-        "BulkDeleteResponse",
-        [("JobId", Json::from(operation.to_string()))],
-    ))
+    })
 }

@@ -25,9 +25,10 @@ pub(crate) fn part(request: &str, body: &str) -> String {
 pub(crate) fn change_set(parts: &[(&str, &str, &str)]) -> String {
     let mut text = String::from("--b\nContent-Type: multipart/mixed; boundary=c\n\n");
     for (id, request, body) in parts {
-        text += &format!(
+        let section = format!(
             "--c\nContent-Type: application/http\nContent-Transfer-Encoding: binary\nContent-ID: {id}\n\n{request} HTTP/1.1\nContent-Type: application/json\n\n{body}\n"
         );
+        text.push_str(&section);
     }
     text.push_str("--c--\n");
     text

@@ -4,5 +4,7 @@ mod acceptance;
 mod acceptance_more;
 mod batches;
 mod bulk;
+mod fuzz;
+mod operation;
 mod rows;
 mod support;

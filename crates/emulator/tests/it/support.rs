@@ -29,7 +29,7 @@ impl Reply {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+            .map_or("", |value| value.to_str().expect("test support"))
     }
 
     pub(crate) fn code(&self) -> String {
@@ -70,18 +70,24 @@ impl Reply {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the emulator knows no other crate of ours"
-)]
-fn client() -> Client {
+fn builder() -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         rustls::crypto::ring::default_provider()
             .install_default()
-            .unwrap();
+            .expect("one provider");
     });
-    Client::builder().no_proxy().build().unwrap()
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the emulator knows no other crate of ours"
+    )]
+    Client::builder().no_proxy()
+}
+
+/// A client that trusts one authority.
+pub(crate) fn client_trusting(certificate: reqwest::Certificate) -> Client {
+    let builder = builder().tls_certs_only([certificate]);
+    builder.build().expect("test support")
 }
 
 pub(crate) async fn world() -> World {
@@ -89,12 +95,12 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn world_with(options: Options) -> World {
-    let emulator = Emulator::start(options).await.unwrap();
+    let emulator = Emulator::start(options).await.expect("test support");
     let root = emulator.ready().url.clone();
     World {
         base: format!("{root}/api/data/v9.2"),
         root,
-        client: client(),
+        client: builder().build().expect("test support"),
         emulator,
     }
 }
@@ -260,11 +266,11 @@ fn with(mut request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilder
 }
 
 pub(crate) async fn send(request: RequestBuilder) -> Reply {
-    let response: Response = request.send().await.unwrap();
+    let response: Response = request.send().await.expect("test support");
     let (status, headers) = (response.status(), response.headers().clone());
     Reply {
         status,
         headers,
-        text: response.text().await.unwrap(),
+        text: response.text().await.expect("test support"),
     }
 }
