@@ -25,7 +25,7 @@ connections:
     dataverse:
       url: "{url}"
       credential: {{ client: "{client_id}", secret: "{client_secret}", token_url: "{token_url}" }}
-      solution: bench
+      solution: agency_integration
       time_scale: {time_scale}
   rows: {{ files: {{ path: rows.csv, format: csv }} }}
 provision: allow

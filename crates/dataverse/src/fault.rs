@@ -134,6 +134,15 @@ const CODES: &[(u32, &str, FaultClass)] = &[
     (0x8004_B044, "OrganizationMigrationUnderway", C::Paused),
     (0x8004_418A, "RequestLengthTooLarge", C::Split),
     (0x8004_3E09, "AttachmentBlocked", C::Row),
+    (0x8004_8D19, "PartialBulkFailure", C::RowOrConfiguration),
+    (0x8004_1129, "PagingCookieMismatch", C::Configuration),
+    (0x8004_7013, "NameExists", C::Configuration),
+    (0x8006_0893, "EntityKeyNameExists", C::Configuration),
+    (0x8006_0894, "EntityKeyWithSelectedAttributesExists", C::Configuration),
+    (0x8006_0897, "EntityKeyNotFailed", C::Configuration),
+    (0x8006_0887, "NoResource", C::Configuration),
+    (0x8006_0889, "MethodNotAllowed", C::Configuration),
+    (0x8004_0223, "NotImplemented", C::Configuration),
 ];
 
 /// Codes that say which of our own row codes fits; all others are `ROW_REFUSED`.

@@ -71,12 +71,20 @@ pub(crate) fn filters_by_key(shape: &TableShape, keys: &RecordBatch) -> Option<V
 /// `In` takes texts, whatever the column's type.
 fn in_value(values: &Values<'_>, row: usize) -> Vec<u8> {
     let mut json = Vec::new();
-    values.write(row, &mut json);
+    match values {
+        Values::Text(array) => write_text(without_trailing_blanks(array.value(row)), &mut json),
+        other => other.write(row, &mut json),
+    }
     if json.first() != Some(&b'"') {
         json.insert(0, b'"');
         json.push(b'"');
     }
     json
+}
+
+/// The service's comparison does not see them (dossier section 11); a filter need not hold them.
+fn without_trailing_blanks(text: &str) -> &str {
+    text.trim_end_matches(' ')
 }
 
 fn condition(name: &str, values: &Values<'_>, row: usize) -> String {
@@ -85,7 +93,9 @@ fn condition(name: &str, values: &Values<'_>, row: usize) -> String {
             let id = array.value(row).rsplit('/').next().unwrap_or_default();
             format!("_{name}_value eq {id}")
         }
-        Values::Text(array) => format!("{name} eq '{}'", array.value(row).replace('\'', "''")),
+        Values::Text(array) => {
+            format!("{name} eq '{}'", without_trailing_blanks(array.value(row)).replace('\'', "''"))
+        }
         other => {
             let mut json = Vec::new();
             other.write(row, &mut json);

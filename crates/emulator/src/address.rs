@@ -28,8 +28,6 @@ pub(crate) enum RowAddress {
 pub(crate) struct KeyAddress {
     pub(crate) key: Uuid,
     pub(crate) values: Vec<(Ordinal, Value)>,
-    /// As the caller wrote it, echoed in `OData-EntityId`.
-    pub(crate) text: String,
 }
 
 /// What a link or a bind points at.
@@ -122,7 +120,6 @@ pub(crate) fn parse_predicate(
     Ok(RowAddress::Key(KeyAddress {
         key: key.id,
         values: values.collect(),
-        text: inner.to_owned(),
     }))
 }
 

@@ -42,9 +42,12 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
             engine.snapshot(&name);
             json!({ "snapshot": name })
         }),
-        ("POST", "restore") => named(body).and_then(|name| match engine.restore(&name) {
-            true => Ok(json!({ "restored": name })),
-            false => Err(format!("there is no snapshot `{name}`")),
+        ("POST", "restore") => named(body).and_then(|name| {
+            if engine.restore(&name) {
+                Ok(json!({ "restored": name }))
+            } else {
+                Err(format!("there is no snapshot `{name}`"))
+            }
         }),
         (_, other) => Err(format!(
             "`{method} /__emulator/{other}` is not a control request"

@@ -158,11 +158,11 @@ impl Engine {
         database.jobs = rest;
         due.sort_by(|a, b| a.due.total_cmp(&b.due));
         for job in due {
-            self.run_job(&mut database, job, now);
+            self.run_job(&mut database, &job, now);
         }
     }
 
-    fn run_job(&self, database: &mut Database, job: Job, now: f64) {
+    fn run_job(&self, database: &mut Database, job: &Job, now: f64) {
         let done: Result<(), crate::error::ApiError> = database.transaction(|database| {
             match &job.kind {
                 JobKind::Key { table, key } => metadata::finish_key(database, *table, *key, now),

@@ -102,6 +102,7 @@ macro_rules! codes {
         /// A platform error code with the HTTP status it travels under.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
+        #[expect(clippy::enum_variant_names, reason = "names are the platform's own")]
         pub(crate) enum Code { $($name = $code),* }
 
         impl Code {

@@ -275,7 +275,7 @@ impl Matcher {
         });
         // Control and sign-in are hit only when named.
         let named = self.op.is_some() || subject.operation != "Token";
-        (op && table && contains && named) || (self.any && named && op && table)
+        op && table && named && (contains || self.any)
     }
 }
 
@@ -294,7 +294,7 @@ impl Armed {
         });
         let is_turn = match (&matcher.nth, every) {
             (Some(Nth::Number(nth)), _) => self.seen == *nth,
-            (_, Some(every)) => every > 0 && self.seen % every == 0,
+            (_, Some(every)) => every > 0 && self.seen.is_multiple_of(every),
             _ => true,
         };
         let spent = matcher.times.is_some_and(|times| self.hits >= times);

@@ -168,13 +168,12 @@ impl Emulator {
         };
         let tcp = server::bind(options.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
-        let (tls, ca_file) = match options.tls {
-            true => {
-                let (acceptor, file) =
-                    tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
-                (Some(acceptor), Some(file))
-            }
-            false => (None, None),
+        let (tls, ca_file) = if options.tls {
+            let (acceptor, file) =
+                tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
+            (Some(acceptor), Some(file))
+        } else {
+            (None, None)
         };
         let scheme = if options.tls { "https" } else { "http" };
         let url = format!("{scheme}://{address}");

@@ -215,8 +215,21 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
             return Reply::Answer(answer);
         }
     }
+    Reply::Answer(match grant(engine, method, path, body, origin) {
+        Ok(answer) | Err(answer) => answer,
+    })
+}
+
+/// Issues a token, or says in OAuth's own form why not.
+fn grant(
+    engine: &Engine,
+    method: &Method,
+    path: &str,
+    body: &[u8],
+    origin: &str,
+) -> Result<Answer, Answer> {
     if *method != Method::POST {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::METHOD_NOT_ALLOWED,
             "invalid_request",
             "POST is required.",
@@ -237,28 +250,28 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
         .next()
         .unwrap_or_default();
     if tenant != identity.tenant.to_string() && tenant != "common" && tenant != "organizations" {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "invalid_request",
             "AADSTS90002: Tenant not found.",
         ));
     }
     if field("grant_type") != "client_credentials" {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "unsupported_grant_type",
             "AADSTS70003: Only client_credentials is supported.",
         ));
     }
     let Ok(client) = uuid::Uuid::parse_str(field("client_id")) else {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "unauthorized_client",
             "AADSTS700016: Application not found.",
         ));
     };
     if field("client_secret") != identity.secret {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::UNAUTHORIZED,
             "invalid_client",
             "AADSTS7000215: Invalid client secret provided.",
@@ -273,7 +286,7 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
         .strip_suffix("/.default")
         .or(Some(scope).filter(|scope| !scope.is_empty()))
     else {
-        return Reply::Answer(oauth_error(
+        return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "invalid_scope",
             "AADSTS70011: The scope is not valid.",
@@ -285,7 +298,7 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8], origin
     let body = serde_json::json!({
         "token_type": "Bearer", "expires_in": life as u64, "ext_expires_in": life as u64, "access_token": token,
     });
-    Reply::Answer(Answer::json(body.to_string().into_bytes()))
+    Ok(Answer::json(body.to_string().into_bytes()))
 }
 
 fn oauth_error(status: StatusCode, error: &str, description: &str) -> Answer {

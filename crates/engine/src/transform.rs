@@ -32,7 +32,6 @@ impl Transforms {
             spill_dir,
             batch_rows: BATCH_ROWS,
             partitions: 2,
-            time_zone: project.time_zone.clone(),
         };
         let session = Session::new(&limits).map_err(|error| RunError::stage(&error))?;
         for (name, path) in images {

@@ -31,8 +31,6 @@ pub struct Limits {
     pub batch_rows: usize,
     /// Partitions worked on at once.
     pub partitions: usize,
-    /// IANA zone for `now()`, `current_date` and zoned casts.
-    pub time_zone: String,
 }
 
 /// The rows of a transform, in batches.
@@ -60,7 +58,9 @@ impl Session {
             .with_target_partitions(limits.partitions)
             .with_information_schema(false);
         let options = config.options_mut();
-        options.execution.time_zone = Some(limits.time_zone.clone());
+        // Times without an offset stay without one: the destination's column decides what they mean. With a
+        // zone here, DataFusion 55's `to_timestamp` fails while running.
+        options.execution.time_zone = None;
         options.execution.parquet.schema_force_view_types = false;
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.collect_spans = true;

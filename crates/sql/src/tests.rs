@@ -28,13 +28,8 @@ async fn session(dir: &tempfile::TempDir) -> Session {
     let mut writer = ArrowWriter::try_new(fs_err::File::create(&path).unwrap(), schema, None).unwrap();
     writer.write(&rows).unwrap();
     writer.close().unwrap();
-    let limits = Limits {
-        memory_bytes_max: 64 << 20,
-        spill_dir: dir.path().to_owned(),
-        batch_rows: 8192,
-        partitions: 2,
-        time_zone: "Europe/London".into(),
-    };
+    let limits =
+        Limits { memory_bytes_max: 64 << 20, spill_dir: dir.path().to_owned(), batch_rows: 8192, partitions: 2 };
     let session = Session::new(&limits).unwrap();
     session.register("enquiry", &path).await.unwrap();
     session
@@ -61,6 +56,16 @@ async fn a_select_gives_rows() {
         count += batch.unwrap().num_rows();
     }
     assert_eq!(count, 2);
+}
+
+#[tokio::test]
+async fn a_time_read_from_text_stays_without_a_zone() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = session(&dir).await;
+    let sql = "SELECT to_timestamp('2026-07-' || lpad(_row::text, 2, '1')) AS day FROM enquiry";
+    let mut rows = session.prepare(sql).await.unwrap().run().await.unwrap();
+    let kind = rows.next().await.unwrap().unwrap().column(0).data_type().clone();
+    assert_eq!(kind, DataType::Timestamp(arrow_schema::TimeUnit::Nanosecond, None));
 }
 
 #[tokio::test]

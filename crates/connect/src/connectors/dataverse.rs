@@ -78,6 +78,7 @@ pub(crate) struct CredentialSettings {
 /// How the emulator is started; `{}` takes the defaults.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the program that starts the emulator reads the block; here it is checked")]
 pub(crate) struct EmulatorSettings {
     /// What requests cost: `instant`, `realistic` or `sink`.
     #[schemars(example = &"realistic")]
@@ -90,11 +91,9 @@ pub(crate) struct EmulatorSettings {
     servers: Option<u16>,
     /// What chance begins with, so that a run can be repeated.
     #[schemars(example = 1)]
-    #[expect(dead_code, reason = "only the program that starts the emulator needs it; here it is checked")]
     seed: Option<u64>,
     /// A file with tables besides the standard ones, from the project directory.
     #[schemars(example = &"emulator/tables.yaml")]
-    #[expect(dead_code, reason = "only the program that starts the emulator needs it; here it is checked")]
     schema: Option<String>,
 }
 
@@ -185,14 +184,6 @@ impl EmulatorSettings {
                 path: path(&["emulator", "servers"]),
                 message: "at least one server must answer".to_owned(),
                 hint: None,
-            });
-        }
-        // `instant` has no time to scale.
-        if matches!(self.profile, Some(EmulatorProfile::Instant)) && self.time_scale.is_some_and(|scale| scale > 1.0) {
-            problems.push(FieldError {
-                path: path(&["emulator", "time_scale"]),
-                message: "the profile `instant` takes no time that could be scaled".to_owned(),
-                hint: Some("use the profile `realistic`".to_owned()),
             });
         }
         problems
@@ -298,7 +289,7 @@ impl Source for DataverseSource {
             cursor: request.cursor,
             cancel: request.cancel,
         };
-        self.dataverse.read_table(read).await
+        Box::pin(self.dataverse.read_table(read)).await
     }
 }
 

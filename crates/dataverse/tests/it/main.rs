@@ -1,5 +1,8 @@
-//! The crate against a small scripted service (`fake`), for answers that can be provoked one by one.
+//! The crate against the emulator, and against a small scripted service (`fake`) for answers that can
+//! be provoked one by one.
 
+#[cfg(test)]
+mod emulator;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]

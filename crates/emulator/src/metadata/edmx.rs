@@ -2,29 +2,23 @@
 
 use std::fmt::Write;
 
-use crate::error::ApiError;
 use crate::profile::Message;
 use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
-use crate::web::{Access, Answer, Call, Request};
+use crate::web::{Answer, Call};
 
 /// The list of entity sets.
-pub(crate) fn service_document(
-    call: &Call<'_>,
-    _access: &Access<'_>,
-    _request: &Request,
-    schema: &Schema,
-) -> Result<Answer, ApiError> {
+pub(crate) fn service_document(call: &Call<'_>, schema: &Schema) -> Answer {
     let sets: Vec<_> = schema
         .live_tables()
         .map(|table| serde_json::json!({ "name": table.set_name, "kind": "EntitySet", "url": table.set_name }))
         .collect();
     let body =
         serde_json::json!({ "@odata.context": format!("{}/$metadata", call.base), "value": sets });
-    Ok(Answer::json(body.to_string().into_bytes()).with_work(Message::Metadata, 1))
+    Answer::json(body.to_string().into_bytes()).with_work(Message::Metadata, 1)
 }
 
 /// The CSDL document; `annotations=true` adds which sets are change-tracked.
-pub(crate) fn edmx(schema: &Schema, query: &str) -> Result<Answer, ApiError> {
+pub(crate) fn edmx(schema: &Schema, query: &str) -> Answer {
     let annotated = query.split('&').any(|pair| pair == "annotations=true");
     let mut out = String::with_capacity(1 << 20);
     out.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<edmx:Edmx Version=\"4.0\" xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\"><edmx:DataServices><Schema Namespace=\"Microsoft.Dynamics.CRM\" Alias=\"mscrm\" xmlns=\"http://docs.oasis-open.org/odata/ns/edm\">\n<EntityType Name=\"crmbaseentity\" Abstract=\"true\" />\n");
@@ -36,7 +30,7 @@ pub(crate) fn edmx(schema: &Schema, query: &str) -> Result<Answer, ApiError> {
         entity_set(table, annotated, &mut out);
     }
     out.push_str("</EntityContainer>\n</Schema></edmx:DataServices></edmx:Edmx>\n");
-    Ok(Answer::text("application/xml", out.into_bytes()).with_work(Message::Metadata, 1))
+    Answer::text("application/xml", out.into_bytes()).with_work(Message::Metadata, 1)
 }
 
 // Writing to a string cannot fail; the results are dropped by name.

@@ -105,14 +105,14 @@ fn tables(
         for table in schema.live_tables() {
             let object = render::table(table);
             if filter.as_ref().is_none_or(|filter| holds(filter, &object)) {
-                found.push(shown(schema, Some(table), object, options)?);
+                found.push(shown(schema, Some(table), &object, options)?);
             }
         }
-        return Ok(collection(call, "EntityDefinitions", found));
+        return Ok(collection(call, "EntityDefinitions", &found));
     };
     let table = find_table(schema, inner)?;
     let Some((part, tail)) = rest.split_first() else {
-        let object = shown(schema, Some(table), render::table(table), options)?;
+        let object = shown(schema, Some(table), &render::table(table), options)?;
         return Ok(single(call, "EntityDefinitions", object));
     };
     let (part, part_inner) = split_segment(part);
@@ -234,7 +234,7 @@ fn named_or_all(
         if let Some((property, rest)) = tail.split_first() {
             return property_of(call, &object, property, rest);
         }
-        return Ok(single(call, set, shown(&schema, None, object, options)?));
+        return Ok(single(call, set, shown(&schema, None, &object, options)?));
     }
     let filter = options
         .filter
@@ -244,10 +244,10 @@ fn named_or_all(
     let mut found = Vec::new();
     for object in objects {
         if filter.as_ref().is_none_or(|filter| holds(filter, &object)) {
-            found.push(shown(&schema, None, object, options)?);
+            found.push(shown(&schema, None, &object, options)?);
         }
     }
-    Ok(collection(call, set, found))
+    Ok(collection(call, set, &found))
 }
 
 fn property_of(
@@ -277,7 +277,7 @@ fn single(call: &Call<'_>, set: &str, mut object: Object) -> Answer {
     Answer::json(Json::Object(object).to_string().into_bytes())
 }
 
-fn collection(call: &Call<'_>, set: &str, objects: Vec<Object>) -> Answer {
+fn collection(call: &Call<'_>, set: &str, objects: &[Object]) -> Answer {
     let body = serde_json::json!({ "@odata.context": format!("{}/$metadata#{set}", call.base), "value": objects });
     Answer::json(body.to_string().into_bytes())
 }
@@ -286,10 +286,10 @@ fn collection(call: &Call<'_>, set: &str, objects: Vec<Object>) -> Answer {
 fn shown(
     schema: &Schema,
     table: Option<&Table>,
-    object: Object,
+    object: &Object,
     options: &QueryOptions,
 ) -> Result<Object, ApiError> {
-    let mut result = select(&object, options.select.as_deref())?;
+    let mut result = select(object, options.select.as_deref())?;
     let Some(expand) = &options.expand else {
         return Ok(result);
     };
@@ -314,7 +314,7 @@ fn shown(
         }
         result.insert(
             name.to_owned(),
-            expanded(schema, table, &object, name, &nested)?,
+            expanded(schema, table, object, name, &nested)?,
         );
     }
     Ok(result)
@@ -336,7 +336,7 @@ fn expanded(
         let mut items = Vec::new();
         for part in related(schema, table, name)? {
             if filter.as_ref().is_none_or(|filter| holds(filter, &part)) {
-                items.push(Json::Object(shown(schema, None, part, options)?));
+                items.push(Json::Object(shown(schema, None, &part, options)?));
             }
         }
         return Ok(Json::Array(items));

@@ -263,7 +263,7 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
             })?;
         match name {
             "filter" => {
-                pipeline.filter = Some(compile(scope, &parse_filter(inner, &options.aliases)?)?)
+                pipeline.filter = Some(compile(scope, &parse_filter(inner, &options.aliases)?)?);
             }
             "aggregate" => pipeline.aggregates = parse_aggregates(scope, inner)?,
             "groupby" => {

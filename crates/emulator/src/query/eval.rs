@@ -10,7 +10,7 @@ use super::compile::{ColumnPath, Predicate, Test};
 use super::parse::Operator;
 use super::view::RowView;
 use crate::schema::{Ordinal, Schema, TableId};
-use crate::storage::{Database, Value, ValueRef};
+use crate::storage::{Database, ValueRef};
 
 /// Whether a row is in the result.
 pub(crate) fn matches(

@@ -173,7 +173,7 @@ fn apply_option(
                 value
                     .parse()
                     .map_err(|_| ApiError::query(format!("Invalid $top '{value}'.")))?,
-            )
+            );
         }
         _ => {
             return Err(ApiError::query(format!(

@@ -113,11 +113,11 @@ pub(crate) fn write_value(column: &Column, value: &ValueRef<'_>, out: &mut Vec<u
             out.extend_from_slice(if *number != 0 { b"true" } else { b"false" });
         }
         (ValueRef::Int(number), _) => {
-            out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes())
+            out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes());
         }
         (ValueRef::Decimal(number), kind) => write_decimal(*number, places(kind), out),
         (ValueRef::Double(number), _) => {
-            out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes())
+            out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes());
         }
         (
             ValueRef::Time(_) | ValueRef::Guid(_) | ValueRef::Lookup(..) | ValueRef::Choices(_),
@@ -158,7 +158,7 @@ fn write_plain(column: &Column, value: &ValueRef<'_>, out: &mut Vec<u8>) {
             }
         }
         ValueRef::Int(_) | ValueRef::Decimal(_) | ValueRef::Double(_) => {
-            write_value(column, value, out)
+            write_value(column, value, out);
         }
     }
 }
@@ -181,12 +181,11 @@ pub(crate) fn write_property(
     out: &mut Vec<u8>,
 ) {
     write_name(&column.wire, "", out);
-    match value {
-        Some(value) => write_value(column, value, out),
-        None => {
-            out.extend_from_slice(b"null");
-            return;
-        }
+    if let Some(value) = value {
+        write_value(column, value, out)
+    } else {
+        out.extend_from_slice(b"null");
+        return;
     }
     let Some(value) = value else { return };
     if annotations.formatted {

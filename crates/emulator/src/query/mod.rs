@@ -19,7 +19,7 @@ mod tracking;
 mod view;
 
 pub(crate) use aggregate::aggregate;
-pub(crate) use compile::{ColumnPath, Predicate, Scope, Test, compile};
+pub(crate) use compile::{ColumnPath, Predicate, Scope, Test};
 pub(crate) use expand::{Expand, parse_expand};
 pub(crate) use json::{Annotations, plain_text, write_text, write_value};
 pub(crate) use options::{QueryOptions, decode_pairs};

@@ -51,14 +51,12 @@ impl Cookie {
         let mut inner = format!(r#"<cookie page="{}">"#, self.page.saturating_sub(1));
         for (name, value) in &self.keys {
             match value {
-                Some(text) => inner.push_str(&format!(r#"<{name} last="{}" />"#, escape(text))),
-                None => inner.push_str(&format!(r#"<{name} lastnull="1" />"#)),
+                Some(text) => inner += &format!(r#"<{name} last="{}" />"#, escape(text)),
+                None => inner += &format!(r#"<{name} lastnull="1" />"#),
             }
         }
         let (last, first) = (braced(self.last), braced(self.first));
-        inner.push_str(&format!(
-            r#"<{primary_id} last="{last}" first="{first}" /></cookie>"#
-        ));
+        inner += &format!(r#"<{primary_id} last="{last}" first="{first}" /></cookie>"#);
         inner
     }
 

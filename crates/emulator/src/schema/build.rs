@@ -123,7 +123,7 @@ pub(crate) fn starting_schema() -> Result<Schema, SpecError> {
         specs.push(parse_table(file, text)?);
     }
     let mut schema = Schema::default();
-    extend(&mut schema, specs)?;
+    extend(&mut schema, &specs)?;
     Ok(PARSED.get_or_init(|| schema).clone())
 }
 
@@ -133,12 +133,12 @@ pub(crate) fn extend_from_file(
     file: &str,
     text: &str,
 ) -> Result<(), SpecError> {
-    extend(schema, parse_tables(file, text)?)
+    extend(schema, &parse_tables(file, text)?)
 }
 
-fn extend(schema: &mut Schema, specs: Vec<TableSpec>) -> Result<(), SpecError> {
+fn extend(schema: &mut Schema, specs: &[TableSpec]) -> Result<(), SpecError> {
     let mut added = Vec::new();
-    for spec in &specs {
+    for spec in specs {
         added.push(add_table(schema, new_table(spec)));
     }
     for (spec, table) in specs.iter().zip(&added) {
@@ -320,7 +320,15 @@ fn add_standard_columns(table: &mut Table) {
         )
         .writable(),
     );
+    add_elastic_columns(table);
+}
+
+fn add_elastic_columns(table: &mut Table) {
     if table.is_elastic {
+        let integer = || ColumnKind::Integer {
+            min: i64::from(i32::MIN),
+            max: i64::from(i32::MAX),
+        };
         let mut partition = NewColumn::system(
             "PartitionId",
             "Partition Id",

@@ -14,11 +14,10 @@ pub(crate) use build::{
     choice_set, extend_from_file, starting_schema,
 };
 pub(crate) use model::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, Label, LookupTarget,
-    ManyToMany, OneToMany, Opt, OptionSet, Ordinal, Ownership, Property, Relationship, Required,
-    Schema, State, Table, TableId,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, ManyToMany,
+    OneToMany, Opt, OptionSet, Ordinal, Ownership, Property, Relationship, Required, Schema, State,
+    Table, TableId,
 };
-pub(crate) use spec::SpecError;
 
 use uuid::Uuid;
 

@@ -205,6 +205,7 @@ pub(crate) struct AlternateKey {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::enum_variant_names, reason = "names are the product's own")]
 pub(crate) enum Cascade {
     Cascade,
     NoCascade,
@@ -348,7 +349,6 @@ impl Table {
     pub(crate) fn primary_name(&self) -> Option<&Column> {
         self.primary_name.map(|ordinal| self.column(ordinal))
     }
-
 
     /// The columns a caller can see, in ordinal order.
     pub(crate) fn live_columns(&self) -> impl Iterator<Item = &Column> {

@@ -187,7 +187,7 @@ impl Database {
                     self.jobs.pop();
                 }
                 Some(Undo::Number { table, before }) => {
-                    self.tables[usize::from(table)].next_number = before
+                    self.tables[usize::from(table)].next_number = before;
                 }
                 None => break,
             }
@@ -374,7 +374,7 @@ impl Database {
                     }
                 }
                 Undo::Number { table, .. } => {
-                    log.push_number(*table, self.tables[usize::from(*table)].next_number)
+                    log.push_number(*table, self.tables[usize::from(*table)].next_number);
                 }
                 Undo::Job => {}
             }

@@ -9,6 +9,6 @@ mod log;
 mod row;
 mod table;
 
-pub(crate) use database::{Database, Image, Job, JobKind, StorageError};
-pub(crate) use row::{Cells, Row, Value, ValueRef, encode, merge};
-pub(crate) use table::{Deletion, KeyViolation, TableStore, key_hash};
+pub(crate) use database::{Database, Image, Job, JobKind};
+pub(crate) use row::{Row, Value, ValueRef, encode, merge};
+pub(crate) use table::{KeyViolation, key_hash};

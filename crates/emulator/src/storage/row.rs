@@ -10,9 +10,6 @@ use uuid::Uuid;
 
 use crate::schema::{Ordinal, TableId};
 
-/// Decimals are held as integers of this many places.
-pub(crate) const DECIMAL_PLACES: u32 = 10;
-
 /// A value on its way into a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {

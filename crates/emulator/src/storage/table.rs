@@ -57,13 +57,13 @@ pub(crate) fn key_hash<'a>(values: impl Iterator<Item = Option<ValueRef<'a>>>) -
                 }
             }
             ValueRef::Int(number) | ValueRef::Time(number) => {
-                bytes.extend_from_slice(&number.to_le_bytes())
+                bytes.extend_from_slice(&number.to_le_bytes());
             }
             ValueRef::Decimal(number) => bytes.extend_from_slice(&number.to_le_bytes()),
             ValueRef::Double(number) => bytes.extend_from_slice(&number.to_bits().to_le_bytes()),
             ValueRef::Guid(id) | ValueRef::Lookup(_, id) => bytes.extend_from_slice(id.as_bytes()),
             ValueRef::Choices(choices) => {
-                bytes.extend(choices.iter().flat_map(|choice| choice.to_le_bytes()))
+                bytes.extend(choices.iter().flat_map(|choice| choice.to_le_bytes()));
             }
         }
         bytes.push(0);

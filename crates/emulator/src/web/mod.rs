@@ -231,8 +231,14 @@ pub(crate) fn answer_one(
     let first = segments.first().map_or("", String::as_str);
     let (name, _) = crate::address::split_segment(first);
     match name {
-        "" => metadata::service_document(call, access, request, &call.schema(access, request)),
-        "$metadata" => metadata::edmx(&call.schema(access, request), &request.query),
+        "" => Ok(metadata::service_document(
+            call,
+            &call.schema(access, request),
+        )),
+        "$metadata" => Ok(metadata::edmx(
+            &call.schema(access, request),
+            &request.query,
+        )),
         "EntityDefinitions"
         | "RelationshipDefinitions"
         | "GlobalOptionSetDefinitions"

@@ -107,7 +107,7 @@ pub(super) fn answer_table(
     match rest.as_slice() {
         [] => match request.method.as_str() {
             "GET" => rows::retrieve(call, access, request, &row),
-            "PATCH" => rows::patch(call, access, request, row),
+            "PATCH" => rows::patch(call, access, request, &row),
             "DELETE" => rows::delete_row(call, access, request, &row),
             _ => Err(method_not_allowed(request)),
         },

@@ -218,7 +218,7 @@ pub(super) fn patch(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
-    row: RowRequest<'_>,
+    row: &RowRequest<'_>,
 ) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
@@ -236,7 +236,7 @@ pub(super) fn patch(
         let version = found
             .and_then(|key| database.get(row.table.id, &key))
             .map(|row| row.version);
-        check_patch(call, &row, conditions, version)?;
+        check_patch(call, row, conditions, version)?;
         let upserted = upsert(&session, database, row.table, &row.address, input)?;
         if preferences.representation {
             // `$expand` is ignored here; `$select` is honoured.
@@ -324,11 +324,16 @@ pub(super) fn property(
                 .get("value")
                 .cloned()
                 .unwrap_or(serde_json::Value::Null);
-            write_property_value(call, access, request, row, ordinal, value)
+            write_property_value(call, access, request, row, ordinal, &value)
         }
-        "DELETE" => {
-            write_property_value(call, access, request, row, ordinal, serde_json::Value::Null)
-        }
+        "DELETE" => write_property_value(
+            call,
+            access,
+            request,
+            row,
+            ordinal,
+            &serde_json::Value::Null,
+        ),
         _ => Err(super::route::method_not_allowed(request)),
     }
 }
@@ -383,7 +388,7 @@ fn write_property_value(
     request: &Request,
     row: &RowRequest<'_>,
     ordinal: Ordinal,
-    value: serde_json::Value,
+    value: &serde_json::Value,
 ) -> Result<Answer, ApiError> {
     let body = serde_json::json!({ row.table.column(ordinal).logical.as_str(): value }).to_string();
     let input = parse_row(row.schema, row.table, body.as_bytes())?;

@@ -68,9 +68,10 @@ pub(crate) fn run_bulk(
             Err(error) => return Err(error),
         }
     }
-    match failures.is_empty() {
-        true => Ok(result),
-        false => Err(partial_failure(&failures)),
+    if failures.is_empty() {
+        Ok(result)
+    } else {
+        Err(partial_failure(&failures))
     }
 }
 

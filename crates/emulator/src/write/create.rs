@@ -16,7 +16,7 @@ use crate::error::{ApiError, Code};
 use crate::schema::{
     ColumnKind, Ordinal, Property, Relationship, Required, Schema, Table, TableId,
 };
-use crate::storage::{Database, Value, encode};
+use crate::storage::{Database, Job, JobKind, Value, encode};
 
 type Cell = (Ordinal, Option<Value>);
 
@@ -96,6 +96,7 @@ fn create_nested(
     if !session.plugins.is_empty() {
         run_plugins(session, database, &schema, table, row_id)?;
     }
+    schedule_expiry(session, database, table, row_id);
     create_children(
         session,
         database,
@@ -116,6 +117,19 @@ fn not_creatable(table: &Table) -> ApiError {
             table.logical
         ),
     )
+}
+
+/// Rows of elastic tables may have a time to live.
+fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) {
+    let row = database.get(table.id, &id);
+    if let Some(seconds) = row.and_then(|row| row.int(table.known.ttl)) {
+        let due = (session.now + seconds) as f64;
+        let kind = JobKind::Expire {
+            table: table.id,
+            id,
+        };
+        database.schedule(Job { due, kind });
+    }
 }
 
 /// A new id, rising with time as the product's sequential ids do.

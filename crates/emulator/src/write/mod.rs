@@ -20,14 +20,14 @@ mod update;
 use uuid::Uuid;
 
 pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows};
-pub(crate) use bulk::{BulkKind, BulkResult, run_bulk};
+pub(crate) use bulk::{BulkKind, run_bulk};
 pub(crate) use convert::{Scalar, convert, parse_decimal};
 pub(crate) use create::create;
 pub(crate) use delete::{delete, delete_many};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
 pub(crate) use resolve::{BindReference, resolve, unknown_content_id};
 pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time, parse_time};
-pub(crate) use update::{UpsertOutcome, Upserted, update, upsert};
+pub(crate) use update::{UpsertOutcome, update, upsert};
 
 use crate::error::{ApiError, Code};
 use crate::schema::{Schema, Table};

@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                         Some(target_address(context, &link).map_err(|error| context.fail(error))?);
                 }
                 Member::Child(name, property) => {
-                    row.children.push((name, property, map.next_value()?))
+                    row.children.push((name, property, map.next_value()?));
                 }
                 Member::Ignored => {
                     map.next_value::<IgnoredAny>()?;

@@ -4,7 +4,7 @@ use reqwest::Method;
 
 use crate::support::{Reply, World, send, world};
 
-pub async fn batch(world: &World, headers: &[(&str, &str)], body: &str) -> Reply {
+pub(crate) async fn batch(world: &World, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut request = world
         .request(Method::POST, "$batch")
         .header("content-type", "multipart/mixed; boundary=\"b\"");
@@ -15,19 +15,19 @@ pub async fn batch(world: &World, headers: &[(&str, &str)], body: &str) -> Reply
 }
 
 /// One part outside a change set.
-pub fn part(request: &str, body: &str) -> String {
+pub(crate) fn part(request: &str, body: &str) -> String {
     format!(
         "--b\nContent-Type: application/http\nContent-Transfer-Encoding: binary\n\n{request} HTTP/1.1\nContent-Type: application/json\n\n{body}\n"
     )
 }
 
 /// A change set of (content id, request line, body).
-pub fn change_set(parts: &[(&str, &str, &str)]) -> String {
+pub(crate) fn change_set(parts: &[(&str, &str, &str)]) -> String {
     let mut text = String::from("--b\nContent-Type: multipart/mixed; boundary=c\n\n");
     for (id, request, body) in parts {
-        text.push_str(&format!(
+        text += &format!(
             "--c\nContent-Type: application/http\nContent-Transfer-Encoding: binary\nContent-ID: {id}\n\n{request} HTTP/1.1\nContent-Type: application/json\n\n{body}\n"
-        ));
+        );
     }
     text.push_str("--c--\n");
     text

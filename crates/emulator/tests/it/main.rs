@@ -1,5 +1,7 @@
 //! The emulator over HTTP, as a client meets it: one binary, files by topic.
 
+mod acceptance;
+mod acceptance_more;
 mod batches;
 mod bulk;
 mod rows;

@@ -6,7 +6,7 @@ use flowgate_emulator::{Emulator, Options};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value as Json, json};
 
-pub struct World {
+pub(crate) struct World {
     pub emulator: Emulator,
     pub client: Client,
     pub base: String,
@@ -15,31 +15,31 @@ pub struct World {
 
 /// An answer taken apart.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: StatusCode,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
 }
 
 impl Reply {
-    pub fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
     }
 
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.json()["error"]["message"]
             .as_str()
             .unwrap_or_default()
@@ -47,7 +47,7 @@ impl Reply {
     }
 
     /// The id in `OData-EntityId`.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         let link = self.header("odata-entityid");
         link.split_once('(')
             .unwrap_or_else(|| panic!("no id in {self:?}"))
@@ -57,13 +57,13 @@ impl Reply {
     }
 
     #[track_caller]
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self
     }
 
     #[track_caller]
-    pub fn refused(self, status: u16, code: &str) -> Self {
+    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
         let reply = self.expect(status);
         assert_eq!(reply.code(), code, "{}", reply.text);
         reply
@@ -84,11 +84,11 @@ fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-pub async fn world() -> World {
+pub(crate) async fn world() -> World {
     world_with(Options::default()).await
 }
 
-pub async fn world_with(options: Options) -> World {
+pub(crate) async fn world_with(options: Options) -> World {
     let emulator = Emulator::start(options).await.unwrap();
     let root = emulator.ready().url.clone();
     World {
@@ -100,7 +100,7 @@ pub async fn world_with(options: Options) -> World {
 }
 
 impl World {
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = if path.starts_with("http") {
             path.to_owned()
         } else {
@@ -112,32 +112,37 @@ impl World {
             .header("accept", "application/json")
     }
 
-    pub async fn get(&self, path: &str) -> Reply {
+    pub(crate) async fn get(&self, path: &str) -> Reply {
         send(self.request(Method::GET, path)).await
     }
 
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         send(with(self.request(Method::GET, path), headers)).await
     }
 
-    pub async fn post(&self, path: &str, body: &Json) -> Reply {
+    pub(crate) async fn post(&self, path: &str, body: &Json) -> Reply {
         send(self.request(Method::POST, path).json(body)).await
     }
 
-    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Json) -> Reply {
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Json,
+    ) -> Reply {
         send(with(self.request(Method::POST, path), headers).json(body)).await
     }
 
-    pub async fn patch(&self, path: &str, headers: &[(&str, &str)], body: &Json) -> Reply {
+    pub(crate) async fn patch(&self, path: &str, headers: &[(&str, &str)], body: &Json) -> Reply {
         send(with(self.request(Method::PATCH, path), headers).json(body)).await
     }
 
-    pub async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
         send(with(self.request(Method::DELETE, path), headers)).await
     }
 
     /// A control request.
-    pub async fn control(&self, path: &str, body: &Json) -> Reply {
+    pub(crate) async fn control(&self, path: &str, body: &Json) -> Reply {
         send(
             self.client
                 .post(format!("{}/__emulator/{path}", self.root))
@@ -147,18 +152,18 @@ impl World {
         .expect(200)
     }
 
-    pub async fn stats(&self) -> Json {
+    pub(crate) async fn stats(&self) -> Json {
         send(self.client.get(format!("{}/__emulator/stats", self.root)))
             .await
             .json()
     }
 
-    pub async fn skip(&self, seconds: f64) {
+    pub(crate) async fn skip(&self, seconds: f64) {
         self.control("time", &json!({ "skip_s": seconds })).await;
     }
 
     /// A custom table with a name, a number, an amount and an active key on the number.
-    pub async fn order_table(&self) {
+    pub(crate) async fn order_table(&self) {
         self.post("EntityDefinitions", &table("wr_Order", "Order"))
             .await
             .expect(204);
@@ -186,7 +191,7 @@ impl World {
             .await;
     }
 
-    pub async fn relate(
+    pub(crate) async fn relate(
         &self,
         name: &str,
         parent: &str,
@@ -206,7 +211,7 @@ impl World {
     }
 
     /// Creates an alternate key and waits, in simulated time, until it is active.
-    pub async fn key(&self, table: &str, name: &str, columns: &[&str]) {
+    pub(crate) async fn key(&self, table: &str, name: &str, columns: &[&str]) {
         let body =
             json!({ "SchemaName": name, "KeyAttributes": columns, "DisplayName": label(name) });
         self.post(
@@ -219,11 +224,11 @@ impl World {
     }
 }
 
-pub fn label(text: &str) -> Json {
+pub(crate) fn label(text: &str) -> Json {
     json!({ "@odata.type": "Microsoft.Dynamics.CRM.Label", "LocalizedLabels": [{ "@odata.type": "Microsoft.Dynamics.CRM.LocalizedLabel", "Label": text, "LanguageCode": 1033 }] })
 }
 
-pub fn table(schema_name: &str, title: &str) -> Json {
+pub(crate) fn table(schema_name: &str, title: &str) -> Json {
     json!({
         "@odata.type": "Microsoft.Dynamics.CRM.EntityMetadata",
         "SchemaName": schema_name, "OwnershipType": "UserOwned", "HasNotes": true, "IsActivity": false, "ChangeTrackingEnabled": true,
@@ -236,7 +241,7 @@ pub fn table(schema_name: &str, title: &str) -> Json {
 }
 
 /// Targets of a bulk message, each with its type.
-pub fn targets(table: &str, rows: Vec<Json>) -> Json {
+pub(crate) fn targets(table: &str, rows: Vec<Json>) -> Json {
     let rows: Vec<Json> = rows
         .into_iter()
         .map(|mut row| {
@@ -254,7 +259,7 @@ fn with(mut request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilder
     request
 }
 
-pub async fn send(request: RequestBuilder) -> Reply {
+pub(crate) async fn send(request: RequestBuilder) -> Reply {
     let response: Response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     Reply {
