@@ -350,10 +350,10 @@ mod tests {
     fn keys_and_values_know_their_places() {
         let node = read("é: { b: 'two' }\ntext: |\n  first\n  second\n");
         let value = node.get("é").and_then(|inner| inner.get("b")).unwrap();
-        assert_eq!((value.place.line(), value.place.column(), value.place.len()), (1, 9, 5));
+        assert_eq!((value.place.line(), value.place.column(), value.place.width()), (1, 9, 5));
         let key = &node.entry("text").unwrap().key_place;
         assert_eq!((key.line(), key.column()), (2, 1));
         let text = &node.get("text").unwrap().place;
-        assert_eq!((text.line(), text.column(), text.len()), (3, 3, 5));
+        assert_eq!((text.line(), text.column(), text.width()), (3, 3, 5));
     }
 }

@@ -6,35 +6,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-use miette::NamedSource;
-
 /// The longest source line repeated in a report, in characters.
 const SNIPPET_LENGTH_MAX: usize = 200;
 
 /// One file as it was read.
 pub struct SourceFile {
-    /// The path relative to the project, with `/`; the name and text as the renderer wants them.
-    source: NamedSource<String>,
+    /// The path relative to the project, with `/`.
+    name: String,
+    text: String,
     line_starts: Vec<usize>,
 }
 
 impl SourceFile {
-    pub(crate) fn new(name: impl AsRef<str>, text: String) -> Self {
+    pub(crate) fn new(name: impl Into<String>, text: String) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
-        Self { source: NamedSource::new(name, text), line_starts }
+        Self { name: name.into(), text, line_starts }
     }
 
     pub fn name(&self) -> &str {
-        self.source.name()
+        &self.name
     }
 
     pub fn text(&self) -> &str {
-        self.source.inner()
-    }
-
-    pub(crate) fn source(&self) -> &NamedSource<String> {
-        &self.source
+        &self.text
     }
 
     /// The line that holds this byte, from 0.
@@ -106,12 +101,9 @@ impl Place {
         line.chars().take(SNIPPET_LENGTH_MAX).collect()
     }
 
-    pub(crate) fn start(&self) -> usize {
-        self.start
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.end - self.start
+    /// How many characters it holds.
+    pub(crate) fn width(&self) -> usize {
+        self.file.text().get(self.start..self.end).map_or(0, |shown| shown.chars().count())
     }
 
     /// The last place of `part` within this one, or this one when it is not written there.
@@ -140,7 +132,7 @@ mod tests {
         let file = Arc::new(SourceFile::new("a.yaml", "first: 1\nñame: two\nthree: 3\n".to_owned()));
         let start = file.text().find("two").unwrap();
         let place = Place::new(&file, start, file.text().len());
-        assert_eq!((place.line(), place.column(), place.len()), (2, 7, 3));
+        assert_eq!((place.line(), place.column(), place.width()), (2, 7, 3));
         assert_eq!(place.snippet(), "ñame: two");
         assert_eq!(place.of_part("wo").column(), 8);
     }
@@ -149,6 +141,6 @@ mod tests {
     fn a_place_behind_the_end_is_the_end() {
         let file = Arc::new(SourceFile::new("a.yaml", "x".to_owned()));
         let place = Place::new(&file, 90, 95);
-        assert_eq!((place.line(), place.column(), place.len()), (1, 2, 0));
+        assert_eq!((place.line(), place.column(), place.width()), (1, 2, 0));
     }
 }

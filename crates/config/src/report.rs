@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use flowgate_core::Code;
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde_json::{Value, json};
 
 use crate::place::{Place, SourceFile};
+use crate::style::Style;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
@@ -128,10 +128,10 @@ impl Problem {
         })
     }
 
-    fn help_text(&self) -> Option<String> {
+    /// What would help, the nearest word first.
+    pub(crate) fn all_hints(&self) -> Vec<String> {
         let nearest = self.nearest.as_ref().map(|nearest| format!("did you mean `{nearest}`?"));
-        let lines: Vec<String> = nearest.into_iter().chain(self.hints.iter().cloned()).collect();
-        (!lines.is_empty()).then(|| lines.join("\n"))
+        nearest.into_iter().chain(self.hints.iter().cloned()).collect()
     }
 }
 
@@ -146,62 +146,6 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-impl Diagnostic for Problem {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.code))
-    }
-
-    fn severity(&self) -> Option<miette::Severity> {
-        Some(match self.severity {
-            Severity::Error => miette::Severity::Error,
-            Severity::Warning => miette::Severity::Warning,
-        })
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help_text().map(|text| Box::new(text) as Box<dyn fmt::Display>)
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.place.as_ref().map(|place| place.file().source() as &dyn SourceCode)
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.place.as_ref().map(span)
-    }
-
-    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.related.iter().map(|related| related as &dyn Diagnostic)))
-    }
-}
-
-impl fmt::Display for Related {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Related {}
-
-impl Diagnostic for Related {
-    fn severity(&self) -> Option<miette::Severity> {
-        Some(miette::Severity::Advice)
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self.place.file().source())
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        Some(span(&self.place))
-    }
-}
-
-/// Underlined, without words: the message has said what it is.
-fn span(place: &Place) -> Box<dyn Iterator<Item = LabeledSpan>> {
-    Box::new(std::iter::once(LabeledSpan::new(None, place.start(), place.len())))
-}
-
 /// The most problems kept: nobody reads more, and a file of nonsense must not fill the memory.
 const PROBLEMS_MAX: usize = 200;
 
@@ -211,19 +155,6 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Errors beyond the most that are kept.
     pub left_out: usize,
-}
-
-/// How a report is drawn.
-#[derive(Debug, Clone, Copy)]
-pub struct Style {
-    pub colour: bool,
-    pub width: usize,
-}
-
-impl Default for Style {
-    fn default() -> Self {
-        Self { colour: false, width: 100 }
-    }
 }
 
 impl Report {
@@ -251,24 +182,17 @@ impl Report {
         });
     }
 
-    /// The report as a person reads it, one drawn block a problem and a line that counts them.
+    /// The report as a person reads it: one block a problem, and of several a line that counts them.
     pub fn render(&self, style: Style) -> String {
-        let theme = if style.colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(style.width)
-            .with_context_lines(1)
-            .with_links(false)
-            .with_show_related_as_nested(true);
         let mut text = String::new();
         for problem in &self.problems {
-            if handler.render_report(&mut text, problem).is_err() {
-                // Drawing failed (a span the renderer cannot show): the words still count.
-                text.push_str(&problem.to_string());
-            }
+            style.problem(&mut text, problem);
             text.push('\n');
         }
-        text.push_str(&self.summary());
-        text.push('\n');
+        if self.problems.len() > 1 {
+            text.push_str(&self.summary());
+            text.push('\n');
+        }
         text
     }
 

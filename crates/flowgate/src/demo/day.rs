@@ -14,7 +14,6 @@ use crate::cli::App;
 use crate::cli::run::{self, FlowEnd};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::render::number::of_seconds;
 use crate::render::progress::outcome_text;
 use crate::render::table::{Align, Cell, Table};
 use crate::render::{Paint, Tone, json as shapes, summary};
@@ -123,7 +122,7 @@ impl Day {
         let mut table = Table::new(&[("", Align::Left), ("", Align::Left), ("", Align::Right), ("", Align::Left)]);
         for record in &self.records {
             let total = record.seconds.get("total").copied().unwrap_or_default();
-            let mut head = (record.flow.to_string(), format!("{} local_s", of_seconds(total)));
+            let mut head = (record.flow.to_string(), format!("{total:.1} local_s"));
             for (name, load) in &record.loads {
                 let (flow, time) = std::mem::take(&mut head);
                 table.row(vec![

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::render::Paint;
-use crate::render::number::{count, of_seconds};
+use crate::render::number::count;
 
 #[derive(Debug)]
 struct Check {
@@ -52,7 +52,7 @@ impl Checks {
     pub(crate) fn verdict(&self, local_s: f64, paint: Paint) -> String {
         let holding = self.checks.iter().filter(|check| check.holds).count();
         let total = self.checks.len();
-        let time = paint.faint(format!("{} local_s", of_seconds(local_s)));
+        let time = paint.faint(format!("{local_s:.0} local_s"));
         if self.hold() {
             return format!("\n{} all {total} checks hold  {time}", paint.good("✓"));
         }

@@ -1,7 +1,5 @@
 //! Numbers as a person reads them: `30,659`, `41.2 s`, `3 letters`.
 
-use std::time::Duration;
-
 /// With a comma between thousands.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -18,10 +16,6 @@ pub(crate) fn count(number: u64) -> String {
 /// `1 letter`, `3 letters`.
 pub(crate) fn counted(number: u64, word: &str) -> String {
     format!("{} {word}{}", count(number), if number == 1 { "" } else { "s" })
-}
-
-pub(crate) fn seconds(duration: Duration) -> String {
-    of_seconds(duration.as_secs_f64())
 }
 
 /// `0.4 s`, `41 s`, `2 min 05 s`, `3 h 20 min`.

@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 use super::Paint;
 use crate::failure::Failure;
 
-/// The widest report, in characters.
-const WIDTH_MAX: usize = 110;
-
 /// How a command speaks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
@@ -57,7 +54,7 @@ impl Printer {
     }
 
     pub(crate) fn report(&self, report: &Report) {
-        write_line(&mut stderr().lock(), report.render(self.style()).trim_end());
+        write_line(&mut stderr().lock(), report.render(Style { colour: self.err.is_on() }).trim_end());
     }
 
     /// A failed command: drawn on standard error, and one object on standard output with `--json`.
@@ -76,14 +73,6 @@ impl Printer {
 
     pub(crate) fn is_terminal() -> bool {
         stderr().is_terminal()
-    }
-
-    fn style(&self) -> Style {
-        let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-        Style {
-            colour: self.err.is_on(),
-            width: columns.map_or(WIDTH_MAX, |columns: usize| columns.clamp(60, WIDTH_MAX)),
-        }
     }
 }
 
