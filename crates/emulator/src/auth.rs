@@ -64,7 +64,7 @@ impl Identity {
         }
     }
 
-    pub(crate) fn issue(&self, application: Uuid, audience: &str, expires_at: f64) -> String {
+    pub(crate) fn sign(&self, application: Uuid, audience: &str, expires_at: f64) -> String {
         let claims = Claims {
             aud: audience.to_owned(),
             appid: application,
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_audience_until_it_expires() {
         let identity = Identity::from_seed(1);
-        let token = identity.issue(identity.client, "http://localhost:1/", 100.0);
+        let token = identity.sign(identity.client, "http://localhost:1/", 100.0);
         let check = |token: &str, audience, now| identity.check(token, audience, now).err();
         assert_eq!(check(&token, Some("http://localhost:1"), 99.0), None);
         assert_eq!(
@@ -145,7 +145,7 @@ mod tests {
             Some(TokenFault::Audience)
         );
         assert_eq!(check("abc", None, 0.0), Some(TokenFault::Malformed));
-        let other = Identity::from_seed(2).issue(identity.client, "*", 100.0);
+        let other = Identity::from_seed(2).sign(identity.client, "*", 100.0);
         assert_eq!(check(&other, None, 0.0), Some(TokenFault::Malformed));
     }
 }

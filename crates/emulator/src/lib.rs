@@ -230,7 +230,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
         tenant: identity.tenant.to_string(),
         client_id: identity.client.to_string(),
         client_secret: identity.secret.clone(),
-        token: identity.issue(
+        token: identity.sign(
             identity.client,
             "*",
             engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0),

@@ -229,10 +229,10 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Rep
     })
 }
 
-/// Why no token is issued: status, OAuth error, description.
+/// Why no token is granted: status, OAuth error, description.
 struct Refusal(StatusCode, &'static str, &'static str);
 
-/// Issues a token, or says in OAuth's own terms why not.
+/// Grants a token, or says in OAuth's own terms why not.
 fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Refusal> {
     let bad = |error, description| Err(Refusal(StatusCode::BAD_REQUEST, error, description));
     if *method != Method::POST {
@@ -286,9 +286,9 @@ fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<An
         return bad("invalid_scope", "AADSTS70011: The scope is not valid.");
     }
     let audience = scope.strip_suffix("/.default").unwrap_or(scope);
-    tracing::debug!(%client, audience, "token issued");
+    tracing::debug!(%client, audience, "token granted");
     let life = engine.settings().token_life_s;
-    let token = identity.issue(client, audience, engine.clock.now() + life);
+    let token = identity.sign(client, audience, engine.clock.now() + life);
     let body = serde_json::json!({
         "token_type": "Bearer", "expires_in": life as u64, "ext_expires_in": life as u64, "access_token": token,
     });

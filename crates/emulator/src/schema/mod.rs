@@ -8,16 +8,18 @@
 mod build;
 mod model;
 mod spec;
+mod starting;
 
 pub(crate) use build::{
     NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table,
-    choice_set, extend_from_file, starting_schema,
+    choice_set,
 };
 pub(crate) use model::{
     AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, ManyToMany,
     OneToMany, Opt, OptionSet, Ordinal, Ownership, Property, Relationship, Required, Schema, State,
     Table, TableId,
 };
+pub(crate) use starting::{extend_from_file, starting_schema};
 
 use uuid::Uuid;
 
