@@ -11,9 +11,7 @@ use super::render;
 use super::write::{body_of, change, created, label_of, text};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
-use crate::schema::{
-    AlternateKey, Column, ColumnKind, KeyStatus, Schema, Table, TableId, stable_id,
-};
+use crate::schema::{AlternateKey, Column, ColumnKind, KeyStatus, Schema, Table, TableId, stable_id};
 use crate::storage::{Database, Job, JobKind};
 use crate::web::{Access, Answer, Call, Request};
 /// Most alternate keys of a table, and most columns of a key.
@@ -23,11 +21,7 @@ const KEY_COLUMNS_MAX: usize = 16;
 /// Every elastic table has the key of primary id and partition.
 pub(super) fn add_elastic_key(table: &mut Table) {
     if table.is_elastic {
-        let partition = table
-            .columns
-            .iter()
-            .position(|column| column.logical == "partitionid")
-            .unwrap_or_default();
+        let partition = table.columns.iter().position(|column| column.logical == "partitionid").unwrap_or_default();
         let name = "KeyForNoSqlEntityWithPKPartitionId";
         table.keys.push(AlternateKey {
             id: stable_id(&format!("{}.key.{name}", table.logical)),
@@ -61,40 +55,24 @@ pub(super) fn create_key(
         change(call, database, |schema| {
             let columns = key_columns(schema.table(table_id), &schema_name, &names)?;
             let entry = Arc::make_mut(&mut schema.tables[usize::from(table_id)]);
-            entry.keys.push(AlternateKey {
-                id,
-                schema_name,
-                label,
-                columns,
-                status: KeyStatus::Pending,
-            });
+            entry.keys.push(AlternateKey { id, schema_name, label, columns, status: KeyStatus::Pending });
             Ok(())
         })?;
         schedule_key(call, database, table_id, id);
         Ok(())
     })?;
-    Ok(created(
-        call,
-        &format!("EntityDefinitions({})/Keys({id})", table.metadata_id),
-    ))
+    Ok(created(call, &format!("EntityDefinitions({})/Keys({id})", table.metadata_id)))
 }
 
 fn schedule_key(call: &Call<'_>, database: &mut Database, table: TableId, key: Uuid) {
     let delay = call.settings.key_delay_s;
     for share in [0.5, 1.0] {
-        database.schedule(Job {
-            due: call.now + delay * share,
-            kind: JobKind::Key { table, key },
-        });
+        database.schedule(Job { due: call.now + delay * share, kind: JobKind::Key { table, key } });
     }
 }
 
 fn key_columns(table: &Table, schema_name: &str, names: &[String]) -> Result<Vec<u16>, ApiError> {
-    if table
-        .keys
-        .iter()
-        .any(|key| key.schema_name.eq_ignore_ascii_case(schema_name))
-    {
+    if table.keys.iter().any(|key| key.schema_name.eq_ignore_ascii_case(schema_name)) {
         return Err(ApiError::new(
             Code::EntityKeyNameExists,
             format!("An entity key with the name {schema_name} already exists."),
@@ -103,26 +81,15 @@ fn key_columns(table: &Table, schema_name: &str, names: &[String]) -> Result<Vec
     let mut columns = Vec::new();
     for name in names {
         let column = table.find(name).ok_or_else(|| {
-            ApiError::new(
-                Code::NoSuchColumn,
-                format!(
-                    "The attribute '{name}' does not exist on '{}'.",
-                    table.logical
-                ),
-            )
+            ApiError::new(Code::NoSuchColumn, format!("The attribute '{name}' does not exist on '{}'.", table.logical))
         })?;
         if !can_be_key(column) {
-            let message =
-                format!("The attribute '{name}' is of a type that an entity key cannot have.");
+            let message = format!("The attribute '{name}' is of a type that an entity key cannot have.");
             return Err(ApiError::new(Code::InvalidEntityKeyOperation, message));
         }
         columns.push(column.ordinal);
     }
-    if columns.is_empty()
-        || columns.len() > KEY_COLUMNS_MAX
-        || table.keys.len() >= KEYS_MAX
-        || table.is_elastic
-    {
+    if columns.is_empty() || columns.len() > KEY_COLUMNS_MAX || table.keys.len() >= KEYS_MAX || table.is_elastic {
         return Err(ApiError::new(
             Code::InvalidEntityKeyOperation,
             "The entity key cannot be created: too many keys, or too few or too many columns.",
@@ -158,12 +125,7 @@ fn can_be_key(column: &Column) -> bool {
 
 /// Moves a key on by one step; called when its job falls due.
 pub(crate) fn finish_key(database: &mut Database, table: TableId, key: Uuid, now: f64) {
-    let current = database
-        .schema
-        .table(table)
-        .keys
-        .iter()
-        .find(|known| known.id == key);
+    let current = database.schema.table(table).keys.iter().find(|known| known.id == key);
     let Some((status, columns)) = current.map(|key| (key.status, key.columns.clone())) else {
         return;
     };
@@ -184,33 +146,17 @@ pub(crate) fn finish_key(database: &mut Database, table: TableId, key: Uuid, now
 }
 
 /// `ReactivateEntityKey`: tries a failed key again.
-pub(crate) fn reactivate_key(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-) -> Result<Answer, ApiError> {
+pub(crate) fn reactivate_key(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let body = body_of(request)?;
-    let (table, key) = (
-        text(&body, "EntityLogicalName")?.to_owned(),
-        text(&body, "EntityKeyLogicalName")?.to_owned(),
-    );
+    let (table, key) = (text(&body, "EntityLogicalName")?.to_owned(), text(&body, "EntityKeyLogicalName")?.to_owned());
     access.write(|database| {
         let (table, id) = change(call, database, |schema| {
-            let table = schema
-                .by_logical(&table)
-                .map(|table| table.id)
-                .ok_or_else(|| ApiError::no_resource(&table))?;
+            let table = schema.by_logical(&table).map(|table| table.id).ok_or_else(|| ApiError::no_resource(&table))?;
             let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
-            let found = entry
-                .keys
-                .iter_mut()
-                .find(|known| known.schema_name.eq_ignore_ascii_case(&key));
+            let found = entry.keys.iter_mut().find(|known| known.schema_name.eq_ignore_ascii_case(&key));
             let found = found.ok_or_else(|| ApiError::no_resource(&key))?;
             if found.status != KeyStatus::Failed {
-                return Err(ApiError::new(
-                    Code::EntityKeyNotFailed,
-                    "The entity key is not in the failed state.",
-                ));
+                return Err(ApiError::new(Code::EntityKeyNotFailed, "The entity key is not in the failed state."));
             }
             found.status = KeyStatus::Pending;
             Ok((table, found.id))
@@ -227,23 +173,12 @@ pub(super) fn delete_key(
     table: &Table,
     inner: &str,
 ) -> Result<Answer, ApiError> {
-    let key = table.keys.iter().find(|key| {
-        render::is_named(
-            inner,
-            key.id,
-            "LogicalName",
-            &key.schema_name.to_lowercase(),
-        )
-    });
-    let (table, key) = (
-        table.id,
-        key.ok_or_else(|| ApiError::no_resource(inner))?.id,
-    );
+    let key =
+        table.keys.iter().find(|key| render::is_named(inner, key.id, "LogicalName", &key.schema_name.to_lowercase()));
+    let (table, key) = (table.id, key.ok_or_else(|| ApiError::no_resource(inner))?.id);
     access.write(|database| {
         change(call, database, |schema| {
-            Arc::make_mut(&mut schema.tables[usize::from(table)])
-                .keys
-                .retain(|known| known.id != key);
+            Arc::make_mut(&mut schema.tables[usize::from(table)]).keys.retain(|known| known.id != key);
             Ok(())
         })?;
         database.drop_index(table, key);

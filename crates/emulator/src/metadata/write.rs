@@ -18,8 +18,8 @@ use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{
-    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_column, add_system_lookups,
-    add_table, stable_id,
+    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_column, add_system_lookups, add_table,
+    stable_id,
 };
 use crate::storage::{Database, Value, encode};
 use crate::web::{Access, Answer, Call, Request};
@@ -36,10 +36,7 @@ pub(super) fn answer(
     segments: &[String],
 ) -> Result<Answer, ApiError> {
     let (set, inner) = split_segment(&segments[0]);
-    let parts: Vec<(&str, Option<&str>)> = segments[1..]
-        .iter()
-        .map(|segment| split_segment(segment))
-        .collect();
+    let parts: Vec<(&str, Option<&str>)> = segments[1..].iter().map(|segment| split_segment(segment)).collect();
     let answer = match (request.method.as_str(), set, inner, parts.as_slice()) {
         ("POST", "EntityDefinitions", None, []) => create_table(call, access, request),
         ("POST", "EntityDefinitions", Some(inner), [("Attributes", None)]) => {
@@ -50,9 +47,7 @@ pub(super) fn answer(
         }
         ("POST", "RelationshipDefinitions", None, []) => create_relationship(call, access, request),
         ("POST", "GlobalOptionSetDefinitions", None, []) => create_choice(call, access, request),
-        ("DELETE", "EntityDefinitions", Some(inner), []) => {
-            delete_table(call, access, find_table(schema, inner)?.id)
-        }
+        ("DELETE", "EntityDefinitions", Some(inner), []) => delete_table(call, access, find_table(schema, inner)?.id),
         ("DELETE", "EntityDefinitions", Some(inner), [("Attributes", Some(column))]) => {
             delete_column(call, access, find_table(schema, inner)?, column)
         }
@@ -60,10 +55,7 @@ pub(super) fn answer(
             delete_key(call, access, find_table(schema, inner)?, key)
         }
         ("PUT", ..) => Err(ApiError::not_here("updating a definition in place")),
-        _ => Err(ApiError::not_here(&format!(
-            "{} on these definitions",
-            request.method
-        ))),
+        _ => Err(ApiError::not_here(&format!("{} on these definitions", request.method))),
     };
     answer.map(|answer| answer.with_work(Message::Metadata, 1))
 }
@@ -74,48 +66,31 @@ pub(super) fn body_of(request: &Request) -> Result<Json, ApiError> {
 }
 
 pub(super) fn text<'a>(body: &'a Json, name: &str) -> Result<&'a str, ApiError> {
-    let value = body
-        .get(name)
-        .and_then(Json::as_str)
-        .filter(|text| !text.is_empty());
+    let value = body.get(name).and_then(Json::as_str).filter(|text| !text.is_empty());
     value.ok_or_else(|| ApiError::bad_request(format!("Required field '{name}' is missing")))
 }
 
 pub(super) fn flag(body: &Json, name: &str) -> bool {
     let value = body.get(name);
-    value
-        .and_then(Json::as_bool)
-        .or_else(|| value?.get("Value")?.as_bool())
-        .unwrap_or(false)
+    value.and_then(Json::as_bool).or_else(|| value?.get("Value")?.as_bool()).unwrap_or(false)
 }
 
 pub(super) fn label_of(body: &Json, name: &str, otherwise: &str) -> String {
-    let labels = body
-        .get(name)
-        .and_then(|label| label.get("LocalizedLabels"))
-        .and_then(Json::as_array);
-    let first = labels
-        .and_then(|labels| labels.first())
-        .and_then(|label| label.get("Label"))
-        .and_then(Json::as_str);
+    let labels = body.get(name).and_then(|label| label.get("LocalizedLabels")).and_then(Json::as_array);
+    let first = labels.and_then(|labels| labels.first()).and_then(|label| label.get("Label")).and_then(Json::as_str);
     first.unwrap_or(otherwise).to_owned()
 }
 
 pub(super) fn kind_of(body: &Json) -> &str {
-    let kind = body
-        .get("@odata.type")
-        .and_then(Json::as_str)
-        .unwrap_or_default();
-    kind.trim_start_matches('#')
-        .trim_start_matches("Microsoft.Dynamics.CRM.")
+    let kind = body.get("@odata.type").and_then(Json::as_str).unwrap_or_default();
+    kind.trim_start_matches('#').trim_start_matches("Microsoft.Dynamics.CRM.")
 }
 
 /// A name is custom when it carries a publisher's prefix.
 pub(super) fn require_prefix(schema_name: &str) -> Result<(), ApiError> {
     let prefix = schema_name.split_once('_').map(|(prefix, _)| prefix);
-    let valid = prefix.is_some_and(|prefix| {
-        (2..=8).contains(&prefix.len()) && prefix.chars().all(char::is_alphanumeric)
-    });
+    let valid =
+        prefix.is_some_and(|prefix| (2..=8).contains(&prefix.len()) && prefix.chars().all(char::is_alphanumeric));
     if valid {
         return Ok(());
     }
@@ -147,52 +122,29 @@ pub(super) fn created(call: &Call<'_>, path: &str) -> Answer {
 
 /// The solution a component is created in, which must exist.
 pub(super) fn solution(database: &Database, request: &Request) -> Result<Option<Uuid>, ApiError> {
-    let header = request
-        .headers
-        .get("mscrm.solutionuniquename")
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
-    let option = QueryOptions::parse(&request.query)?
-        .other
-        .get("SolutionUniqueName")
-        .cloned();
+    let header =
+        request.headers.get("mscrm.solutionuniquename").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let option = QueryOptions::parse(&request.query)?.other.get("SolutionUniqueName").cloned();
     let Some(name) = header.or(option) else {
         return Ok(None);
     };
-    let table = database
-        .schema
-        .by_logical("solution")
-        .ok_or_else(|| ApiError::not_here("solutions"))?;
+    let table = database.schema.by_logical("solution").ok_or_else(|| ApiError::not_here("solutions"))?;
     let unique_name = table.ordinal("uniquename").unwrap_or_default();
-    let found =
-        database
-            .store(table.id)
-            .rows_after(None)
-            .find(|(_, row)| match row.get(unique_name) {
-                Some(crate::storage::ValueRef::Text(text)) => text.eq_ignore_ascii_case(&name),
-                _ => false,
-            });
+    let found = database.store(table.id).rows_after(None).find(|(_, row)| match row.get(unique_name) {
+        Some(crate::storage::ValueRef::Text(text)) => text.eq_ignore_ascii_case(&name),
+        _ => false,
+    });
     let id = found.map(|(id, _)| *id);
-    id.map(Some).ok_or_else(|| {
-        ApiError::new(
-            Code::ObjectDoesNotExist,
-            format!("The solution '{name}' does not exist."),
-        )
-    })
+    id.map(Some)
+        .ok_or_else(|| ApiError::new(Code::ObjectDoesNotExist, format!("The solution '{name}' does not exist.")))
 }
 
 /// Records that a component belongs to a solution.
 pub(super) fn add_component(database: &mut Database, solution: Option<Uuid>, kind: i64, id: Uuid) {
-    let (Some(solution), Some(table)) = (
-        solution,
-        database.schema.by_logical("solutioncomponent").cloned(),
-    ) else {
+    let (Some(solution), Some(table)) = (solution, database.schema.by_logical("solutioncomponent").cloned()) else {
         return;
     };
-    let solutions = database
-        .schema
-        .by_logical("solution")
-        .map_or(0, |table| table.id);
+    let solutions = database.schema.by_logical("solution").map_or(0, |table| table.id);
     let mut cells = Vec::new();
     let values = [
         ("solutionid", Value::Lookup(solutions, solution)),
@@ -208,30 +160,20 @@ pub(super) fn add_component(database: &mut Database, solution: Option<Uuid>, kin
     let _stored = database.put(table.id, row, encode(&cells));
 }
 
-fn create_table(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-) -> Result<Answer, ApiError> {
+fn create_table(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let body = body_of(request)?;
     let schema_name = text(&body, "SchemaName")?.to_owned();
     require_prefix(&schema_name)?;
-    let columns = body
-        .get("Attributes")
-        .and_then(Json::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let columns = body.get("Attributes").and_then(Json::as_array).cloned().unwrap_or_default();
     let primary = columns.iter().find(|column| flag(column, "IsPrimaryName"));
-    let primary = primary.ok_or_else(|| {
-        ApiError::bad_request("A table needs a string column with IsPrimaryName true.")
-    })?;
+    let primary =
+        primary.ok_or_else(|| ApiError::bad_request("A table needs a string column with IsPrimaryName true."))?;
     let primary = text(primary, "SchemaName")?.to_lowercase();
     let id = access.write(|database| {
         let solution = solution(database, request)?;
         let (id, table) = change(call, database, |schema| {
             if schema.by_logical(&schema_name.to_lowercase()).is_some() {
-                let message =
-                    format!("An entity with the specified name {schema_name} already exists.");
+                let message = format!("An entity with the specified name {schema_name} already exists.");
                 return Err(ApiError::new(Code::NameExists, message));
             }
             let table = add_table(schema, new_table(&body, &schema_name));
@@ -242,10 +184,7 @@ fn create_table(
                 add_column(schema, table, new);
             }
             let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
-            let position = entry
-                .columns
-                .iter()
-                .position(|column| column.logical == primary);
+            let position = entry.columns.iter().position(|column| column.logical == primary);
             entry.primary_name = position.map(|index| index as u16);
             add_elastic_key(entry);
             Ok((entry.metadata_id, table))
@@ -269,28 +208,14 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         _ => Ownership::User,
     };
     let state = |value: i32, label: &str, status: i32| {
-        let option = Opt {
-            value: status,
-            label: label.to_owned(),
-            state: Some(value),
-        };
-        (
-            State {
-                value,
-                label: label.to_owned(),
-                default_status: status,
-            },
-            vec![option],
-        )
+        let option = Opt { value: status, label: label.to_owned(), state: Some(value) };
+        (State { value, label: label.to_owned(), default_status: status }, vec![option])
     };
     let label = label_of(body, "DisplayName", schema_name);
     NewTable {
         logical: schema_name.to_lowercase(),
         schema_name: schema_name.to_owned(),
-        set_name: body
-            .get("EntitySetName")
-            .and_then(Json::as_str)
-            .map(str::to_owned),
+        set_name: body.get("EntitySetName").and_then(Json::as_str).map(str::to_owned),
         plural: label_of(body, "DisplayCollectionName", &format!("{label}s")),
         label,
         object_type_code: None,
@@ -309,18 +234,13 @@ fn delete_table(call: &Call<'_>, access: &mut Access<'_>, id: TableId) -> Result
     access.write(|database| {
         change(call, database, |schema| {
             if !schema.table(id).is_custom {
-                return Err(ApiError::new(
-                    Code::InvalidArgument,
-                    "A system table cannot be deleted.",
-                ));
+                return Err(ApiError::new(Code::InvalidArgument, "A system table cannot be deleted."));
             }
             Arc::make_mut(&mut schema.tables[usize::from(id)]).deleted = true;
-            schema
-                .relationships
-                .retain(|relationship| match relationship {
-                    Relationship::OneToMany(one) => one.referenced != id && one.referencing != id,
-                    Relationship::ManyToMany(many) => !many.tables.contains(&id),
-                });
+            schema.relationships.retain(|relationship| match relationship {
+                Relationship::OneToMany(one) => one.referenced != id && one.referencing != id,
+                Relationship::ManyToMany(many) => !many.tables.contains(&id),
+            });
             Ok(())
         })
     })?;

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::model::{
-    Cascade, Column, ColumnKind, DateBehavior, Label, LookupTarget, ManyToMany, OneToMany, Opt,
-    OptionSet, Ordinal, Ownership, Relationship, Required, Schema, State, Table, TableId,
+    Cascade, Column, ColumnKind, DateBehavior, Label, LookupTarget, ManyToMany, OneToMany, Opt, OptionSet, Ordinal,
+    Ownership, Relationship, Required, Schema, State, Table, TableId,
 };
 use super::stable_id;
 
@@ -76,14 +76,8 @@ impl NewColumn {
 /// follow in [`add_system_lookups`] for starting tables and here for later ones.
 pub(crate) fn add_table(schema: &mut Schema, new: NewTable) -> TableId {
     let id = schema.tables.len() as TableId;
-    let next_code = CUSTOM_TYPE_CODE_MIN.max(
-        schema
-            .tables
-            .iter()
-            .map(|table| table.object_type_code + 1)
-            .max()
-            .unwrap_or(0),
-    );
+    let next_code =
+        CUSTOM_TYPE_CODE_MIN.max(schema.tables.iter().map(|table| table.object_type_code + 1).max().unwrap_or(0));
     let set_name = new.set_name.unwrap_or_else(|| plural_of(&new.logical));
     let mut table = Table {
         id,
@@ -139,84 +133,40 @@ fn plural_of(logical: &str) -> String {
 }
 
 fn add_standard_columns(table: &mut Table) {
-    let id_name = if table.is_activity {
-        "ActivityId".to_owned()
-    } else {
-        format!("{}Id", table.schema_name)
-    };
-    let integer = || ColumnKind::Integer {
-        min: i64::from(i32::MIN),
-        max: i64::from(i32::MAX),
-    };
-    let time = || ColumnKind::DateTime {
-        behavior: DateBehavior::UserLocal,
-        date_format: false,
-    };
+    let id_name = if table.is_activity { "ActivityId".to_owned() } else { format!("{}Id", table.schema_name) };
+    let integer = || ColumnKind::Integer { min: i64::from(i32::MIN), max: i64::from(i32::MAX) };
+    let time = || ColumnKind::DateTime { behavior: DateBehavior::UserLocal, date_format: false };
     let mut id = NewColumn::system(&id_name, &table.label, ColumnKind::Guid);
     id.for_create = true;
     id.required = Required::System;
     push_column(table, id);
     push_column(table, NewColumn::system("CreatedOn", "Created On", time()));
-    push_column(
-        table,
-        NewColumn::system("ModifiedOn", "Modified On", time()),
-    );
-    push_column(
-        table,
-        NewColumn::system("VersionNumber", "Version Number", ColumnKind::BigInt),
-    );
-    push_column(
-        table,
-        NewColumn::system("ImportSequenceNumber", "Import Sequence Number", integer()).writable(),
-    );
-    let date = ColumnKind::DateTime {
-        behavior: DateBehavior::UserLocal,
-        date_format: true,
-    };
+    push_column(table, NewColumn::system("ModifiedOn", "Modified On", time()));
+    push_column(table, NewColumn::system("VersionNumber", "Version Number", ColumnKind::BigInt));
+    push_column(table, NewColumn::system("ImportSequenceNumber", "Import Sequence Number", integer()).writable());
+    let date = ColumnKind::DateTime { behavior: DateBehavior::UserLocal, date_format: true };
     let mut overridden = NewColumn::system("OverriddenCreatedOn", "Record Created On", date);
     overridden.for_create = true;
     push_column(table, overridden);
     push_column(
         table,
-        NewColumn::system(
-            "TimeZoneRuleVersionNumber",
-            "Time Zone Rule Version Number",
-            integer(),
-        )
-        .writable(),
+        NewColumn::system("TimeZoneRuleVersionNumber", "Time Zone Rule Version Number", integer()).writable(),
     );
     push_column(
         table,
-        NewColumn::system(
-            "UTCConversionTimeZoneCode",
-            "UTC Conversion Time Zone Code",
-            integer(),
-        )
-        .writable(),
+        NewColumn::system("UTCConversionTimeZoneCode", "UTC Conversion Time Zone Code", integer()).writable(),
     );
     add_elastic_columns(table);
 }
 
 fn add_elastic_columns(table: &mut Table) {
     if table.is_elastic {
-        let integer = || ColumnKind::Integer {
-            min: i64::from(i32::MIN),
-            max: i64::from(i32::MAX),
-        };
-        let mut partition = NewColumn::system(
-            "PartitionId",
-            "Partition Id",
-            ColumnKind::Text {
-                max: 1024,
-                format: "Text".into(),
-            },
-        );
+        let integer = || ColumnKind::Integer { min: i64::from(i32::MIN), max: i64::from(i32::MAX) };
+        let mut partition =
+            NewColumn::system("PartitionId", "Partition Id", ColumnKind::Text { max: 1024, format: "Text".into() });
         partition.for_create = true;
         push_column(table, partition);
-        push_column(
-            table,
-            NewColumn::system("TTLInSeconds", "Time to live", integer()).writable(),
-        );
+        push_column(table, NewColumn::system("TTLInSeconds", "Time to live", integer()).writable());
     }
 }
 
@@ -225,19 +175,11 @@ fn add_state_columns(table: &mut Table, states: Vec<(State, Vec<Opt>)>) {
         return;
     }
     let (states, options): (Vec<_>, Vec<_>) = states.into_iter().unzip();
-    let set = choice_set(
-        &format!("{}_statuscode", table.logical),
-        "Status Reason",
-        options.concat(),
-    );
-    let mut state =
-        NewColumn::system("StateCode", "Status", ColumnKind::State { states }).writable();
+    let set = choice_set(&format!("{}_statuscode", table.logical), "Status Reason", options.concat());
+    let mut state = NewColumn::system("StateCode", "Status", ColumnKind::State { states }).writable();
     state.required = Required::System;
     push_column(table, state);
-    push_column(
-        table,
-        NewColumn::system("StatusCode", "Status Reason", ColumnKind::Status { set }).writable(),
-    );
+    push_column(table, NewColumn::system("StatusCode", "Status Reason", ColumnKind::Status { set }).writable());
 }
 
 /// A choice's local set of options.
@@ -253,19 +195,11 @@ pub(crate) fn choice_set(name: &str, label: &str, options: Vec<Opt>) -> OptionSe
 
 fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
     // A starting file may describe a standard column more closely: the later word counts.
-    if let Some(index) = table
-        .columns
-        .iter()
-        .position(|column| column.logical == new.logical && !column.deleted)
-    {
+    if let Some(index) = table.columns.iter().position(|column| column.logical == new.logical && !column.deleted) {
         return index as Ordinal;
     }
     let ordinal = table.columns.len() as Ordinal;
-    let wire = if new.kind.is_lookup() {
-        format!("_{}_value", new.logical)
-    } else {
-        new.logical.clone()
-    };
+    let wire = if new.kind.is_lookup() { format!("_{}_value", new.logical) } else { new.logical.clone() };
     table.columns.push(Column {
         id: stable_id(&format!("{}.{}", table.logical, new.logical)),
         ordinal,
@@ -289,52 +223,24 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
 /// Adds a column, and for the first money column the currency columns, for each its base twin.
 pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) -> Ordinal {
     let is_money = matches!(new.kind, ColumnKind::Money { .. });
-    let (schema_name, label, is_custom) =
-        (new.schema_name.clone(), new.label.clone(), new.is_custom);
+    let (schema_name, label, is_custom) = (new.schema_name.clone(), new.label.clone(), new.is_custom);
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
     schema.version += 1;
     if is_money {
         add_base_column(entry, ordinal, &schema_name, &label, is_custom);
-        if !entry
-            .columns
-            .iter()
-            .any(|column| column.logical == "exchangerate")
-        {
-            let rate = ColumnKind::Decimal {
-                min: 0.0,
-                max: DECIMAL_MAX,
-                precision: 10,
-            };
-            push_column(
-                entry,
-                NewColumn::system("ExchangeRate", "Exchange Rate", rate),
-            );
+        if !entry.columns.iter().any(|column| column.logical == "exchangerate") {
+            let rate = ColumnKind::Decimal { min: 0.0, max: DECIMAL_MAX, precision: 10 };
+            push_column(entry, NewColumn::system("ExchangeRate", "Exchange Rate", rate));
         }
         add_currency_lookup(schema, table);
     }
     ordinal
 }
 
-fn add_base_column(
-    table: &mut Table,
-    money: Ordinal,
-    schema_name: &str,
-    label: &str,
-    is_custom: bool,
-) {
-    let kind = ColumnKind::Money {
-        min: -MONEY_MAX,
-        max: MONEY_MAX,
-        precision: 4,
-        base: None,
-        is_base: true,
-    };
-    let mut base = NewColumn::system(
-        &format!("{schema_name}_Base"),
-        &format!("{label} (Base)"),
-        kind,
-    );
+fn add_base_column(table: &mut Table, money: Ordinal, schema_name: &str, label: &str, is_custom: bool) {
+    let kind = ColumnKind::Money { min: -MONEY_MAX, max: MONEY_MAX, precision: 4, base: None, is_base: true };
+    let mut base = NewColumn::system(&format!("{schema_name}_Base"), &format!("{label} (Base)"), kind);
     base.is_custom = is_custom;
     let twin = push_column(table, base);
     if let ColumnKind::Money { base, .. } = &mut table.columns[usize::from(money)].kind {
@@ -343,36 +249,18 @@ fn add_base_column(
 }
 
 fn add_currency_lookup(schema: &mut Schema, table: TableId) {
-    let has = schema
-        .table(table)
-        .columns
-        .iter()
-        .any(|column| column.logical == "transactioncurrencyid");
-    let Some(currency) = schema
-        .tables
-        .iter()
-        .find(|table| table.logical == "transactioncurrency")
-        .map(|table| table.id)
+    let has = schema.table(table).columns.iter().any(|column| column.logical == "transactioncurrencyid");
+    let Some(currency) =
+        schema.tables.iter().find(|table| table.logical == "transactioncurrency").map(|table| table.id)
     else {
         return;
     };
     if !has {
         let name = format!("TransactionCurrency_{}", schema.table(table).schema_name);
-        let mut column = NewColumn::system(
-            "TransactionCurrencyId",
-            "Currency",
-            ColumnKind::Lookup {
-                targets: Vec::new(),
-            },
-        );
+        let mut column =
+            NewColumn::system("TransactionCurrencyId", "Currency", ColumnKind::Lookup { targets: Vec::new() });
         column = column.writable();
-        add_lookup(
-            schema,
-            table,
-            column,
-            &[(currency, "transactioncurrencyid".into(), name)],
-            Cascade::NoCascade,
-        );
+        add_lookup(schema, table, column, &[(currency, "transactioncurrencyid".into(), name)], Cascade::NoCascade);
     }
 }
 
@@ -388,27 +276,22 @@ pub(crate) fn add_lookup(
     new.kind = ColumnKind::Lookup {
         targets: targets
             .iter()
-            .map(|(table, navigation, _)| LookupTarget {
-                table: *table,
-                navigation: navigation.clone(),
-            })
+            .map(|(table, navigation, _)| LookupTarget { table: *table, navigation: navigation.clone() })
             .collect(),
     };
     let column = push_column(Arc::make_mut(&mut schema.tables[usize::from(table)]), new);
     for (target, navigation, name) in targets {
-        schema
-            .relationships
-            .push(Relationship::OneToMany(OneToMany {
-                id: stable_id(&format!("relationship:{name}")),
-                schema_name: name.clone(),
-                referenced: *target,
-                referencing: table,
-                column,
-                to_one: navigation.clone(),
-                to_many: name.clone(),
-                on_delete,
-                is_custom,
-            }));
+        schema.relationships.push(Relationship::OneToMany(OneToMany {
+            id: stable_id(&format!("relationship:{name}")),
+            schema_name: name.clone(),
+            referenced: *target,
+            referencing: table,
+            column,
+            to_one: navigation.clone(),
+            to_many: name.clone(),
+            on_delete,
+            is_custom,
+        }));
     }
     schema.version += 1;
     column
@@ -445,13 +328,8 @@ pub(crate) fn add_many_to_many(
     entry.writable = false;
     entry.bulk = false;
     // A table related to itself needs two names for its two sides.
-    let second = if names[0] == names[1] {
-        format!("{}two", names[1])
-    } else {
-        names[1].clone()
-    };
-    let columns = [&names[0], &second]
-        .map(|name| push_column(entry, NewColumn::system(name, name, ColumnKind::Guid)));
+    let second = if names[0] == names[1] { format!("{}two", names[1]) } else { names[1].clone() };
+    let columns = [&names[0], &second].map(|name| push_column(entry, NewColumn::system(name, name, ColumnKind::Guid)));
     let relationship = ManyToMany {
         id: stable_id(&format!("relationship:{schema_name}")),
         schema_name: schema_name.to_owned(),
@@ -460,26 +338,16 @@ pub(crate) fn add_many_to_many(
         columns,
         navigation,
     };
-    schema
-        .relationships
-        .push(Relationship::ManyToMany(relationship));
+    schema.relationships.push(Relationship::ManyToMany(relationship));
 }
 
 /// Lookups every table has: who made and changed it, and who owns it.
 pub(crate) fn add_system_lookups(schema: &mut Schema, tables: &[TableId]) {
-    let find = |schema: &Schema, name: &str| {
-        schema
-            .tables
-            .iter()
-            .find(|table| table.logical == name)
-            .map(|table| table.id)
-    };
-    let (Some(user), Some(team), Some(unit), Some(organization)) = (
-        find(schema, "systemuser"),
-        find(schema, "team"),
-        find(schema, "businessunit"),
-        find(schema, "organization"),
-    ) else {
+    let find =
+        |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(|table| table.id);
+    let (Some(user), Some(team), Some(unit), Some(organization)) =
+        (find(schema, "systemuser"), find(schema, "team"), find(schema, "businessunit"), find(schema, "organization"))
+    else {
         return;
     };
     for table in tables {
@@ -495,57 +363,28 @@ pub(crate) fn add_system_lookups(schema: &mut Schema, tables: &[TableId]) {
         match ownership {
             Ownership::User => {
                 system_lookup(schema, *table, "OwnerId", "Owner", &[user, team], true);
-                system_lookup(
-                    schema,
-                    *table,
-                    "OwningBusinessUnit",
-                    "Owning Business Unit",
-                    &[unit],
-                    false,
-                );
+                system_lookup(schema, *table, "OwningBusinessUnit", "Owning Business Unit", &[unit], false);
                 system_lookup(schema, *table, "OwningUser", "Owning User", &[user], false);
                 system_lookup(schema, *table, "OwningTeam", "Owning Team", &[team], false);
             }
-            Ownership::Organization => system_lookup(
-                schema,
-                *table,
-                "OrganizationId",
-                "Organization",
-                &[organization],
-                false,
-            ),
+            Ownership::Organization => {
+                system_lookup(schema, *table, "OrganizationId", "Organization", &[organization], false)
+            }
             Ownership::None => {}
         }
     }
 }
 
-fn system_lookup(
-    schema: &mut Schema,
-    table: TableId,
-    name: &str,
-    label: &str,
-    targets: &[TableId],
-    writable: bool,
-) {
+fn system_lookup(schema: &mut Schema, table: TableId, name: &str, label: &str, targets: &[TableId], writable: bool) {
     let logical = schema.table(table).logical.clone();
     let targets: Vec<_> = targets
         .iter()
         .map(|target| {
-            let relationship = format!(
-                "{}_{logical}_{}",
-                schema.table(*target).logical,
-                name.to_lowercase()
-            );
+            let relationship = format!("{}_{logical}_{}", schema.table(*target).logical, name.to_lowercase());
             (*target, name.to_lowercase(), relationship)
         })
         .collect();
-    let mut column = NewColumn::system(
-        name,
-        label,
-        ColumnKind::Lookup {
-            targets: Vec::new(),
-        },
-    );
+    let mut column = NewColumn::system(name, label, ColumnKind::Lookup { targets: Vec::new() });
     if writable {
         column = column.writable();
         column.required = Required::System;

@@ -6,12 +6,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::build::{
-    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_system_lookups,
-    add_table, choice_set,
+    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_system_lookups, add_table, choice_set,
 };
 use super::model::{
-    AlternateKey, Cascade, ColumnKind, DateBehavior, KeyStatus, Opt, Ordinal, Required, Schema,
-    State, Table, TableId,
+    AlternateKey, Cascade, ColumnKind, DateBehavior, KeyStatus, Opt, Ordinal, Required, Schema, State, Table, TableId,
 };
 use super::spec::{ColumnSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables};
 use super::stable_id;
@@ -70,11 +68,7 @@ pub(crate) fn starting_schema() -> Result<Schema, SpecError> {
 }
 
 /// Adds the tables of a schema file: `tables:` and a list in the form of the starting ones.
-pub(crate) fn extend_from_file(
-    schema: &mut Schema,
-    file: &str,
-    text: &str,
-) -> Result<(), SpecError> {
+pub(crate) fn extend_from_file(schema: &mut Schema, file: &str, text: &str) -> Result<(), SpecError> {
     extend(schema, &parse_tables(file, text)?)
 }
 
@@ -98,21 +92,10 @@ fn extend(schema: &mut Schema, specs: &[TableSpec]) -> Result<(), SpecError> {
 
 fn new_table(spec: &TableSpec) -> NewTable {
     let states = spec.states.iter().map(|state| {
-        let options: Vec<Opt> = state
-            .status
-            .0
-            .iter()
-            .map(|(value, label)| option(value, label, Some(state.value)))
-            .collect();
+        let options: Vec<Opt> =
+            state.status.0.iter().map(|(value, label)| option(value, label, Some(state.value))).collect();
         let default_status = options.first().map_or(0, |option| option.value);
-        (
-            State {
-                value: state.value,
-                label: state.label.clone(),
-                default_status,
-            },
-            options,
-        )
+        (State { value: state.value, label: state.label.clone(), default_status }, options)
     });
     NewTable {
         logical: spec.table.clone(),
@@ -133,11 +116,7 @@ fn new_table(spec: &TableSpec) -> NewTable {
 }
 
 fn option(value: &str, label: &str, state: Option<i32>) -> Opt {
-    Opt {
-        value: value.parse().unwrap_or_default(),
-        label: label.to_owned(),
-        state,
-    }
+    Opt { value: value.parse().unwrap_or_default(), label: label.to_owned(), state }
 }
 
 fn add_spec_column(
@@ -160,11 +139,7 @@ fn add_spec_column(
     };
     let ordinal = if column.kind == TypeSpec::Lookup {
         let targets = spec_targets(schema, spec, name, column)?;
-        let on_delete = if column.required == Required::System {
-            Cascade::Cascade
-        } else {
-            Cascade::RemoveLink
-        };
+        let on_delete = if column.required == Required::System { Cascade::Cascade } else { Cascade::RemoveLink };
         add_lookup(schema, table, new, &targets, on_delete)
     } else {
         add_column(schema, table, new)
@@ -187,30 +162,19 @@ fn spec_targets(
     let base = if spec.custom { &column.schema } else { name };
     let mut targets = Vec::new();
     for target in &column.targets {
-        let id = schema
-            .tables
-            .iter()
-            .find(|table| table.logical == *target)
-            .map(|table| table.id);
+        let id = schema.tables.iter().find(|table| table.logical == *target).map(|table| table.id);
         let id = id.ok_or_else(|| SpecError::UnknownTarget {
             table: spec.table.clone(),
             column: name.to_owned(),
             target: target.clone(),
         })?;
-        let navigation = match (
-            column.targets.len(),
-            name == "regardingobjectid" && spec.activity,
-        ) {
+        let navigation = match (column.targets.len(), name == "regardingobjectid" && spec.activity) {
             (1, _) => base.to_owned(),
             (_, true) => format!("{base}_{target}_{}", spec.table),
             (_, false) => format!("{base}_{target}"),
         };
         let relationship = column.relationships.get(target).cloned();
-        targets.push((
-            id,
-            navigation,
-            relationship.unwrap_or_else(|| format!("{target}_{}_{name}", spec.table)),
-        ));
+        targets.push((id, navigation, relationship.unwrap_or_else(|| format!("{target}_{}_{name}", spec.table))));
     }
     Ok(targets)
 }
@@ -218,12 +182,7 @@ fn spec_targets(
 fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
     let number = |value: Option<f64>, otherwise: f64| value.unwrap_or(otherwise);
     let set = || {
-        let options = column
-            .options
-            .0
-            .iter()
-            .map(|(value, label)| option(value, label, None))
-            .collect();
+        let options = column.options.0.iter().map(|(value, label)| option(value, label, None)).collect();
         choice_set(&format!("{}_{name}", spec.table), &column.label, options)
     };
     match column.kind {
@@ -231,9 +190,7 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
             max: column.max.unwrap_or(100),
             format: column.format.clone().unwrap_or_else(|| "Text".to_owned()),
         },
-        TypeSpec::Memo => ColumnKind::Memo {
-            max: column.max.unwrap_or(2000),
-        },
+        TypeSpec::Memo => ColumnKind::Memo { max: column.max.unwrap_or(2000) },
         TypeSpec::Integer => ColumnKind::Integer {
             min: number(column.min, f64::from(i32::MIN)) as i64,
             max: number(column.max_value, f64::from(i32::MAX)) as i64,
@@ -257,33 +214,20 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
             is_base: false,
         },
         TypeSpec::Boolean => ColumnKind::Boolean {
-            true_label: column
-                .true_label
-                .clone()
-                .unwrap_or_else(|| "Yes".to_owned()),
-            false_label: column
-                .false_label
-                .clone()
-                .unwrap_or_else(|| "No".to_owned()),
+            true_label: column.true_label.clone().unwrap_or_else(|| "Yes".to_owned()),
+            false_label: column.false_label.clone().unwrap_or_else(|| "No".to_owned()),
         },
         TypeSpec::Datetime => ColumnKind::DateTime {
             behavior: column.behavior,
-            date_format: column.behavior == DateBehavior::DateOnly
-                || column.format.as_deref() == Some("DateOnly"),
+            date_format: column.behavior == DateBehavior::DateOnly || column.format.as_deref() == Some("DateOnly"),
         },
         TypeSpec::Choice => ColumnKind::Choice { set: set() },
         TypeSpec::Choices => ColumnKind::Choices { set: set() },
-        TypeSpec::Lookup => ColumnKind::Lookup {
-            targets: Vec::new(),
-        },
+        TypeSpec::Lookup => ColumnKind::Lookup { targets: Vec::new() },
         TypeSpec::Guid => ColumnKind::Guid,
         TypeSpec::EntityName => ColumnKind::EntityName,
-        TypeSpec::File => ColumnKind::File {
-            max_kb: column.max.unwrap_or(32_768),
-        },
-        TypeSpec::Image => ColumnKind::Image {
-            max_kb: column.max.unwrap_or(10_240),
-        },
+        TypeSpec::File => ColumnKind::File { max_kb: column.max.unwrap_or(32_768) },
+        TypeSpec::Image => ColumnKind::Image { max_kb: column.max.unwrap_or(10_240) },
         TypeSpec::PartyList => ColumnKind::PartyList { mask: column.mask },
     }
 }
@@ -291,34 +235,19 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
 fn finish_table(schema: &mut Schema, table: TableId, spec: &TableSpec) -> Result<(), SpecError> {
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let find = |entry: &Table, name: &str| {
-        let position = entry
-            .columns
-            .iter()
-            .position(|column| column.logical == name);
+        let position = entry.columns.iter().position(|column| column.logical == name);
         position
             .map(|index| index as Ordinal)
-            .ok_or_else(|| SpecError::UnknownColumn {
-                table: spec.table.clone(),
-                column: name.to_owned(),
-            })
+            .ok_or_else(|| SpecError::UnknownColumn { table: spec.table.clone(), column: name.to_owned() })
     };
     if let Some(name) = &spec.primary_name {
         entry.primary_name = Some(find(entry, name)?);
     }
     for (name, columns) in &spec.keys {
-        let columns = columns
-            .iter()
-            .map(|column| find(entry, column))
-            .collect::<Result<Vec<_>, _>>()?;
+        let columns = columns.iter().map(|column| find(entry, column)).collect::<Result<Vec<_>, _>>()?;
         let id = stable_id(&format!("{}.key.{name}", spec.table));
         let (schema_name, label) = (name.clone(), name.clone());
-        entry.keys.push(AlternateKey {
-            id,
-            schema_name,
-            label,
-            columns,
-            status: KeyStatus::Active,
-        });
+        entry.keys.push(AlternateKey { id, schema_name, label, columns, status: KeyStatus::Active });
     }
     entry.is_principal = spec.principal;
     entry.duplicates = spec.duplicates;
@@ -339,16 +268,7 @@ mod tests {
         assert_eq!(incident.set_name, "incidents");
         assert!(incident.properties.contains_key("customerid_account"));
         assert!(incident.properties.contains_key("Incident_Tasks"));
-        assert_eq!(
-            schema.by_logical("task").unwrap().primary_id(),
-            "activityid"
-        );
-        assert!(
-            schema
-                .by_logical("account")
-                .unwrap()
-                .find("revenue_base")
-                .is_some()
-        );
+        assert_eq!(schema.by_logical("task").unwrap().primary_id(), "activityid");
+        assert!(schema.by_logical("account").unwrap().find("revenue_base").is_some());
     }
 }
