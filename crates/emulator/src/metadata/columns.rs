@@ -45,7 +45,6 @@ pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiE
     })
 }
 
-#[expect(clippy::too_many_lines, reason = "one short arm per column type")]
 fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
     let integer =
         |name: &str, otherwise: u32| body.get(name).and_then(Json::as_u64).map_or(otherwise, |value| value as u32);

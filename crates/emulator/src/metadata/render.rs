@@ -140,7 +140,6 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
     object
 }
 
-#[expect(clippy::too_many_lines, reason = "one short arm per column type")]
 fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {
     match &column.kind {
         ColumnKind::Text { max, format } => {

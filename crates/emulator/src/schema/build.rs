@@ -368,7 +368,7 @@ pub(crate) fn add_system_lookups(schema: &mut Schema, tables: &[TableId]) {
                 system_lookup(schema, *table, "OwningTeam", "Owning Team", &[team], false);
             }
             Ownership::Organization => {
-                system_lookup(schema, *table, "OrganizationId", "Organization", &[organization], false)
+                system_lookup(schema, *table, "OrganizationId", "Organization", &[organization], false);
             }
             Ownership::None => {}
         }

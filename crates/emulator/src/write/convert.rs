@@ -30,7 +30,6 @@ const SELECTIONS_MAX: usize = 150;
 const SCALE: i128 = 10_000_000_000;
 
 /// Converts a value for a column. `None` clears it.
-#[expect(clippy::too_many_lines, reason = "one short arm per column type")]
 pub(crate) fn convert(
     schema: &Schema,
     table: &Table,
