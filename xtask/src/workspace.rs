@@ -44,7 +44,7 @@ impl Workspace {
     }
 
     pub(crate) fn build_binary(&self) -> Result<()> {
-        run(&mut self.cargo(&["build", "--locked", "--package", "flowgate"]))
+        run(&mut self.cargo(&["build", "--locked", "--workspace"]))
     }
 }
 

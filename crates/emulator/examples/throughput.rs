@@ -12,54 +12,34 @@ use reqwest::Client;
 use serde_json::{Value as Json, json};
 
 #[tokio::main]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the emulator knows no other crate of ours"
-)]
+#[expect(clippy::disallowed_methods, reason = "the emulator knows no other crate of ours")]
 #[expect(clippy::print_stdout, reason = "the figures are the program's answer")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args()
-        .skip(1)
-        .filter_map(|text| text.parse::<usize>().ok());
+    let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
     let rows = arguments.next().unwrap_or(1_000_000);
     let batch = arguments.next().unwrap_or(1000);
     let parallel = arguments.next().unwrap_or(4);
-    if rustls::crypto::ring::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
         return Err("a TLS provider is installed already".into());
     }
     let emulator = Emulator::start(Options::default()).await?;
     let client = Client::builder().no_proxy().build()?;
     let base = format!("{}/api/data/v9.2", emulator.ready().url);
     let token = emulator.ready().token.clone();
-    let bodies: Arc<Vec<bytes::Bytes>> =
-        Arc::new((0..64).map(|n| body(n * batch, batch).into()).collect());
+    let bodies: Arc<Vec<bytes::Bytes>> = Arc::new((0..64).map(|n| body(n * batch, batch).into()).collect());
     let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     let mut writers = Vec::new();
     for _ in 0..parallel {
-        let (client, base, token, bodies, next) = (
-            client.clone(),
-            base.clone(),
-            token.clone(),
-            bodies.clone(),
-            next.clone(),
-        );
+        let (client, base, token, bodies, next) =
+            (client.clone(), base.clone(), token.clone(), bodies.clone(), next.clone());
         writers.push(tokio::spawn(async move {
             while next.fetch_add(batch, Ordering::Relaxed) < rows {
                 let body = bodies[next.load(Ordering::Relaxed) / batch % bodies.len()].clone();
                 let url = format!("{base}/accounts/Microsoft.Dynamics.CRM.CreateMultiple");
-                let request = client
-                    .post(url)
-                    .bearer_auth(&token)
-                    .header("content-type", "application/json")
-                    .body(body);
-                let response = request
-                    .send()
-                    .await
-                    .and_then(reqwest::Response::error_for_status);
+                let request =
+                    client.post(url).bearer_auth(&token).header("content-type", "application/json").body(body);
+                let response = request.send().await.and_then(reqwest::Response::error_for_status);
                 response?.bytes().await?;
             }
             Ok::<(), reqwest::Error>(())
@@ -96,20 +76,13 @@ fn body(start: usize, batch: usize) -> String {
     json!({ "Targets": (start..start + batch).map(row).collect::<Vec<Json>>() }).to_string()
 }
 
-async fn read_all(
-    client: &Client,
-    base: &str,
-    token: &str,
-) -> Result<(usize, f64), Box<dyn std::error::Error>> {
+async fn read_all(client: &Client, base: &str, token: &str) -> Result<(usize, f64), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let select = "name,accountnumber,telephone1,emailaddress1,address1_line1,address1_city,numberofemployees,donotphone,description,createdon";
     let mut url = format!("{base}/accounts?$select={select}");
     let mut read = 0;
     loop {
-        let request = client
-            .get(&url)
-            .bearer_auth(token)
-            .header("prefer", "odata.maxpagesize=5000");
+        let request = client.get(&url).bearer_auth(token).header("prefer", "odata.maxpagesize=5000");
         let text = request.send().await?.error_for_status()?.text().await?;
         read += text.matches("\"@odata.etag\"").count();
         let Some(at) = text.rfind("\"@odata.nextLink\":\"") else {
@@ -123,13 +96,6 @@ async fn read_all(
 /// Resident memory of this process, from the kernel; 0 where there is no such file.
 fn resident_mib() -> u64 {
     let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }

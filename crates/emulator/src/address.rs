@@ -58,20 +58,14 @@ impl RowAddress {
             RowAddress::Id(id) => does_not_exist(table, *id),
             RowAddress::Key(_) => ApiError::new(
                 Code::RecordNotFoundByEntityKey,
-                format!(
-                    "A record with the specified key values does not exist in {} entity",
-                    table.logical
-                ),
+                format!("A record with the specified key values does not exist in {} entity", table.logical),
             ),
         }
     }
 }
 
 pub(crate) fn does_not_exist(table: &Table, id: Uuid) -> ApiError {
-    ApiError::new(
-        Code::ObjectDoesNotExist,
-        format!("{} With Id = {id} Does Not Exist", table.logical),
-    )
+    ApiError::new(Code::ObjectDoesNotExist, format!("{} With Id = {id} Does Not Exist", table.logical))
 }
 
 /// Splits `set(inner)` into its parts; `None` for a bare name.
@@ -83,11 +77,7 @@ pub(crate) fn split_segment(segment: &str) -> (&str, Option<&str>) {
 }
 
 /// Parses what stands between the parentheses.
-pub(crate) fn parse_predicate(
-    schema: &Schema,
-    table: &Table,
-    inner: &str,
-) -> Result<RowAddress, ApiError> {
+pub(crate) fn parse_predicate(schema: &Schema, table: &Table, inner: &str) -> Result<RowAddress, ApiError> {
     let inner = inner.trim();
     if let Ok(id) = Uuid::parse_str(inner) {
         return Ok(RowAddress::Id(id));
@@ -101,26 +91,14 @@ pub(crate) fn parse_predicate(
     }
     if let [(0, Value::Guid(id))] = values.as_slice() {
         // `systemuser` and `team` have `ownerid` as their declared key.
-        return if table.is_principal {
-            Err(not_a_key(table))
-        } else {
-            Ok(RowAddress::Id(*id))
-        };
+        return if table.is_principal { Err(not_a_key(table)) } else { Ok(RowAddress::Id(*id)) };
     }
     if let Some(id) = elastic_address(table, &values) {
         return Ok(RowAddress::Id(id));
     }
     let key = matching_key(table, &values).ok_or_else(|| not_a_key(table))?;
-    let values = key.columns.iter().filter_map(|column| {
-        values
-            .iter()
-            .find(|(ordinal, _)| ordinal == column)
-            .cloned()
-    });
-    Ok(RowAddress::Key(KeyAddress {
-        key: key.id,
-        values: values.collect(),
-    }))
+    let values = key.columns.iter().filter_map(|column| values.iter().find(|(ordinal, _)| ordinal == column).cloned());
+    Ok(RowAddress::Key(KeyAddress { key: key.id, values: values.collect() }))
 }
 
 fn elastic_address(table: &Table, values: &[(Ordinal, Value)]) -> Option<Uuid> {
@@ -149,49 +127,28 @@ pub(crate) fn elastic_row_id(id: Uuid, partition: Option<&str>) -> Uuid {
 }
 
 fn key_column(table: &Table, name: &str) -> Option<Ordinal> {
-    if let Some(lookup) = name
-        .strip_prefix('_')
-        .and_then(|rest| rest.strip_suffix("_value"))
-    {
-        return table
-            .ordinal(lookup)
-            .filter(|ordinal| table.column(*ordinal).kind.is_lookup());
+    if let Some(lookup) = name.strip_prefix('_').and_then(|rest| rest.strip_suffix("_value")) {
+        return table.ordinal(lookup).filter(|ordinal| table.column(*ordinal).kind.is_lookup());
     }
-    table
-        .ordinal(name)
-        .filter(|ordinal| !table.column(*ordinal).kind.is_lookup())
+    table.ordinal(name).filter(|ordinal| !table.column(*ordinal).kind.is_lookup())
 }
 
 fn matching_key<'a>(table: &'a Table, values: &[(Ordinal, Value)]) -> Option<&'a AlternateKey> {
     table.keys.iter().find(|key| {
         key.status == KeyStatus::Active
             && key.columns.len() == values.len()
-            && key
-                .columns
-                .iter()
-                .all(|column| values.iter().any(|(ordinal, _)| ordinal == column))
+            && key.columns.iter().all(|column| values.iter().any(|(ordinal, _)| ordinal == column))
     })
 }
 
-fn key_literal(
-    schema: &Schema,
-    table: &Table,
-    ordinal: Ordinal,
-    literal: &str,
-) -> Result<Value, ApiError> {
+fn key_literal(schema: &Schema, table: &Table, ordinal: Ordinal, literal: &str) -> Result<Value, ApiError> {
     let column = table.column(ordinal);
     if let ColumnKind::Lookup { targets } = &column.kind {
         let id = Uuid::parse_str(literal).map_err(|_| not_a_key(table))?;
         // The index compares ids only, so the first target stands for all.
-        return Ok(Value::Lookup(
-            targets.first().map_or(0, |target| target.table),
-            id,
-        ));
+        return Ok(Value::Lookup(targets.first().map_or(0, |target| target.table), id));
     }
-    let scalar = match literal
-        .strip_prefix('\'')
-        .and_then(|rest| rest.strip_suffix('\''))
-    {
+    let scalar = match literal.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
         Some(text) => {
             if text.contains(KEY_FORBIDDEN) {
                 return Err(ApiError::new(
@@ -230,14 +187,9 @@ pub(crate) fn parse_reference(schema: &Schema, text: &str) -> Result<Reference, 
     let path = strip_service_root(&decoded);
     let path = path.trim_start_matches('/');
     let (set, inner) = split_segment(path);
-    let table = schema
-        .by_set(set)
-        .ok_or_else(|| ApiError::no_resource(set))?;
+    let table = schema.by_set(set).ok_or_else(|| ApiError::no_resource(set))?;
     let inner = inner.ok_or_else(|| ApiError::bad_request(format!("Invalid Uri '{text}'.")))?;
-    Ok(Reference::Row(
-        Arc::clone(table),
-        parse_predicate(schema, table, inner)?,
-    ))
+    Ok(Reference::Row(Arc::clone(table), parse_predicate(schema, table, inner)?))
 }
 
 /// Drops scheme, host and `/api/data/v9.x` from a link.
@@ -274,18 +226,12 @@ mod tests {
 
     #[test]
     fn separators_in_quotes_and_parentheses_do_not_split() {
-        assert_eq!(
-            split_outside_quotes("a='x,y',b=f(1,2)", ','),
-            ["a='x,y'", "b=f(1,2)"]
-        );
+        assert_eq!(split_outside_quotes("a='x,y',b=f(1,2)", ','), ["a='x,y'", "b=f(1,2)"]);
     }
 
     #[test]
     fn links_lose_their_root() {
-        assert_eq!(
-            strip_service_root("https://h/api/data/v9.2/accounts(1)"),
-            "/accounts(1)"
-        );
+        assert_eq!(strip_service_root("https://h/api/data/v9.2/accounts(1)"), "/accounts(1)");
         assert_eq!(strip_service_root("/accounts(1)"), "/accounts(1)");
     }
 }

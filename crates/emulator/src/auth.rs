@@ -51,26 +51,12 @@ impl Identity {
         let (tenant, client, organization, business_unit) = (next(), next(), next(), next());
         let (user, team, object, secret) = (next(), next(), next(), next().simple().to_string());
         let key = Random::new(seed.wrapping_add(1)).next();
-        Identity {
-            tenant,
-            client,
-            secret,
-            organization,
-            business_unit,
-            user,
-            team,
-            object,
-            key,
-        }
+        Identity { tenant, client, secret, organization, business_unit, user, team, object, key }
     }
 
-    pub(crate) fn issue(&self, application: Uuid, audience: &str, expires_at: f64) -> String {
-        let claims = Claims {
-            aud: audience.to_owned(),
-            appid: application,
-            tid: self.tenant,
-            exp: expires_at.max(0.0) as u64,
-        };
+    pub(crate) fn sign(&self, application: Uuid, audience: &str, expires_at: f64) -> String {
+        let claims =
+            Claims { aud: audience.to_owned(), appid: application, tid: self.tenant, exp: expires_at.max(0.0) as u64 };
         let header = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"none"}"#);
         let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
         let signed = format!("{header}.{body}");
@@ -83,26 +69,14 @@ impl Identity {
     }
 
     /// Checks a token; `audience` is the address the request came to, without a path.
-    pub(crate) fn check(
-        &self,
-        token: &str,
-        audience: Option<&str>,
-        now: f64,
-    ) -> Result<Claims, TokenFault> {
+    pub(crate) fn check(&self, token: &str, audience: Option<&str>, now: f64) -> Result<Claims, TokenFault> {
         let (signed, checksum) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
-        let given = URL_SAFE_NO_PAD
-            .decode(checksum)
-            .map_err(|_| TokenFault::Malformed)?;
+        let given = URL_SAFE_NO_PAD.decode(checksum).map_err(|_| TokenFault::Malformed)?;
         if given != self.checksum(signed).to_be_bytes() {
             return Err(TokenFault::Malformed);
         }
-        let body = signed
-            .split_once('.')
-            .map(|(_, body)| body)
-            .ok_or(TokenFault::Malformed)?;
-        let body = URL_SAFE_NO_PAD
-            .decode(body)
-            .map_err(|_| TokenFault::Malformed)?;
+        let body = signed.split_once('.').map(|(_, body)| body).ok_or(TokenFault::Malformed)?;
+        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenFault::Malformed)?;
         let claims: Claims = serde_json::from_slice(&body).map_err(|_| TokenFault::Malformed)?;
         if now >= claims.exp as f64 {
             return Err(TokenFault::Expired);
@@ -117,12 +91,8 @@ impl Identity {
 
 /// Compares addresses without scheme, trailing slash and case.
 fn same_host(a: &str, b: &str) -> bool {
-    let host = |text: &str| {
-        text.split_once("://")
-            .map_or(text, |(_, rest)| rest)
-            .trim_end_matches('/')
-            .to_ascii_lowercase()
-    };
+    let host =
+        |text: &str| text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/').to_ascii_lowercase();
     host(a) == host(b)
 }
 
@@ -133,19 +103,13 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_audience_until_it_expires() {
         let identity = Identity::from_seed(1);
-        let token = identity.issue(identity.client, "http://localhost:1/", 100.0);
+        let token = identity.sign(identity.client, "http://localhost:1/", 100.0);
         let check = |token: &str, audience, now| identity.check(token, audience, now).err();
         assert_eq!(check(&token, Some("http://localhost:1"), 99.0), None);
-        assert_eq!(
-            check(&token, Some("http://localhost:1"), 100.0),
-            Some(TokenFault::Expired)
-        );
-        assert_eq!(
-            check(&token, Some("http://other:1"), 99.0),
-            Some(TokenFault::Audience)
-        );
+        assert_eq!(check(&token, Some("http://localhost:1"), 100.0), Some(TokenFault::Expired));
+        assert_eq!(check(&token, Some("http://other:1"), 99.0), Some(TokenFault::Audience));
         assert_eq!(check("abc", None, 0.0), Some(TokenFault::Malformed));
-        let other = Identity::from_seed(2).issue(identity.client, "*", 100.0);
+        let other = Identity::from_seed(2).sign(identity.client, "*", 100.0);
         assert_eq!(check(&other, None, 0.0), Some(TokenFault::Malformed));
     }
 }

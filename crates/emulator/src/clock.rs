@@ -16,20 +16,10 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub(crate) fn new(scale: f64) -> Self {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Clock {
-            started: Instant::now(),
-            started_at: wall.as_secs_f64(),
-            scale,
-            skipped_ms: 0.into(),
-        }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Clock { started: Instant::now(), started_at: wall.as_secs_f64(), scale, skipped_ms: 0.into() }
     }
 
     pub(crate) fn scale(&self) -> f64 {
@@ -49,10 +39,7 @@ impl Clock {
 
     /// Jumps forward, so that tests need not wait for windows and tokens to pass.
     pub(crate) fn skip(&self, seconds: f64) {
-        self.skipped_ms.fetch_add(
-            (seconds.max(0.0) * 1000.0) as u64,
-            std::sync::atomic::Ordering::Relaxed,
-        );
+        self.skipped_ms.fetch_add((seconds.max(0.0) * 1000.0) as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Waits for simulated seconds.

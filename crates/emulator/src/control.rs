@@ -28,9 +28,7 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
         ("GET", "stats") => Ok(stats(engine)),
         ("GET", "faults") => Ok(json!({ "rules": lock(&engine.faults).counts() })),
         ("POST", "faults") => set_faults(engine, body),
-        ("GET", "settings") => {
-            serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string())
-        }
+        ("GET", "settings") => serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string()),
         ("POST", "settings") => set_settings(engine, body),
         ("POST", "limits") => set_limits(engine, body),
         ("POST", "time") => skip_time(engine, body),
@@ -49,9 +47,7 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
                 Err(format!("there is no snapshot `{name}`"))
             }
         }),
-        (_, other) => Err(format!(
-            "`{method} /__emulator/{other}` is not a control request"
-        )),
+        (_, other) => Err(format!("`{method} /__emulator/{other}` is not a control request")),
     };
     match done {
         Ok(body) => Answer::json(body.to_string().into_bytes()),
@@ -64,14 +60,8 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
 }
 
 fn named(body: &[u8]) -> Result<String, String> {
-    let body = if body.is_empty() {
-        b"{}".as_slice()
-    } else {
-        body
-    };
-    serde_json::from_slice::<Named>(body)
-        .map(|named| named.name)
-        .map_err(|error| error.to_string())
+    let body = if body.is_empty() { b"{}".as_slice() } else { body };
+    serde_json::from_slice::<Named>(body).map(|named| named.name).map_err(|error| error.to_string())
 }
 
 fn stats(engine: &Engine) -> Json {
@@ -82,20 +72,14 @@ fn stats(engine: &Engine) -> Json {
         .iter()
         .map(|((user, server), busy_ms)| json!({ "user": user, "server": server, "busy_ms": busy_ms }))
         .collect();
-    let database = engine
-        .database
-        .read()
-        .unwrap_or_else(PoisonError::into_inner);
+    let database = engine.database.read().unwrap_or_else(PoisonError::into_inner);
     let mut commits = Map::new();
     let mut tables = Map::new();
     for table in database.schema.live_tables() {
-        let [created, updated, deleted] =
-            database.commits.get(&table.id).copied().unwrap_or_default();
+        let [created, updated, deleted] = database.commits.get(&table.id).copied().unwrap_or_default();
         if created + updated + deleted > 0 {
-            commits.insert(
-                table.logical.clone(),
-                json!({ "created": created, "updated": updated, "deleted": deleted }),
-            );
+            commits
+                .insert(table.logical.clone(), json!({ "created": created, "updated": updated, "deleted": deleted }));
         }
         let rows = database.store(table.id).len();
         if rows > 0 {
@@ -137,12 +121,8 @@ fn set_faults(engine: &Engine, body: &[u8]) -> Result<Json, String> {
 }
 
 /// Lays members over what is in force.
-fn merged<T: serde::Serialize + serde::de::DeserializeOwned>(
-    current: &T,
-    body: &[u8],
-) -> Result<T, String> {
-    let changes: Map<String, Json> =
-        serde_json::from_slice(body).map_err(|error| error.to_string())?;
+fn merged<T: serde::Serialize + serde::de::DeserializeOwned>(current: &T, body: &[u8]) -> Result<T, String> {
+    let changes: Map<String, Json> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut value = serde_json::to_value(current).map_err(|error| error.to_string())?;
     if let Json::Object(members) = &mut value {
         members.extend(changes);

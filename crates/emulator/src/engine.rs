@@ -92,16 +92,11 @@ impl Engine {
     }
 
     pub(crate) fn set_settings(&self, settings: Settings) {
-        *self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     fn database_mut(&self) -> std::sync::RwLockWriteGuard<'_, Database> {
-        self.database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Back to the rows of the start, with no faults, no usage and default settings.
@@ -117,11 +112,7 @@ impl Engine {
     }
 
     pub(crate) fn snapshot(&self, name: &str) {
-        let image = self
-            .database
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .image();
+        let image = self.database.read().unwrap_or_else(PoisonError::into_inner).image();
         lock(&self.snapshots).insert(name.to_owned(), image);
     }
 
@@ -141,20 +132,11 @@ impl Engine {
     pub(crate) fn run_due_jobs(&self) {
         let now = self.clock.now();
         let is_due = |job: &Job| job.due <= now;
-        if !self
-            .database
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .jobs
-            .iter()
-            .any(is_due)
-        {
+        if !self.database.read().unwrap_or_else(PoisonError::into_inner).jobs.iter().any(is_due) {
             return;
         }
         let mut database = self.database_mut();
-        let (mut due, rest): (Vec<Job>, Vec<Job>) = std::mem::take(&mut database.jobs)
-            .into_iter()
-            .partition(is_due);
+        let (mut due, rest): (Vec<Job>, Vec<Job>) = std::mem::take(&mut database.jobs).into_iter().partition(is_due);
         database.jobs = rest;
         due.sort_by(|a, b| a.due.total_cmp(&b.due));
         for job in due {
@@ -169,11 +151,7 @@ impl Engine {
                 JobKind::Expire { table, id } => {
                     database.remove(*table, *id, now as i64);
                 }
-                JobKind::BulkDelete {
-                    operation,
-                    table,
-                    ids,
-                } => {
+                JobKind::BulkDelete { operation, table, ids } => {
                     return self.run_bulk_delete(database, *operation, *table, ids, now as i64);
                 }
             }
@@ -211,12 +189,7 @@ impl Engine {
             plugins: &[],
             content_ids: None,
         };
-        delete_many(
-            &session,
-            database,
-            table,
-            &ids.iter().copied().collect::<HashSet<_>>(),
-        )?;
+        delete_many(&session, database, table, &ids.iter().copied().collect::<HashSet<_>>())?;
         set_job_state(database, operation, 30, "");
         Ok(())
     }
@@ -232,11 +205,7 @@ fn set_job_state(database: &mut Database, operation: Uuid, status: i64, message:
     };
     let mut changes = Vec::new();
     let text = (!message.is_empty()).then(|| Value::Text(message.into()));
-    let values = [
-        ("statecode", Some(Value::Int(3))),
-        ("statuscode", Some(Value::Int(status))),
-        ("message", text),
-    ];
+    let values = [("statecode", Some(Value::Int(3))), ("statuscode", Some(Value::Int(status))), ("message", text)];
     for (name, value) in values {
         changes.extend(table.ordinal(name).map(|ordinal| (ordinal, value)));
     }
@@ -249,22 +218,12 @@ fn set_job_state(database: &mut Database, operation: Uuid, status: i64, message:
 fn resume_jobs(database: &mut Database, now: f64) {
     let mut pending = Vec::new();
     for table in database.schema.live_tables() {
-        for key in table
-            .keys
-            .iter()
-            .filter(|key| matches!(key.status, KeyStatus::Pending | KeyStatus::InProgress))
-        {
-            pending.push(JobKind::Key {
-                table: table.id,
-                key: key.id,
-            });
+        for key in table.keys.iter().filter(|key| matches!(key.status, KeyStatus::Pending | KeyStatus::InProgress)) {
+            pending.push(JobKind::Key { table: table.id, key: key.id });
         }
     }
     for kind in pending {
-        database.jobs.push(Job {
-            due: now,
-            kind: kind.clone(),
-        });
+        database.jobs.push(Job { due: now, kind: kind.clone() });
         database.jobs.push(Job { due: now, kind });
     }
 }
@@ -279,19 +238,13 @@ fn put(database: &mut Database, logical: &str, id: Uuid, values: &[(&str, Value)
     let Some(table) = database.schema.by_logical(logical).cloned() else {
         return;
     };
-    let mut cells: Vec<_> = values
-        .iter()
-        .filter_map(|(name, value)| Some((table.ordinal(name)?, Some(value.clone()))))
-        .collect();
+    let mut cells: Vec<_> =
+        values.iter().filter_map(|(name, value)| Some((table.ordinal(name)?, Some(value.clone())))).collect();
     cells.extend(
         table
             .defaults
             .iter()
-            .filter(|(ordinal, _)| {
-                !values
-                    .iter()
-                    .any(|(name, _)| table.ordinal(name) == Some(*ordinal))
-            })
+            .filter(|(ordinal, _)| !values.iter().any(|(name, _)| table.ordinal(name) == Some(*ordinal)))
             .map(|(ordinal, value)| (*ordinal, Some(Value::Int(*value)))),
     );
     cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
@@ -335,24 +288,11 @@ fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
                 ("statecode", Value::Int(0)),
                 ("statuscode", Value::Int(1)),
             ];
-            put(
-                database,
-                "transactioncurrency",
-                stable_id(&format!("currency:{code}")),
-                &system(values),
-            );
+            put(database, "transactioncurrency", stable_id(&format!("currency:{code}")), &system(values));
         }
         add_organization(database, identity, &who, &system);
-        let subject = vec![
-            ("title", text("Default Subject")),
-            ("featuremask", Value::Int(1)),
-        ];
-        put(
-            database,
-            "subject",
-            stable_id("subject:root"),
-            &system(subject),
-        );
+        let subject = vec![("title", text("Default Subject")), ("featuremask", Value::Int(1))];
+        put(database, "subject", stable_id("subject:root"), &system(subject));
         add_solutions(database, &who, &system);
         add_messages(database, &system);
         Ok(())
@@ -363,18 +303,10 @@ fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
 type Lookup<'a> = &'a dyn Fn(&str, Uuid) -> Value;
 type Stamp<'a> = &'a dyn Fn(Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)>;
 
-fn add_organization(
-    database: &mut Database,
-    identity: &Identity,
-    who: Lookup<'_>,
-    system: Stamp<'_>,
-) {
+fn add_organization(database: &mut Database, identity: &Identity, who: Lookup<'_>, system: Stamp<'_>) {
     let organization = vec![
         ("name", text("contoso")),
-        (
-            "basecurrencyid",
-            who("transactioncurrency", base_currency()),
-        ),
+        ("basecurrencyid", who("transactioncurrency", base_currency())),
         ("expirechangetrackingindays", Value::Int(7)),
         ("languagecode", Value::Int(1033)),
         ("localeid", Value::Int(2057)),
@@ -382,50 +314,30 @@ fn add_organization(
         ("pricingdecimalprecision", Value::Int(2)),
         ("isduplicatedetectionenabled", Value::Int(1)),
         ("maxuploadfilesize", Value::Int(5_242_880)),
-        (
-            "blockedattachments",
-            text("ade;adp;app;asa;asp;bat;cmd;com;cpl;exe;hta;js;jse;msi;ps1;vbs;wsf"),
-        ),
+        ("blockedattachments", text("ade;adp;app;asa;asp;bat;cmd;com;cpl;exe;hta;js;jse;msi;ps1;vbs;wsf")),
     ];
-    put(
-        database,
-        "organization",
-        identity.organization,
-        &system(organization),
-    );
+    put(database, "organization", identity.organization, &system(organization));
     put(
         database,
         "businessunit",
         identity.business_unit,
-        &system(vec![
-            ("name", text("contoso")),
-            ("isdisabled", Value::Int(0)),
-        ]),
+        &system(vec![("name", text("contoso")), ("isdisabled", Value::Int(0))]),
     );
     let user = vec![
         ("fullname", text("# Flowgate Loader")),
         ("firstname", text("#")),
         ("lastname", text("Flowgate Loader")),
         ("domainname", text("flowgate-loader@contoso.example")),
-        (
-            "internalemailaddress",
-            text("flowgate-loader@contoso.example"),
-        ),
+        ("internalemailaddress", text("flowgate-loader@contoso.example")),
         ("applicationid", Value::Guid(identity.client)),
         ("azureactivedirectoryobjectid", Value::Guid(identity.object)),
-        (
-            "businessunitid",
-            who("businessunit", identity.business_unit),
-        ),
+        ("businessunitid", who("businessunit", identity.business_unit)),
         ("accessmode", Value::Int(4)),
     ];
     put(database, "systemuser", identity.user, &system(user));
     let team = vec![
         ("name", text("contoso")),
-        (
-            "businessunitid",
-            who("businessunit", identity.business_unit),
-        ),
+        ("businessunitid", who("businessunit", identity.business_unit)),
         ("administratorid", who("systemuser", identity.user)),
         ("isdefault", Value::Int(1)),
         ("teamtype", Value::Int(0)),
@@ -434,15 +346,8 @@ fn add_organization(
 }
 
 fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {
-    let publishers = [
-        (
-            "DefaultPublishercontoso",
-            "Default Publisher for contoso",
-            "new",
-            10_000,
-        ),
-        ("works", "Works", "wr", 10_000),
-    ];
+    let publishers =
+        [("DefaultPublishercontoso", "Default Publisher for contoso", "new", 10_000), ("works", "Works", "wr", 10_000)];
     for (name, title, prefix, options) in publishers {
         let values = vec![
             ("uniquename", text(name)),
@@ -450,12 +355,7 @@ fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {
             ("customizationprefix", text(prefix)),
             ("customizationoptionvalueprefix", Value::Int(options)),
         ];
-        put(
-            database,
-            "publisher",
-            stable_id(&format!("publisher:{name}")),
-            &system(values),
-        );
+        put(database, "publisher", stable_id(&format!("publisher:{name}")), &system(values));
     }
     let solutions = [
         ("Default", "Default Solution", "DefaultPublishercontoso"),
@@ -468,17 +368,9 @@ fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {
             ("friendlyname", text(title)),
             ("version", text("1.0.0.0")),
             ("ismanaged", Value::Int(0)),
-            (
-                "publisherid",
-                who("publisher", stable_id(&format!("publisher:{publisher}"))),
-            ),
+            ("publisherid", who("publisher", stable_id(&format!("publisher:{publisher}")))),
         ];
-        put(
-            database,
-            "solution",
-            stable_id(&format!("solution:{name}")),
-            &system(values),
-        );
+        put(database, "solution", stable_id(&format!("solution:{name}")), &system(values));
     }
 }
 
@@ -496,18 +388,9 @@ const MESSAGES: &[&str] = &[
 
 fn add_messages(database: &mut Database, system: Stamp<'_>) {
     for message in MESSAGES {
-        put(
-            database,
-            "sdkmessage",
-            stable_id(&format!("message:{message}")),
-            &system(vec![("name", text(message))]),
-        );
+        put(database, "sdkmessage", stable_id(&format!("message:{message}")), &system(vec![("name", text(message))]));
     }
-    let tables: Vec<TableId> = database
-        .schema
-        .live_tables()
-        .map(|table| table.id)
-        .collect();
+    let tables: Vec<TableId> = database.schema.live_tables().map(|table| table.id).collect();
     register_messages(database, &tables);
 }
 
@@ -525,20 +408,10 @@ pub(crate) fn register_messages(database: &mut Database, tables: &[TableId]) {
     let schema = Arc::clone(&database.schema);
     for id in tables {
         let table = schema.table(*id);
-        for message in MESSAGES
-            .iter()
-            .filter(|message| has_message(table, message))
-        {
+        for message in MESSAGES.iter().filter(|message| has_message(table, message)) {
             let row = stable_id(&format!("filter:{}:{message}", table.logical));
             let values = [
-                (
-                    "sdkmessageid",
-                    lookup(
-                        &schema,
-                        "sdkmessage",
-                        stable_id(&format!("message:{message}")),
-                    ),
-                ),
+                ("sdkmessageid", lookup(&schema, "sdkmessage", stable_id(&format!("message:{message}")))),
                 ("primaryobjecttypecode", text(&table.logical)),
             ];
             put(database, "sdkmessagefilter", row, &values);

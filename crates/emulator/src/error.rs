@@ -46,18 +46,12 @@ impl ApiError {
 
     /// A resource path nothing answers to. The code of front-end 404s is UNVERIFIED.
     pub(crate) fn no_resource(segment: &str) -> Self {
-        ApiError::new(
-            Code::NoResource,
-            format!("Resource not found for the segment '{segment}'."),
-        )
+        ApiError::new(Code::NoResource, format!("Resource not found for the segment '{segment}'."))
     }
 
     /// Something real Dataverse has and this stand-in does not: said by name.
     pub(crate) fn not_here(what: &str) -> Self {
-        ApiError::new(
-            Code::NotImplemented,
-            format!("{what} is not implemented by the Flowgate emulator."),
-        )
+        ApiError::new(Code::NotImplemented, format!("{what} is not implemented by the Flowgate emulator."))
     }
 
     pub(crate) fn is(&self, code: Code) -> bool {
@@ -71,28 +65,17 @@ impl ApiError {
         error.insert("message".into(), self.message.clone().into());
         if with_annotations {
             for (name, text) in &self.details {
-                error.insert(
-                    format!("@Microsoft.PowerApps.CDS.{name}"),
-                    text.clone().into(),
-                );
+                error.insert(format!("@Microsoft.PowerApps.CDS.{name}"), text.clone().into());
             }
-            error.insert(
-                "@Microsoft.PowerApps.CDS.ErrorDetails.OperationStatus".into(),
-                "0".into(),
-            );
+            error.insert("@Microsoft.PowerApps.CDS.ErrorDetails.OperationStatus".into(), "0".into());
             let help = format!(
                 "http://go.microsoft.com/fwlink/?LinkID=398563&error=Microsoft.Crm.CrmException%3a{:08x}",
                 self.code
             );
             error.insert("@Microsoft.PowerApps.CDS.HelpLink".into(), help.into());
-            error.insert(
-                "@Microsoft.PowerApps.CDS.InnerError.Message".into(),
-                self.message.clone().into(),
-            );
+            error.insert("@Microsoft.PowerApps.CDS.InnerError.Message".into(), self.message.clone().into());
         }
-        serde_json::json!({ "error": error })
-            .to_string()
-            .into_bytes()
+        serde_json::json!({ "error": error }).to_string().into_bytes()
     }
 }
 
@@ -197,9 +180,6 @@ mod tests {
     #[test]
     fn the_code_is_a_lower_case_hexadecimal_string() {
         let body = ApiError::new(Code::Throttling, "x").body(false);
-        assert_eq!(
-            String::from_utf8(body).unwrap(),
-            r#"{"error":{"code":"0x8005f103","message":"x"}}"#
-        );
+        assert_eq!(String::from_utf8(body).unwrap(), r#"{"error":{"code":"0x8005f103","message":"x"}}"#);
     }
 }

@@ -63,11 +63,7 @@ impl TryFrom<serde_json::Value> for Seconds {
         let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
         units
             .iter()
-            .find_map(|(unit, factor)| {
-                Some(Seconds(
-                    text.strip_suffix(unit)?.parse::<f64>().ok()? * factor,
-                ))
-            })
+            .find_map(|(unit, factor)| Some(Seconds(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor)))
             .ok_or_else(|| format!("`{value}` is not a duration"))
     }
 }
@@ -169,50 +165,27 @@ impl Faults {
         let mut armed = Vec::new();
         for rule in rules {
             let effect = effect_of(&rule.action)?;
-            armed.push(Armed {
-                rule,
-                effect,
-                seen: 0,
-                hits: 0,
-            });
+            armed.push(Armed { rule, effect, seen: 0, hits: 0 });
         }
         *self = Faults { armed, set_at: now };
         Ok(())
     }
 
     pub(crate) fn counts(&self) -> Vec<RuleCount> {
-        self.armed
-            .iter()
-            .map(|armed| RuleCount {
-                seen: armed.seen,
-                hits: armed.hits,
-            })
-            .collect()
+        self.armed.iter().map(|armed| RuleCount { seen: armed.seen, hits: armed.hits }).collect()
     }
 
     /// The effect of the first rule that hits a request.
-    pub(crate) fn hit(
-        &mut self,
-        subject: &Subject<'_>,
-        now: f64,
-        random: &mut Random,
-    ) -> Option<Effect> {
+    pub(crate) fn hit(&mut self, subject: &Subject<'_>, now: f64, random: &mut Random) -> Option<Effect> {
         let since = now - self.set_at;
-        let mut hits = |armed: &mut Armed| {
-            armed.effect.reject.is_none() && armed.hits_now(subject, since, random)
-        };
-        self.armed
-            .iter_mut()
-            .find_map(|armed| hits(armed).then(|| armed.effect.clone()))
+        let mut hits = |armed: &mut Armed| armed.effect.reject.is_none() && armed.hits_now(subject, since, random);
+        self.armed.iter_mut().find_map(|armed| hits(armed).then(|| armed.effect.clone()))
     }
 
     /// Rejections stand beside the other rules: they act on rows, not on requests.
     pub(crate) fn rejections(&self, now: f64) -> Vec<RejectRule> {
         let since = now - self.set_at;
-        let active = self
-            .armed
-            .iter()
-            .filter(|armed| armed.rule.matcher.in_window(since));
+        let active = self.armed.iter().filter(|armed| armed.rule.matcher.in_window(since));
         active
             .filter_map(|armed| {
                 let reject = armed.effect.reject.as_ref()?;
@@ -231,47 +204,26 @@ fn effect_of(action: &Do) -> Result<Effect, String> {
     match action {
         Do::Effect(effect) => Ok((**effect).clone()),
         Do::Name(name) => match name.as_str() {
-            "commit_then_drop" => Ok(Effect {
-                commit_then_drop: true,
-                ..Effect::default()
-            }),
-            "drop_before_commit" => Ok(Effect {
-                drop_before_commit: true,
-                ..Effect::default()
-            }),
-            "html" => Ok(Effect {
-                status: Some(502),
-                html: true,
-                ..Effect::default()
-            }),
-            other => Err(format!(
-                "`{other}` is not an effect; use commit_then_drop, drop_before_commit, html or an object"
-            )),
+            "commit_then_drop" => Ok(Effect { commit_then_drop: true, ..Effect::default() }),
+            "drop_before_commit" => Ok(Effect { drop_before_commit: true, ..Effect::default() }),
+            "html" => Ok(Effect { status: Some(502), html: true, ..Effect::default() }),
+            other => {
+                Err(format!("`{other}` is not an effect; use commit_then_drop, drop_before_commit, html or an object"))
+            }
         },
     }
 }
 
 impl Matcher {
     fn in_window(&self, since: f64) -> bool {
-        self.window
-            .is_none_or(|(from, to)| since >= from.0 && since < to.0)
+        self.window.is_none_or(|(from, to)| since >= from.0 && since < to.0)
     }
 
     fn is_subject(&self, subject: &Subject<'_>) -> bool {
-        let op = self
-            .op
-            .as_ref()
-            .is_none_or(|op| op.eq_ignore_ascii_case(subject.operation));
-        let table = self
-            .table
-            .as_ref()
-            .is_none_or(|table| table == subject.table || table == subject.set);
+        let op = self.op.as_ref().is_none_or(|op| op.eq_ignore_ascii_case(subject.operation));
+        let table = self.table.as_ref().is_none_or(|table| table == subject.table || table == subject.set);
         let contains = self.contains.as_ref().is_none_or(|text| {
-            !text.is_empty()
-                && subject
-                    .body
-                    .windows(text.len())
-                    .any(|window| window == text.as_bytes())
+            !text.is_empty() && subject.body.windows(text.len()).any(|window| window == text.as_bytes())
         });
         // Control and sign-in are hit only when named.
         let named = self.op.is_some() || subject.operation != "Token";
@@ -287,9 +239,7 @@ impl Armed {
         }
         self.seen += 1;
         let every = matcher.every.or_else(|| match &matcher.nth {
-            Some(Nth::Text(text)) => text
-                .strip_prefix("every_")
-                .and_then(|number| number.parse().ok()),
+            Some(Nth::Text(text)) => text.strip_prefix("every_").and_then(|number| number.parse().ok()),
             _ => None,
         });
         let is_turn = match (&matcher.nth, every) {
@@ -298,9 +248,7 @@ impl Armed {
             _ => true,
         };
         let spent = matcher.times.is_some_and(|times| self.hits >= times);
-        let lucky = matcher
-            .probability
-            .is_none_or(|probability| random.unit() < probability);
+        let lucky = matcher.probability.is_none_or(|probability| random.unit() < probability);
         let hit = is_turn && !spent && lucky;
         self.hits += u64::from(hit);
         hit
@@ -313,57 +261,30 @@ mod tests {
 
     fn hits(json: &str, requests: u64) -> Vec<u64> {
         let mut faults = Faults::default();
-        faults
-            .set(serde_json::from_str(json).unwrap(), 0.0)
-            .unwrap();
+        faults.set(serde_json::from_str(json).unwrap(), 0.0).unwrap();
         let mut random = Random::new(1);
-        let subject = Subject {
-            operation: "UpsertMultiple",
-            set: "accounts",
-            table: "account",
-            body: b"{}",
-        };
-        (1..=requests)
-            .filter(|at| faults.hit(&subject, *at as f64, &mut random).is_some())
-            .collect()
+        let subject = Subject { operation: "UpsertMultiple", set: "accounts", table: "account", body: b"{}" };
+        (1..=requests).filter(|at| faults.hit(&subject, *at as f64, &mut random).is_some()).collect()
     }
 
     #[test]
     fn rules_count_and_keep_to_their_window() {
         assert_eq!(
-            hits(
-                r#"[{"match":{"op":"UpsertMultiple","table":"account","nth":"every_3"},"do":"commit_then_drop"}]"#,
-                7
-            ),
+            hits(r#"[{"match":{"op":"UpsertMultiple","table":"account","nth":"every_3"},"do":"commit_then_drop"}]"#, 7),
             [3, 6]
         );
         assert_eq!(hits(r#"[{"match":{"nth":2},"do":{"status":503}}]"#, 5), [2]);
         assert_eq!(
-            hits(
-                r#"[{"match":{"any":true,"window":["2s",4]},"do":{"status":429,"retry_after":17}}]"#,
-                6
-            ),
+            hits(r#"[{"match":{"any":true,"window":["2s",4]},"do":{"status":429,"retry_after":17}}]"#, 6),
             [2, 3]
         );
-        assert_eq!(
-            hits(r#"[{"match":{"table":"contact"},"do":{"status":503}}]"#, 3),
-            Vec::<u64>::new()
-        );
-        assert_eq!(
-            hits(
-                r#"[{"match":{"times":1},"do":{"html":true,"status":502}}]"#,
-                3
-            ),
-            [1]
-        );
+        assert_eq!(hits(r#"[{"match":{"table":"contact"},"do":{"status":503}}]"#, 3), Vec::<u64>::new());
+        assert_eq!(hits(r#"[{"match":{"times":1},"do":{"html":true,"status":502}}]"#, 3), [1]);
     }
 
     #[test]
     fn unknown_members_are_refused() {
-        assert!(
-            serde_json::from_str::<Vec<Rule>>(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#)
-                .is_err()
-        );
+        assert!(serde_json::from_str::<Vec<Rule>>(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#).is_err());
         let rules = serde_json::from_str(r#"[{"do":"explode"}]"#).unwrap();
         assert!(Faults::default().set(rules, 0.0).is_err());
     }

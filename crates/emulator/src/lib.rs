@@ -98,10 +98,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on `{address}`")]
-    Listen {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
     #[error("file cannot be used")]
     Io(#[from] std::io::Error),
     #[error("time scale `{0}` is not a positive number")]
@@ -154,23 +151,12 @@ impl Emulator {
         }
         let (database, is_new) = open_database(&options)?;
         let clock = Clock::new(options.time_scale);
-        let engine = Arc::new(Engine::new(
-            database,
-            is_new,
-            clock,
-            (profile, options.profile),
-            servers,
-            options.seed,
-        ));
-        let listen = |source| StartError::Listen {
-            address: options.listen,
-            source,
-        };
+        let engine = Arc::new(Engine::new(database, is_new, clock, (profile, options.profile), servers, options.seed));
+        let listen = |source| StartError::Listen { address: options.listen, source };
         let tcp = server::bind(options.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
         let (tls, ca_file) = if options.tls {
-            let (acceptor, file) =
-                tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
+            let (acceptor, file) = tls::acceptor(options.data.as_deref(), &address.ip().to_string())?;
             (Some(acceptor), Some(file))
         } else {
             (None, None)
@@ -179,17 +165,9 @@ impl Emulator {
         let url = format!("{scheme}://{address}");
         let ready = ready(&engine, url.clone(), ca_file);
         let (stop, stopped) = watch::channel(false);
-        let listener = server::Listener {
-            tcp,
-            tls,
-            origin: url,
-        };
+        let listener = server::Listener { tcp, tls, origin: url };
         let task = tokio::spawn(server::run(listener, engine, stopped));
-        Ok(Emulator {
-            ready,
-            stop,
-            task: Some(task),
-        })
+        Ok(Emulator { ready, stop, task: Some(task) })
     }
 
     pub fn ready(&self) -> &Ready {
@@ -230,11 +208,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
         tenant: identity.tenant.to_string(),
         client_id: identity.client.to_string(),
         client_secret: identity.secret.clone(),
-        token: identity.issue(
-            identity.client,
-            "*",
-            engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0),
-        ),
+        token: identity.sign(identity.client, "*", engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0)),
         ca_file,
         time_scale: engine.clock.scale(),
         organization: identity.organization.to_string(),
@@ -243,8 +217,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
 
 /// The database, and whether it still needs its starting rows.
 fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
-    let mut schema =
-        schema::starting_schema().map_err(|error| StartError::Schema(error.to_string()))?;
+    let mut schema = schema::starting_schema().map_err(|error| StartError::Schema(error.to_string()))?;
     if let Some(file) = &options.schema {
         let text = fs_err::read_to_string(file)?;
         let extended = schema::extend_from_file(&mut schema, &file.display().to_string(), &text);
@@ -252,9 +225,7 @@ fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
     }
     let mut database = Database::new(schema);
     let found = match &options.data {
-        Some(directory) => database
-            .attach_log(directory)
-            .map_err(|error| StartError::Data(error.to_string()))?,
+        Some(directory) => database.attach_log(directory).map_err(|error| StartError::Data(error.to_string()))?,
         None => false,
     };
     Ok((database, !found))
@@ -262,8 +233,5 @@ fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
 
 /// Every error code the emulator can answer, with its name in the catalogue.
 pub fn error_codes() -> Vec<(u32, &'static str)> {
-    error::Code::ALL
-        .iter()
-        .map(|code| (*code as u32, code.name()))
-        .collect()
+    error::Code::ALL.iter().map(|code| (*code as u32, code.name())).collect()
 }

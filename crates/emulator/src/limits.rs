@@ -73,11 +73,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(settings: LimitSettings) -> Self {
-        Limits {
-            settings,
-            windows: HashMap::new(),
-            running: HashMap::new(),
-        }
+        Limits { settings, windows: HashMap::new(), running: HashMap::new() }
     }
 
     /// Lets a request in or refuses it.
@@ -89,29 +85,17 @@ impl Limits {
             if now < until {
                 let until = until + settings.penalty_s;
                 window.blocked = Some((kind, until));
-                return Err(Refusal {
-                    kind,
-                    retry_after_s: whole_seconds(until - now),
-                });
+                return Err(Refusal { kind, retry_after_s: whole_seconds(until - now) });
             }
             window.blocked = None;
         }
-        if settings
-            .concurrent
-            .is_some_and(|limit| window.running >= limit)
-        {
+        if settings.concurrent.is_some_and(|limit| window.running >= limit) {
             let retry_after_s = whole_seconds(settings.retry_after_min_s);
-            return Err(Refusal {
-                kind: LimitKind::Concurrency,
-                retry_after_s,
-            });
+            return Err(Refusal { kind: LimitKind::Concurrency, retry_after_s });
         }
         if let Some((kind, wait)) = window.exceeded(&settings, now) {
             window.blocked = Some((kind, now + wait));
-            return Err(Refusal {
-                kind,
-                retry_after_s: whole_seconds(wait),
-            });
+            return Err(Refusal { kind, retry_after_s: whole_seconds(wait) });
         }
         window.arrivals.push_back(now);
         window.running += 1;
@@ -140,10 +124,7 @@ impl Limits {
     pub(crate) fn clear(&mut self) {
         for window in self.windows.values_mut() {
             let running = window.running;
-            *window = Window {
-                running,
-                ..Window::default()
-            };
+            *window = Window { running, ..Window::default() };
         }
     }
 }
@@ -168,12 +149,8 @@ impl Window {
             return None;
         }
         self.evaluated_at = now;
-        let over_requests = settings
-            .requests
-            .is_some_and(|limit| self.arrivals.len() >= limit as usize);
-        let over_time = settings
-            .execution_ms
-            .is_some_and(|limit| self.busy_ms >= limit);
+        let over_requests = settings.requests.is_some_and(|limit| self.arrivals.len() >= limit as usize);
+        let over_time = settings.execution_ms.is_some_and(|limit| self.busy_ms >= limit);
         let kind = match (over_requests, over_time) {
             (true, _) => LimitKind::Requests,
             (_, true) => LimitKind::ExecutionTime,
@@ -189,9 +166,7 @@ impl Window {
     fn requests_free_at(&self, settings: &LimitSettings) -> f64 {
         let allowed = f64::from(settings.requests.unwrap_or(0)) * settings.resume_share;
         let leaving = self.arrivals.len().saturating_sub(allowed as usize);
-        let last = leaving
-            .checked_sub(1)
-            .and_then(|index| self.arrivals.get(index));
+        let last = leaving.checked_sub(1).and_then(|index| self.arrivals.get(index));
         last.copied().unwrap_or(0.0) + settings.window_s
     }
 
@@ -209,15 +184,9 @@ impl Window {
 
     fn remaining(&self, settings: &LimitSettings) -> Remaining {
         // Without limits the headers show the documented defaults, as they would on a quiet server.
-        let requests = settings
-            .requests
-            .unwrap_or(6000)
-            .saturating_sub(self.arrivals.len() as u32);
+        let requests = settings.requests.unwrap_or(6000).saturating_sub(self.arrivals.len() as u32);
         let execution_ms = settings.execution_ms.unwrap_or(1_200_000.0);
-        Remaining {
-            requests,
-            execution_s: ((execution_ms - self.busy_ms) / 1000.0).max(0.0),
-        }
+        Remaining { requests, execution_s: ((execution_ms - self.busy_ms) / 1000.0).max(0.0) }
     }
 }
 
@@ -258,13 +227,7 @@ mod tests {
         }
         // 95 may stay: the five oldest must leave the window, the last of them at 304.
         let refusal = run(&mut limits, 100.0, 1.0).unwrap_err();
-        assert_eq!(
-            refusal,
-            Refusal {
-                kind: LimitKind::Requests,
-                retry_after_s: 204
-            }
-        );
+        assert_eq!(refusal, Refusal { kind: LimitKind::Requests, retry_after_s: 204 });
         assert!(run(&mut limits, 303.0, 1.0).is_err());
         run(&mut limits, 304.5, 1.0).unwrap();
     }
@@ -288,17 +251,11 @@ mod tests {
         for index in 0..52 {
             limits.admit(LANE, f64::from(index) * 0.01).unwrap();
         }
-        assert_eq!(
-            limits.admit(LANE, 1.0).unwrap_err().kind,
-            LimitKind::Concurrency
-        );
+        assert_eq!(limits.admit(LANE, 1.0).unwrap_err().kind, LimitKind::Concurrency);
         for _ in 0..52 {
             limits.finish(LANE, 24.0, 24_000.0);
         }
-        assert_eq!(
-            limits.admit(LANE, 25.0).unwrap_err().kind,
-            LimitKind::ExecutionTime
-        );
+        assert_eq!(limits.admit(LANE, 25.0).unwrap_err().kind, LimitKind::ExecutionTime);
     }
 
     #[test]

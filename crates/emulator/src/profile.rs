@@ -83,20 +83,14 @@ pub(crate) enum Message {
 
 impl Profile {
     pub(crate) fn named(name: ProfileName) -> Result<Profile, String> {
-        let realistic: Profile =
-            serde_saphyr::from_str(REALISTIC).map_err(|error| error.to_string())?;
+        let realistic: Profile = serde_saphyr::from_str(REALISTIC).map_err(|error| error.to_string())?;
         Ok(match name {
             ProfileName::Realistic => realistic,
             ProfileName::Instant | ProfileName::Sink => Profile {
                 round_trip_ms: 0.0,
                 noise_sigma: 0.0,
                 costs: Costs::default(),
-                limits: LimitSettings {
-                    requests: None,
-                    execution_ms: None,
-                    concurrent: None,
-                    ..realistic.limits
-                },
+                limits: LimitSettings { requests: None, execution_ms: None, concurrent: None, ..realistic.limits },
                 ..realistic
             },
         })
@@ -129,11 +123,7 @@ mod tests {
     #[test]
     fn a_create_of_100_rows_takes_a_second_and_twice_that_on_a_crowded_server() {
         let profile = Profile::named(ProfileName::Realistic).unwrap();
-        let work = Work {
-            message: Message::CreateMultiple,
-            rows: 100,
-            extra_ms: 0.0,
-        };
+        let work = Work { message: Message::CreateMultiple, rows: 100, extra_ms: 0.0 };
         assert!((profile.service_ms(work, 1, 0.0) - 1030.0).abs() < 1e-9);
         assert!((profile.service_ms(work, 32, 0.0) - 2060.0).abs() < 1e-9);
     }
@@ -141,11 +131,7 @@ mod tests {
     #[test]
     fn instant_costs_nothing() {
         let profile = Profile::named(ProfileName::Instant).unwrap();
-        let work = Work {
-            message: Message::UpdateMultiple,
-            rows: 1000,
-            extra_ms: 0.0,
-        };
+        let work = Work { message: Message::UpdateMultiple, rows: 1000, extra_ms: 0.0 };
         assert!(profile.service_ms(work, 99, 1.0).abs() < 1e-9);
         assert!(profile.limits.requests.is_none());
     }

@@ -52,8 +52,7 @@ pub(crate) async fn run(listener: Listener, engine: Arc<Engine>, mut stop: watch
         };
         match accepted {
             Ok((stream, _)) => {
-                let (listener, engine, stop) =
-                    (Arc::clone(&listener), Arc::clone(&engine), stop.clone());
+                let (listener, engine, stop) = (Arc::clone(&listener), Arc::clone(&engine), stop.clone());
                 tokio::spawn(async move { connection(listener, engine, stream, stop).await });
             }
             Err(error) => {
@@ -65,12 +64,7 @@ pub(crate) async fn run(listener: Listener, engine: Arc<Engine>, mut stop: watch
     }
 }
 
-async fn connection(
-    listener: Arc<Listener>,
-    engine: Arc<Engine>,
-    stream: TcpStream,
-    stop: watch::Receiver<bool>,
-) {
+async fn connection(listener: Arc<Listener>, engine: Arc<Engine>, stream: TcpStream, stop: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no delay not set");
     }
@@ -83,20 +77,12 @@ async fn connection(
     }
 }
 
-async fn http1<I>(
-    listener: &Arc<Listener>,
-    engine: Arc<Engine>,
-    io: I,
-    mut stop: watch::Receiver<bool>,
-) where
+async fn http1<I>(listener: &Arc<Listener>, engine: Arc<Engine>, io: I, mut stop: watch::Receiver<bool>)
+where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
-        let (engine, origin, is_tls) = (
-            Arc::clone(&engine),
-            listener.origin.clone(),
-            listener.tls.is_some(),
-        );
+        let (engine, origin, is_tls) = (Arc::clone(&engine), listener.origin.clone(), listener.tls.is_some());
         async move {
             // A task of its own outlives a caller that hangs up.
             match tokio::spawn(handle(engine, origin, is_tls, request)).await {
@@ -133,44 +119,24 @@ async fn handle(
         }
         Err(_) => return Err(Cut),
     };
-    let host = parts
-        .headers
-        .get("host")
-        .and_then(|host| host.to_str().ok());
+    let host = parts.headers.get("host").and_then(|host| host.to_str().ok());
     let scheme = if is_tls { "https" } else { "http" };
     let origin = host.map_or(fallback, |host| format!("{scheme}://{host}"));
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or("").to_owned();
     if let Some(rest) = path.strip_prefix("/__emulator") {
-        return reply(Reply::Answer(control::answer(
-            &engine,
-            &parts.method,
-            rest,
-            &body,
-        )));
+        return reply(Reply::Answer(control::answer(&engine, &parts.method, rest, &body)));
     }
     if path.ends_with("/oauth2/v2.0/token") || path.ends_with("/oauth2/token") {
         return reply(token(&engine, &parts.method, &path, &body).await);
     }
     match service_path(&path) {
         Some((version, rest)) => {
-            let address = Address {
-                origin,
-                version: version.to_owned(),
-            };
-            let request = Request {
-                method: parts.method,
-                path: rest.to_owned(),
-                query,
-                headers: parts.headers,
-                body,
-            };
+            let address = Address { origin, version: version.to_owned() };
+            let request = Request { method: parts.method, path: rest.to_owned(), query, headers: parts.headers, body };
             reply(service::serve(&engine, &address, request).await)
         }
-        None => reply(Reply::Answer(Answer::error(
-            &ApiError::no_resource(&path),
-            false,
-        ))),
+        None => reply(Reply::Answer(Answer::error(&ApiError::no_resource(&path), false))),
     }
 }
 
@@ -197,9 +163,7 @@ fn reply(reply: Reply) -> Result<Response<Body>, Cut> {
                 let pieces = stream::iter([Ok(Frame::data(kept))]).chain(cut);
                 Either::Right(StreamBody::new(Box::pin(pieces) as CutStream))
             });
-            response
-                .headers_mut()
-                .insert("content-length", HeaderValue::from(length));
+            response.headers_mut().insert("content-length", HeaderValue::from(length));
             Ok(response)
         }
     }
@@ -229,18 +193,14 @@ async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Rep
     })
 }
 
-/// Why no token is issued: status, OAuth error, description.
+/// Why no token is granted: status, OAuth error, description.
 struct Refusal(StatusCode, &'static str, &'static str);
 
-/// Issues a token, or says in OAuth's own terms why not.
+/// Grants a token, or says in OAuth's own terms why not.
 fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Refusal> {
     let bad = |error, description| Err(Refusal(StatusCode::BAD_REQUEST, error, description));
     if *method != Method::POST {
-        return Err(Refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "invalid_request",
-            "POST is required.",
-        ));
+        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "POST is required."));
     }
     let text = String::from_utf8_lossy(body).replace('+', "%20");
     let pairs = decode_pairs(&text);
@@ -249,46 +209,28 @@ fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<An
         found.map_or("", |(_, value)| value.as_str())
     };
     let identity = &engine.identity;
-    let tenant = path
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
+    let tenant = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     if tenant != identity.tenant.to_string() && tenant != "common" && tenant != "organizations" {
         return bad("invalid_request", "AADSTS90002: Tenant not found.");
     }
     if field("grant_type") != "client_credentials" {
-        return bad(
-            "unsupported_grant_type",
-            "AADSTS70003: Only client_credentials is supported.",
-        );
+        return bad("unsupported_grant_type", "AADSTS70003: Only client_credentials is supported.");
     }
     let Ok(client) = uuid::Uuid::parse_str(field("client_id")) else {
-        return bad(
-            "unauthorized_client",
-            "AADSTS700016: Application not found.",
-        );
+        return bad("unauthorized_client", "AADSTS700016: Application not found.");
     };
     if field("client_secret") != identity.secret {
         let description = "AADSTS7000215: Invalid client secret provided.";
-        return Err(Refusal(
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            description,
-        ));
+        return Err(Refusal(StatusCode::UNAUTHORIZED, "invalid_client", description));
     }
-    let scope = if field("scope").is_empty() {
-        field("resource")
-    } else {
-        field("scope")
-    };
+    let scope = if field("scope").is_empty() { field("resource") } else { field("scope") };
     if scope.is_empty() {
         return bad("invalid_scope", "AADSTS70011: The scope is not valid.");
     }
     let audience = scope.strip_suffix("/.default").unwrap_or(scope);
-    tracing::debug!(%client, audience, "token issued");
+    tracing::debug!(%client, audience, "token granted");
     let life = engine.settings().token_life_s;
-    let token = identity.issue(client, audience, engine.clock.now() + life);
+    let token = identity.sign(client, audience, engine.clock.now() + life);
     let body = serde_json::json!({
         "token_type": "Bearer", "expires_in": life as u64, "ext_expires_in": life as u64, "access_token": token,
     });
@@ -296,8 +238,7 @@ fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<An
 }
 
 fn oauth_error(Refusal(status, error, description): &Refusal) -> Answer {
-    let body =
-        serde_json::json!({ "error": error, "error_description": description, "error_codes": [] });
+    let body = serde_json::json!({ "error": error, "error_description": description, "error_codes": [] });
     let mut answer = Answer::json(body.to_string().into_bytes());
     answer.status = *status;
     answer

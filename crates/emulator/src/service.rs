@@ -57,12 +57,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let caller = match authenticate(engine, address, &request, &settings) {
         Ok(caller) => caller,
         Err(error) => {
-            return Reply::Answer(finish(
-                engine,
-                unauthenticated(engine, address, &error),
-                None,
-                &request,
-            ));
+            return Reply::Answer(finish(engine, unauthenticated(engine, address, &error), None, &request));
         }
     };
     if settings.administration_mode {
@@ -82,15 +77,8 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
             return Reply::Answer(finish(engine, answer, Some((server, None)), &request));
         }
     };
-    let ticket = Ticket {
-        engine: Arc::clone(engine),
-        lane: (user, server),
-        charged: false,
-    };
-    run(
-        ticket, address, request, caller, &settings, effect, &operation, remaining,
-    )
-    .await
+    let ticket = Ticket { engine: Arc::clone(engine), lane: (user, server), charged: false };
+    run(ticket, address, request, caller, &settings, effect, &operation, remaining).await
 }
 
 /// A running request; charges what it used, also when it ends early.
@@ -104,10 +92,7 @@ impl Ticket {
     fn charge(&mut self, busy_ms: f64) {
         self.charged = true;
         lock(&self.engine.limits).finish(self.lane, self.engine.clock.now(), busy_ms);
-        *lock(&self.engine.stats)
-            .busy_ms
-            .entry(self.lane)
-            .or_default() += busy_ms;
+        *lock(&self.engine.stats).busy_ms.entry(self.lane).or_default() += busy_ms;
     }
 }
 
@@ -119,10 +104,7 @@ impl Drop for Ticket {
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "everything one request is made of"
-)]
+#[expect(clippy::too_many_arguments, reason = "everything one request is made of")]
 async fn run(
     mut ticket: Ticket,
     address: &Address,
@@ -146,10 +128,7 @@ async fn run(
             }
         }
     }
-    if let Some((wait, effect)) = effect
-        .as_ref()
-        .and_then(|effect| Some((effect.delay_commit_s()?, effect)))
-    {
+    if let Some((wait, effect)) = effect.as_ref().and_then(|effect| Some((effect.delay_commit_s()?, effect))) {
         let status = effect.answer.as_ref().and_then(serde_json::Value::as_u64);
         if let Some(status) = status {
             let answer = plain(status as u16, effect);
@@ -166,16 +145,9 @@ async fn run(
     }
     let answer = execute(&engine, base(address), &request, &caller, settings);
     let running = lock(&engine.limits).running_on(ticket.lane.1);
-    let noise = if engine.profile.noise_sigma > 0.0 {
-        lock(&engine.random).normal()
-    } else {
-        0.0
-    };
+    let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
     let busy_ms = engine.profile.service_ms(answer.work, running, noise);
-    engine
-        .clock
-        .sleep((busy_ms + engine.profile.round_trip_ms) / 1000.0)
-        .await;
+    engine.clock.sleep((busy_ms + engine.profile.round_trip_ms) / 1000.0).await;
     ticket.charge(busy_ms);
     count(&engine, operation, &answer);
     let answer = finish(&engine, answer, server, &request);
@@ -191,9 +163,7 @@ fn base(address: &Address) -> String {
 
 /// What a rule does to the answer of a request that ran.
 fn distorted(mut answer: Answer, effect: &Effect) -> Reply {
-    if effect.commit_then_drop
-        || effect.answer.as_ref().and_then(serde_json::Value::as_str) == Some("timeout")
-    {
+    if effect.commit_then_drop || effect.answer.as_ref().and_then(serde_json::Value::as_str) == Some("timeout") {
         return Reply::Drop;
     }
     if let Some(content_type) = &effect.content_type {
@@ -210,22 +180,10 @@ fn distorted(mut answer: Answer, effect: &Effect) -> Reply {
 
 fn hit(engine: &Engine, operation: &Operation, body: &[u8]) -> Option<Effect> {
     let table = {
-        let database = engine
-            .database
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        database
-            .schema
-            .by_set(&operation.set)
-            .map(|table| table.logical.clone())
-            .unwrap_or_default()
+        let database = engine.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.schema.by_set(&operation.set).map(|table| table.logical.clone()).unwrap_or_default()
     };
-    let subject = Subject {
-        operation: &operation.name,
-        set: &operation.set,
-        table: &table,
-        body,
-    };
+    let subject = Subject { operation: &operation.name, set: &operation.set, table: &table, body };
     let now = engine.clock.now();
     let effect = lock(&engine.faults).hit(&subject, now, &mut lock(&engine.random));
     if effect.is_some() {
@@ -236,14 +194,7 @@ fn hit(engine: &Engine, operation: &Operation, body: &[u8]) -> Option<Effect> {
 
 /// The effect on sign-in, which has no table.
 pub(crate) fn token_fault(engine: &Engine) -> Option<Effect> {
-    hit(
-        engine,
-        &Operation {
-            name: "Token".to_owned(),
-            set: String::new(),
-        },
-        b"",
-    )
+    hit(engine, &Operation { name: "Token".to_owned(), set: String::new() }, b"")
 }
 
 /// The answer a rule gives in place of the request's own.
@@ -255,13 +206,7 @@ pub(crate) fn injected(effect: &Effect, engine: &Engine) -> Option<Answer> {
             _ => LimitKind::Requests,
         };
         *lock(&engine.stats).refused.entry(kind).or_default() += 1;
-        let mut answer = refused(
-            engine,
-            Refusal {
-                kind,
-                retry_after_s: 5,
-            },
-        );
+        let mut answer = refused(engine, Refusal { kind, retry_after_s: 5 });
         set_retry_after(&mut answer, effect);
         return Some(answer);
     }
@@ -270,27 +215,14 @@ pub(crate) fn injected(effect: &Effect, engine: &Engine) -> Option<Answer> {
 
 fn plain(status: u16, effect: &Effect) -> Answer {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let code = effect
-        .code
-        .clone()
-        .unwrap_or_else(|| "0x80040216".to_owned());
-    let message = effect
-        .message
-        .clone()
-        .unwrap_or_else(|| "An injected fault.".to_owned());
+    let code = effect.code.clone().unwrap_or_else(|| "0x80040216".to_owned());
+    let message = effect.message.clone().unwrap_or_else(|| "An injected fault.".to_owned());
     let mut answer = if effect.html {
-        Answer::text(
-            "text/html",
-            format!("<html><body><h1>{status}</h1></body></html>").into_bytes(),
-        )
+        Answer::text("text/html", format!("<html><body><h1>{status}</h1></body></html>").into_bytes())
     } else if effect.empty {
         Answer::new(status)
     } else {
-        Answer::json(
-            serde_json::json!({ "error": { "code": code, "message": message } })
-                .to_string()
-                .into_bytes(),
-        )
+        Answer::json(serde_json::json!({ "error": { "code": code, "message": message } }).to_string().into_bytes())
     };
     answer.status = status;
     set_retry_after(&mut answer, effect);
@@ -314,72 +246,34 @@ fn authenticate(
     request: &Request,
     settings: &Settings,
 ) -> Result<Caller, ApiError> {
+    let token = header(&request.headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
     let token =
-        header(&request.headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let token = token.ok_or_else(|| {
-        ApiError::new(
-            Code::RequestIsNotAuthenticated,
-            "The request is not authenticated.",
-        )
-    })?;
+        token.ok_or_else(|| ApiError::new(Code::RequestIsNotAuthenticated, "The request is not authenticated."))?;
     let audience = settings.check_audience.then_some(address.origin.as_str());
-    let claims = engine
-        .identity
-        .check(token.trim(), audience, engine.clock.now())
-        .map_err(|fault| match fault {
-            TokenFault::Expired => {
-                ApiError::new(Code::ExpiredAuthTicket, "The access token has expired.")
-            }
-            TokenFault::Audience => ApiError::new(
-                Code::UnauthorizedAccess,
-                "The access token is for another audience.",
-            ),
-            TokenFault::Malformed => {
-                ApiError::new(Code::UnauthorizedAccess, "The access token is not valid.")
-            }
-        })?;
-    let database = engine
-        .database
-        .read()
-        .unwrap_or_else(PoisonError::into_inner);
-    let found = user_of_application(&database, claims.appid);
-    let (user, business_unit) = found.ok_or_else(|| {
-        ApiError::new(
-            Code::UserNotMemberOfOrg,
-            "The user is not a member of the organization.",
-        )
+    let claims = engine.identity.check(token.trim(), audience, engine.clock.now()).map_err(|fault| match fault {
+        TokenFault::Expired => ApiError::new(Code::ExpiredAuthTicket, "The access token has expired."),
+        TokenFault::Audience => ApiError::new(Code::UnauthorizedAccess, "The access token is for another audience."),
+        TokenFault::Malformed => ApiError::new(Code::UnauthorizedAccess, "The access token is not valid."),
     })?;
-    let caller = Caller {
-        user,
-        business_unit,
-        delegate: None,
-    };
+    let database = engine.database.read().unwrap_or_else(PoisonError::into_inner);
+    let found = user_of_application(&database, claims.appid);
+    let (user, business_unit) = found
+        .ok_or_else(|| ApiError::new(Code::UserNotMemberOfOrg, "The user is not a member of the organization."))?;
+    let caller = Caller { user, business_unit, delegate: None };
     let object = header(&request.headers, "callerobjectid").map(str::to_owned);
     let legacy = header(&request.headers, "mscrmcallerid").map(str::to_owned);
     let Some(acting) = object.clone().or(legacy) else {
         return Ok(caller);
     };
-    let refused = || {
-        ApiError::new(
-            Code::CannotActOnBehalf,
-            "User does not have the privilege to act on behalf another user.",
-        )
-    };
+    let refused =
+        || ApiError::new(Code::CannotActOnBehalf, "User does not have the privilege to act on behalf another user.");
     if !settings.impersonation_allowed {
         return Err(refused());
     }
     let id = Uuid::parse_str(acting.trim()).map_err(|_| refused())?;
-    let found = if object.is_some() {
-        user_of_object(&database, id)
-    } else {
-        Some((id, business_unit))
-    };
+    let found = if object.is_some() { user_of_object(&database, id) } else { Some((id, business_unit)) };
     let (acting_user, acting_unit) = found.ok_or_else(refused)?;
-    Ok(Caller {
-        user: acting_user,
-        business_unit: acting_unit,
-        delegate: Some(user),
-    })
+    Ok(Caller { user: acting_user, business_unit: acting_unit, delegate: Some(user) })
 }
 
 fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answer {
@@ -397,10 +291,7 @@ fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answ
 
 /// The server the affinity cookie names, or any.
 fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
-    let cookies = headers
-        .get_all("cookie")
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let named = cookies.flat_map(|line| line.split(';')).find_map(|cookie| {
         let value = cookie.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
@@ -433,10 +324,7 @@ fn refused(engine: &Engine, refusal: Refusal) -> Answer {
         ),
         LimitKind::Concurrency => (
             Code::ConcurrencyExceeded,
-            format!(
-                "Number of concurrent requests exceeded the limit of {}.",
-                settings.concurrent.unwrap_or(52)
-            ),
+            format!("Number of concurrent requests exceeded the limit of {}.", settings.concurrent.unwrap_or(52)),
         ),
     };
     let mut error = ApiError::new(code, message);
@@ -457,13 +345,7 @@ fn grouped(number: u64) -> String {
     out
 }
 
-fn execute(
-    engine: &Engine,
-    base: String,
-    request: &Request,
-    caller: &Caller,
-    settings: &Settings,
-) -> Answer {
+fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, settings: &Settings) -> Answer {
     let plugins = lock(&engine.faults).rejections(engine.clock.now());
     let teams = [engine.identity.team];
     let call = Call {
@@ -487,19 +369,11 @@ fn count(engine: &Engine, operation: &Operation, answer: &Answer) {
     stats.rows += answer.work.rows;
     stats.entitlement += answer.entitlement;
     stats.errors += u64::from(answer.status.is_client_error() || answer.status.is_server_error());
-    *stats
-        .by_operation
-        .entry(operation.name.clone())
-        .or_default() += 1;
+    *stats.by_operation.entry(operation.name.clone()).or_default() += 1;
 }
 
 /// Adds the headers every answer has.
-fn finish(
-    engine: &Engine,
-    mut answer: Answer,
-    server: Option<(u16, Option<Remaining>)>,
-    request: &Request,
-) -> Answer {
+fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remaining>)>, request: &Request) -> Answer {
     let id = {
         let mut stats = lock(&engine.stats);
         stats.requests += 1;
@@ -511,24 +385,13 @@ fn finish(
     if let Some(client) = header(&request.headers, "x-ms-client-request-id").map(str::to_owned) {
         answer.set("x-ms-client-request-id", &client);
     }
-    answer.set(
-        "x-ms-dop-hint",
-        &(u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server)).to_string(),
-    );
+    answer
+        .set("x-ms-dop-hint", &(u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server)).to_string());
     if let Some((server, remaining)) = server {
-        answer.set(
-            "set-cookie",
-            &format!("{COOKIE}=server-{server}; Path=/; HttpOnly"),
-        );
+        answer.set("set-cookie", &format!("{COOKIE}=server-{server}; Path=/; HttpOnly"));
         if let Some(remaining) = remaining {
-            answer.set(
-                "x-ms-ratelimit-burst-remaining-xrm-requests",
-                &remaining.requests.to_string(),
-            );
-            answer.set(
-                "x-ms-ratelimit-time-remaining-xrm-requests",
-                &format!("{:.2}", remaining.execution_s),
-            );
+            answer.set("x-ms-ratelimit-burst-remaining-xrm-requests", &remaining.requests.to_string());
+            answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &format!("{:.2}", remaining.execution_s));
         }
     }
     if Preferences::read(&request.headers).continue_on_error && answer.status == StatusCode::OK {

@@ -12,8 +12,7 @@ pub(crate) fn service_document(call: &Call<'_>, schema: &Schema) -> Answer {
         .live_tables()
         .map(|table| serde_json::json!({ "name": table.set_name, "kind": "EntitySet", "url": table.set_name }))
         .collect();
-    let body =
-        serde_json::json!({ "@odata.context": format!("{}/$metadata", call.base), "value": sets });
+    let body = serde_json::json!({ "@odata.context": format!("{}/$metadata", call.base), "value": sets });
     Answer::json(body.to_string().into_bytes()).with_work(Message::Metadata, 1)
 }
 
@@ -49,21 +48,12 @@ fn entity_set(table: &Table, annotated: bool, out: &mut String) {
             ),
         );
     } else {
-        line(
-            out,
-            format_args!(
-                "<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\" />"
-            ),
-        );
+        line(out, format_args!("<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\" />"));
     }
 }
 
 fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
-    let key = if table.is_principal {
-        "ownerid"
-    } else {
-        table.primary_id()
-    };
+    let key = if table.is_principal { "ownerid" } else { table.primary_id() };
     line(
         out,
         format_args!(
@@ -72,10 +62,7 @@ fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
         ),
     );
     if table.is_principal {
-        line(
-            out,
-            format_args!("<Property Name=\"ownerid\" Type=\"Edm.Guid\" />"),
-        );
+        line(out, format_args!("<Property Name=\"ownerid\" Type=\"Edm.Guid\" />"));
     }
     for column in table.live_columns() {
         property(schema, column, out);
@@ -120,10 +107,7 @@ fn property(schema: &Schema, column: &Column, out: &mut String) {
             ),
         );
         let mut seen = Vec::new();
-        for target in targets
-            .iter()
-            .filter(|target| !schema.table(target.table).deleted)
-        {
+        for target in targets.iter().filter(|target| !schema.table(target.table).deleted) {
             if !seen.contains(&&target.navigation) {
                 seen.push(&target.navigation);
                 // The owner's one property leads to users and teams, whose common type is principal.
@@ -144,18 +128,14 @@ fn property(schema: &Schema, column: &Column, out: &mut String) {
         return;
     }
     let edm = match &column.kind {
-        ColumnKind::Text { .. }
-        | ColumnKind::Memo { .. }
-        | ColumnKind::Choices { .. }
-        | ColumnKind::EntityName => "Edm.String",
+        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::Choices { .. } | ColumnKind::EntityName => {
+            "Edm.String"
+        }
         ColumnKind::BigInt => "Edm.Int64",
         ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => "Edm.Decimal",
         ColumnKind::Double { .. } => "Edm.Double",
         ColumnKind::Boolean { .. } => "Edm.Boolean",
-        ColumnKind::DateTime {
-            behavior: DateBehavior::DateOnly,
-            ..
-        } => "Edm.Date",
+        ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => "Edm.Date",
         ColumnKind::DateTime { .. } => "Edm.DateTimeOffset",
         ColumnKind::Guid => "Edm.Guid",
         ColumnKind::File { .. } | ColumnKind::Image { .. } => "Edm.Binary",
@@ -165,8 +145,5 @@ fn property(schema: &Schema, column: &Column, out: &mut String) {
         | ColumnKind::State { .. }
         | ColumnKind::Status { .. } => "Edm.Int32",
     };
-    line(
-        out,
-        format_args!("<Property Name=\"{}\" Type=\"{edm}\" />", column.logical),
-    );
+    line(out, format_args!("<Property Name=\"{}\" Type=\"{edm}\" />", column.logical));
 }

@@ -4,11 +4,15 @@
 //! `write` builds the next schema from posted ones. Promise: a definition that is read can be
 //! found again by its id and by its name. Left out: updating definitions in place.
 
+mod columns;
 mod edmx;
+mod keys;
 mod read;
+mod relationships;
 mod render;
 mod write;
 
 pub(crate) use edmx::{edmx, service_document};
+pub(crate) use keys::{finish_key, reactivate_key};
 pub(crate) use read::answer;
-pub(crate) use write::{create_polymorphic, finish_key, reactivate_key};
+pub(crate) use relationships::create_polymorphic;

@@ -33,40 +33,18 @@ pub(crate) fn answer(
     let answer = match set {
         "EntityDefinitions" => tables(call, schema, inner, &segments[1..], &options)?,
         "RelationshipDefinitions" => {
-            let all = schema
-                .relationships
-                .iter()
-                .map(|relationship| match relationship {
-                    Relationship::OneToMany(one) => render::one_to_many(schema, one),
-                    Relationship::ManyToMany(many) => render::many_to_many(schema, many),
-                });
-            named_or_all(
-                call,
-                set,
-                all.collect(),
-                inner,
-                "SchemaName",
-                &segments[1..],
-                &options,
-            )?
+            let all = schema.relationships.iter().map(|relationship| match relationship {
+                Relationship::OneToMany(one) => render::one_to_many(schema, one),
+                Relationship::ManyToMany(many) => render::many_to_many(schema, many),
+            });
+            named_or_all(call, set, all.collect(), inner, "SchemaName", &segments[1..], &options)?
         }
         "GlobalOptionSetDefinitions" => {
-            let all = schema
-                .option_sets
-                .iter()
-                .map(|set| match render::option_set(set) {
-                    Json::Object(object) => object,
-                    _ => Map::new(),
-                });
-            named_or_all(
-                call,
-                set,
-                all.collect(),
-                inner,
-                "Name",
-                &segments[1..],
-                &options,
-            )?
+            let all = schema.option_sets.iter().map(|set| match render::option_set(set) {
+                Json::Object(object) => object,
+                _ => Map::new(),
+            });
+            named_or_all(call, set, all.collect(), inner, "Name", &segments[1..], &options)?
         }
         other => return Err(ApiError::not_here(&format!("the definitions of {other}"))),
     };
@@ -80,12 +58,9 @@ fn missing(name: &str) -> ApiError {
 
 /// The table a definition's address names.
 pub(super) fn find_table<'s>(schema: &'s Schema, inner: &str) -> Result<&'s Table, ApiError> {
-    let found = schema
-        .live_tables()
-        .find(|table| render::is_named(inner, table.metadata_id, "LogicalName", &table.logical));
-    found
-        .map(std::convert::AsRef::as_ref)
-        .ok_or_else(|| missing(inner))
+    let found =
+        schema.live_tables().find(|table| render::is_named(inner, table.metadata_id, "LogicalName", &table.logical));
+    found.map(std::convert::AsRef::as_ref).ok_or_else(|| missing(inner))
 }
 
 fn tables(
@@ -97,11 +72,7 @@ fn tables(
 ) -> Result<Answer, ApiError> {
     let Some(inner) = inner else {
         let mut found = Vec::new();
-        let filter = options
-            .filter
-            .as_deref()
-            .map(|text| parse_filter(text, &options.aliases))
-            .transpose()?;
+        let filter = options.filter.as_deref().map(|text| parse_filter(text, &options.aliases)).transpose()?;
         for table in schema.live_tables() {
             let object = render::table(table);
             if filter.as_ref().is_none_or(|filter| holds(filter, &object)) {
@@ -119,43 +90,25 @@ fn tables(
     let property = match part {
         "Attributes" => return columns(call, schema, table, part_inner, tail, options),
         "Keys" => "SchemaName",
-        "ManyToOneRelationships" | "OneToManyRelationships" | "ManyToManyRelationships" => {
-            "SchemaName"
-        }
+        "ManyToOneRelationships" | "OneToManyRelationships" | "ManyToManyRelationships" => "SchemaName",
         other => return property_of(call, &render::table(table), other, tail),
     };
-    named_or_all(
-        call,
-        part,
-        related(schema, table, part)?,
-        part_inner,
-        property,
-        tail,
-        options,
-    )
+    named_or_all(call, part, related(schema, table, part)?, part_inner, property, tail, options)
 }
 
 /// The parts of a table that stand behind a navigation property.
 fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
     let one_to_many = || schema.one_to_many();
     Ok(match part {
-        "Attributes" => table
-            .live_columns()
-            .map(|column| render::column(schema, table, column))
-            .collect(),
-        "Keys" => table
-            .keys
-            .iter()
-            .map(|key| render::key(table, key))
-            .collect(),
+        "Attributes" => table.live_columns().map(|column| render::column(schema, table, column)).collect(),
+        "Keys" => table.keys.iter().map(|key| render::key(table, key)).collect(),
         "ManyToOneRelationships" => one_to_many()
             .filter(|one| one.referencing == table.id)
             .map(|one| render::one_to_many(schema, one))
             .collect(),
-        "OneToManyRelationships" => one_to_many()
-            .filter(|one| one.referenced == table.id)
-            .map(|one| render::one_to_many(schema, one))
-            .collect(),
+        "OneToManyRelationships" => {
+            one_to_many().filter(|one| one.referenced == table.id).map(|one| render::one_to_many(schema, one)).collect()
+        }
         "ManyToManyRelationships" => schema
             .many_to_many()
             .filter(|many| many.tables.contains(&table.id))
@@ -173,31 +126,17 @@ fn columns(
     tail: &[String],
     options: &QueryOptions,
 ) -> Result<Answer, ApiError> {
-    let cast = tail
-        .first()
-        .and_then(|segment| segment.strip_prefix(NAMESPACE));
+    let cast = tail.first().and_then(|segment| segment.strip_prefix(NAMESPACE));
     if cast == Some("EnumAttributeMetadata") {
-        return Err(ApiError::bad_request(
-            "EnumAttributeMetadata cannot be used as a cast.",
-        ));
+        return Err(ApiError::bad_request("EnumAttributeMetadata cannot be used as a cast."));
     }
     let mut found: Vec<Object> = related(schema, table, "Attributes")?;
     if let Some(cast) = cast {
         let wanted = format!("#{NAMESPACE}{cast}");
-        found.retain(|object| {
-            object.get("@odata.type").and_then(Json::as_str) == Some(wanted.as_str())
-        });
+        found.retain(|object| object.get("@odata.type").and_then(Json::as_str) == Some(wanted.as_str()));
     }
     let tail = if cast.is_some() { &tail[1..] } else { tail };
-    named_or_all(
-        call,
-        "Attributes",
-        found,
-        inner,
-        "LogicalName",
-        tail,
-        options,
-    )
+    named_or_all(call, "Attributes", found, inner, "LogicalName", tail, options)
 }
 
 fn named_or_all(
@@ -212,23 +151,10 @@ fn named_or_all(
     let schema = Schema::default();
     if let Some(inner) = inner {
         let found = objects.into_iter().find(|object| {
-            let id = object
-                .get("MetadataId")
-                .and_then(Json::as_str)
-                .and_then(|text| uuid::Uuid::parse_str(text).ok());
-            let name = |property: &str| {
-                object
-                    .get(property)
-                    .and_then(Json::as_str)
-                    .unwrap_or_default()
-            };
+            let id = object.get("MetadataId").and_then(Json::as_str).and_then(|text| uuid::Uuid::parse_str(text).ok());
+            let name = |property: &str| object.get(property).and_then(Json::as_str).unwrap_or_default();
             render::is_named(inner, id.unwrap_or_default(), property, name(property))
-                || render::is_named(
-                    inner,
-                    id.unwrap_or_default(),
-                    "LogicalName",
-                    name("LogicalName"),
-                )
+                || render::is_named(inner, id.unwrap_or_default(), "LogicalName", name("LogicalName"))
         });
         let object = found.ok_or_else(|| missing(inner))?;
         if let Some((property, rest)) = tail.split_first() {
@@ -236,11 +162,7 @@ fn named_or_all(
         }
         return Ok(single(call, set, shown(&schema, None, &object, options)?));
     }
-    let filter = options
-        .filter
-        .as_deref()
-        .map(|text| parse_filter(text, &options.aliases))
-        .transpose()?;
+    let filter = options.filter.as_deref().map(|text| parse_filter(text, &options.aliases)).transpose()?;
     let mut found = Vec::new();
     for object in objects {
         if filter.as_ref().is_none_or(|filter| holds(filter, &object)) {
@@ -250,19 +172,10 @@ fn named_or_all(
     Ok(collection(call, set, &found))
 }
 
-fn property_of(
-    call: &Call<'_>,
-    object: &Object,
-    name: &str,
-    tail: &[String],
-) -> Result<Answer, ApiError> {
-    let value = object
-        .get(name)
-        .ok_or_else(|| ApiError::no_resource(name))?;
+fn property_of(call: &Call<'_>, object: &Object, name: &str, tail: &[String]) -> Result<Answer, ApiError> {
+    let value = object.get(name).ok_or_else(|| ApiError::no_resource(name))?;
     if tail.first().is_some_and(|segment| segment == "$value") {
-        let text = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         return Ok(Answer::text("text/plain", text.into_bytes()));
     }
     let body = serde_json::json!({ "@odata.context": format!("{}/$metadata#{name}", call.base), "value": value });
@@ -270,10 +183,7 @@ fn property_of(
 }
 
 fn single(call: &Call<'_>, set: &str, mut object: Object) -> Answer {
-    object.insert(
-        "@odata.context".into(),
-        format!("{}/$metadata#{set}/$entity", call.base).into(),
-    );
+    object.insert("@odata.context".into(), format!("{}/$metadata#{set}/$entity", call.base).into());
     Answer::json(Json::Object(object).to_string().into_bytes())
 }
 
@@ -283,22 +193,14 @@ fn collection(call: &Call<'_>, set: &str, objects: &[Object]) -> Answer {
 }
 
 /// An object with `$select` and `$expand` applied.
-fn shown(
-    schema: &Schema,
-    table: Option<&Table>,
-    object: &Object,
-    options: &QueryOptions,
-) -> Result<Object, ApiError> {
+fn shown(schema: &Schema, table: Option<&Table>, object: &Object, options: &QueryOptions) -> Result<Object, ApiError> {
     let mut result = select(object, options.select.as_deref())?;
     let Some(expand) = &options.expand else {
         return Ok(result);
     };
     for item in split_outside_quotes(expand, ',') {
         let (name, inner) = split_segment(item.trim());
-        let mut nested = QueryOptions {
-            aliases: options.aliases.clone(),
-            ..QueryOptions::default()
-        };
+        let mut nested = QueryOptions { aliases: options.aliases.clone(), ..QueryOptions::default() };
         for option in split_outside_quotes(inner.unwrap_or(""), ';') {
             match option.trim().split_once('=') {
                 Some(("$select", value)) => nested.select = Some(value.to_owned()),
@@ -306,16 +208,11 @@ fn shown(
                 Some(("$expand", value)) => nested.expand = Some(value.to_owned()),
                 None if option.trim().is_empty() => {}
                 _ => {
-                    return Err(ApiError::query(format!(
-                        "The option '{option}' is not supported inside $expand."
-                    )));
+                    return Err(ApiError::query(format!("The option '{option}' is not supported inside $expand.")));
                 }
             }
         }
-        result.insert(
-            name.to_owned(),
-            expanded(schema, table, object, name, &nested)?,
-        );
+        result.insert(name.to_owned(), expanded(schema, table, object, name, &nested)?);
     }
     Ok(result)
 }
@@ -328,11 +225,7 @@ fn expanded(
     options: &QueryOptions,
 ) -> Result<Json, ApiError> {
     if let Some(table) = table {
-        let filter = options
-            .filter
-            .as_deref()
-            .map(|text| parse_filter(text, &options.aliases))
-            .transpose()?;
+        let filter = options.filter.as_deref().map(|text| parse_filter(text, &options.aliases)).transpose()?;
         let mut items = Vec::new();
         for part in related(schema, table, name)? {
             if filter.as_ref().is_none_or(|filter| holds(filter, &part)) {
@@ -345,9 +238,7 @@ fn expanded(
         // A choice set inside a column.
         Some(Json::Object(inner)) => Ok(Json::Object(select(inner, options.select.as_deref())?)),
         Some(Json::Null) => Ok(Json::Null),
-        _ => Err(ApiError::query(format!(
-            "Could not find a navigation property named '{name}'."
-        ))),
+        _ => Err(ApiError::query(format!("Could not find a navigation property named '{name}'."))),
     }
 }
 
@@ -368,16 +259,10 @@ fn select(object: &Object, text: Option<&str>) -> Result<Object, ApiError> {
             result.insert(name.to_owned(), value.clone());
         }
     }
-    for name in text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         // Properties of one column type are selected through its cast; here they are simply absent.
         let value = object.get(name).ok_or_else(|| {
-            ApiError::query(format!(
-                "Could not find a property named '{name}' on the type of the definition."
-            ))
+            ApiError::query(format!("Could not find a property named '{name}' on the type of the definition."))
         })?;
         result.insert(name.to_owned(), value.clone());
     }
@@ -390,19 +275,12 @@ fn holds(expr: &Expr, object: &Object) -> bool {
         Expr::And(a, b) => holds(a, object) && holds(b, object),
         Expr::Or(a, b) => holds(a, object) || holds(b, object),
         Expr::Not(inner) => !holds(inner, object),
-        Expr::Compare(operator, Operand::Path(path), value)
-        | Expr::Compare(operator, value, Operand::Path(path)) => {
+        Expr::Compare(operator, Operand::Path(path), value) | Expr::Compare(operator, value, Operand::Path(path)) => {
             compare(*operator, property(object, path), value)
         }
-        Expr::Text {
-            function,
-            arguments,
-        } => match arguments.as_slice() {
+        Expr::Text { function, arguments } => match arguments.as_slice() {
             [Operand::Path(path), Operand::Text(text)] => {
-                let found = property(object, path)
-                    .and_then(Json::as_str)
-                    .unwrap_or_default()
-                    .to_lowercase();
+                let found = property(object, path).and_then(Json::as_str).unwrap_or_default().to_lowercase();
                 let text = text.to_lowercase();
                 match function.as_str() {
                     "startswith" => found.starts_with(&text),
@@ -418,8 +296,7 @@ fn holds(expr: &Expr, object: &Object) -> bool {
 
 fn property<'a>(object: &'a Object, path: &[String]) -> Option<&'a Json> {
     let (first, rest) = path.split_first()?;
-    rest.iter()
-        .try_fold(object.get(first)?, |value, step| value.get(step))
+    rest.iter().try_fold(object.get(first)?, |value, step| value.get(step))
 }
 
 fn compare(operator: Operator, found: Option<&Json>, wanted: &Operand) -> bool {
@@ -429,10 +306,7 @@ fn compare(operator: Operator, found: Option<&Json>, wanted: &Operand) -> bool {
         (Some(Json::String(found)), Operand::Text(wanted)) => found.eq_ignore_ascii_case(wanted),
         (Some(Json::String(found)), Operand::Guid(wanted)) => *found == wanted.to_string(),
         (Some(Json::Number(found)), Operand::Number(wanted)) => {
-            let (found, wanted) = (
-                found.as_f64().unwrap_or(f64::NAN),
-                wanted.parse::<f64>().unwrap_or(f64::NAN),
-            );
+            let (found, wanted) = (found.as_f64().unwrap_or(f64::NAN), wanted.parse::<f64>().unwrap_or(f64::NAN));
             return match operator {
                 Operator::Eq => (found - wanted).abs() < f64::EPSILON,
                 Operator::Ne => (found - wanted).abs() >= f64::EPSILON,
@@ -457,20 +331,12 @@ mod tests {
 
     #[test]
     fn enumeration_literals_compare_by_their_value() {
-        let object = match serde_json::json!({ "OwnershipType": "UserOwned", "A": { "Value": false } })
-        {
+        let object = match serde_json::json!({ "OwnershipType": "UserOwned", "A": { "Value": false } }) {
             Json::Object(object) => object,
             _ => Map::new(),
         };
-        let check = |text: &str| {
-            holds(
-                &parse_filter(text, &std::collections::HashMap::new()).unwrap(),
-                &object,
-            )
-        };
-        assert!(check(
-            "OwnershipType eq Microsoft.Dynamics.CRM.OwnershipTypes'UserOwned'"
-        ));
+        let check = |text: &str| holds(&parse_filter(text, &std::collections::HashMap::new()).unwrap(), &object);
+        assert!(check("OwnershipType eq Microsoft.Dynamics.CRM.OwnershipTypes'UserOwned'"));
         assert!(check("OwnershipType eq 'UserOwned' and A/Value eq false"));
         assert!(!check("OwnershipType ne 'UserOwned'"));
     }

@@ -57,25 +57,15 @@ pub(crate) fn aggregate(
     out: &mut Vec<u8>,
 ) -> Result<usize, ApiError> {
     if options.order_by.is_some() {
-        return Err(ApiError::query(
-            "The query node SingleValueOpenPropertyAccess is not supported",
-        ));
+        return Err(ApiError::query("The query node SingleValueOpenPropertyAccess is not supported"));
     }
     let pipeline = parse(reader.scope, text, options)?;
     let mut groups: HashMap<String, (Vec<Option<Value>>, Vec<Accumulator>)> = HashMap::new();
     let table = reader.scope.table;
     let mut seen = 0;
     for (key, row) in reader.database.store(table.id).rows_after(None) {
-        let view = RowView {
-            table,
-            key: *key,
-            row,
-        };
-        if !pipeline
-            .filter
-            .as_ref()
-            .is_none_or(|filter| matches(reader.database, reader.scope.schema, view, filter))
-        {
+        let view = RowView { table, key: *key, row };
+        if !pipeline.filter.as_ref().is_none_or(|filter| matches(reader.database, reader.scope.schema, view, filter)) {
             continue;
         }
         seen += 1;
@@ -85,41 +75,19 @@ pub(crate) fn aggregate(
                 "The maximum record limit is exceeded. Reduce the number of records.",
             ));
         }
-        let value =
-            |path: &ColumnPath| column_value(reader.database, reader.scope.schema, view, path);
-        let group: Vec<Option<Value>> = pipeline
-            .groups
-            .iter()
-            .map(|group| value(&group.path).map(|value| value.to_value()))
-            .collect();
+        let value = |path: &ColumnPath| column_value(reader.database, reader.scope.schema, view, path);
+        let group: Vec<Option<Value>> =
+            pipeline.groups.iter().map(|group| value(&group.path).map(|value| value.to_value())).collect();
         let entry = groups
             .entry(format!("{group:?}").to_lowercase())
-            .or_insert_with(|| {
-                (
-                    group,
-                    pipeline
-                        .aggregates
-                        .iter()
-                        .map(|_| Accumulator::default())
-                        .collect(),
-                )
-            });
+            .or_insert_with(|| (group, pipeline.aggregates.iter().map(|_| Accumulator::default()).collect()));
         for (aggregate, accumulator) in pipeline.aggregates.iter().zip(&mut entry.1) {
             accumulator.add(aggregate.column.as_ref().and_then(&value), aggregate.method);
         }
     }
     if pipeline.groups.is_empty() && groups.is_empty() {
-        groups.insert(
-            String::new(),
-            (
-                Vec::new(),
-                pipeline
-                    .aggregates
-                    .iter()
-                    .map(|_| Accumulator::default())
-                    .collect(),
-            ),
-        );
+        groups
+            .insert(String::new(), (Vec::new(), pipeline.aggregates.iter().map(|_| Accumulator::default()).collect()));
     }
     write_groups(reader, &pipeline, groups, out);
     Ok(seen)
@@ -135,10 +103,7 @@ fn write_groups(
     let mut sorted: Vec<_> = groups.into_iter().collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     out.extend_from_slice(b"{\"@odata.context\":");
-    write_text(
-        &format!("{}/$metadata#{}", reader.base, reader.scope.table.set_name),
-        out,
-    );
+    write_text(&format!("{}/$metadata#{}", reader.base, reader.scope.table.set_name), out);
     out.extend_from_slice(b",\"value\":[");
     for (index, (_, (group, accumulators))) in sorted.iter().enumerate() {
         if index > 0 {
@@ -192,26 +157,15 @@ impl Accumulator {
             ValueRef::Double(number) => self.double += number,
             _ => {}
         }
-        let wanted = if method == Method::Max {
-            std::cmp::Ordering::Greater
-        } else {
-            std::cmp::Ordering::Less
-        };
-        let replaces = self
-            .extreme
-            .as_ref()
-            .is_none_or(|current| compare(&value, &current.as_ref()) == Some(wanted));
+        let wanted = if method == Method::Max { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less };
+        let replaces = self.extreme.as_ref().is_none_or(|current| compare(&value, &current.as_ref()) == Some(wanted));
         if replaces && matches!(method, Method::Min | Method::Max) {
             self.extreme = Some(value.to_value());
         }
     }
 
     fn write(&self, reader: &Reader<'_>, aggregate: &Aggregate, out: &mut Vec<u8>) {
-        let Some(path) = aggregate
-            .column
-            .as_ref()
-            .filter(|_| aggregate.method != Method::Count)
-        else {
+        let Some(path) = aggregate.column.as_ref().filter(|_| aggregate.method != Method::Count) else {
             out.extend_from_slice(self.count.to_string().as_bytes());
             return;
         };
@@ -227,11 +181,7 @@ impl Accumulator {
         let divisor = if is_average { self.values } else { 1 };
         match column.kind {
             ColumnKind::Double { .. } => {
-                out.extend_from_slice(
-                    ryu::Buffer::new()
-                        .format(self.double / divisor as f64)
-                        .as_bytes(),
-                );
+                out.extend_from_slice(ryu::Buffer::new().format(self.double / divisor as f64).as_bytes());
             }
             ColumnKind::Integer { .. } | ColumnKind::BigInt if !is_average => {
                 out.extend_from_slice((self.decimal / 10_000_000_000).to_string().as_bytes());
@@ -240,11 +190,7 @@ impl Accumulator {
                 let average = self.decimal as f64 / 10_000_000_000.0 / divisor as f64;
                 out.extend_from_slice(ryu::Buffer::new().format(average).as_bytes());
             }
-            _ => write_value(
-                column,
-                &ValueRef::Decimal(self.decimal / i128::from(divisor)),
-                out,
-            ),
+            _ => write_value(column, &ValueRef::Decimal(self.decimal / i128::from(divisor)), out),
         }
     }
 }
@@ -256,11 +202,7 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
             .trim()
             .split_once('(')
             .and_then(|(name, rest)| Some((name, rest.strip_suffix(')')?)))
-            .ok_or_else(|| {
-                ApiError::query(format!(
-                    "The transformation '{step}' in $apply does not parse."
-                ))
-            })?;
+            .ok_or_else(|| ApiError::query(format!("The transformation '{step}' in $apply does not parse.")))?;
         match name {
             "filter" => {
                 pipeline.filter = Some(compile(scope, &parse_filter(inner, &options.aliases)?)?);
@@ -268,25 +210,16 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
             "aggregate" => pipeline.aggregates = parse_aggregates(scope, inner)?,
             "groupby" => {
                 let parts = split_outside_quotes(inner, ',');
-                let (columns, rest) = parts
-                    .split_first()
-                    .ok_or_else(|| ApiError::query("groupby needs columns."))?;
+                let (columns, rest) = parts.split_first().ok_or_else(|| ApiError::query("groupby needs columns."))?;
                 pipeline.groups = parse_groups(scope, columns)?;
                 if let Some(aggregate) = rest.first() {
-                    let inner = aggregate
-                        .trim()
-                        .strip_prefix("aggregate(")
-                        .and_then(|rest| rest.strip_suffix(')'));
-                    let inner = inner.ok_or_else(|| {
-                        ApiError::query("groupby takes columns and an aggregate.")
-                    })?;
+                    let inner = aggregate.trim().strip_prefix("aggregate(").and_then(|rest| rest.strip_suffix(')'));
+                    let inner = inner.ok_or_else(|| ApiError::query("groupby takes columns and an aggregate."))?;
                     pipeline.aggregates = parse_aggregates(scope, inner)?;
                 }
             }
             other => {
-                return Err(ApiError::not_here(&format!(
-                    "the $apply transformation '{other}'"
-                )));
+                return Err(ApiError::not_here(&format!("the $apply transformation '{other}'")));
             }
         }
     }
@@ -296,25 +229,16 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
 fn parse_groups(scope: &Scope<'_>, text: &str) -> Result<Vec<GroupColumn>, ApiError> {
     let inner = text.trim().trim_start_matches('(').trim_end_matches(')');
     let mut groups = Vec::new();
-    for name in inner
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    for name in inner.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let steps: Vec<String> = name.split('/').map(str::to_owned).collect();
         let path = column_path(scope, &steps, "")?;
         let table = scope.schema.table(path.table);
         let column = table.column(path.column);
         if matches!(column.kind, ColumnKind::DateTime { .. }) {
-            return Err(ApiError::query(format!(
-                "Grouping by the raw date and time of '{name}' is not supported."
-            )));
+            return Err(ApiError::query(format!("Grouping by the raw date and time of '{name}' is not supported.")));
         }
-        let name = if path.hops.is_empty() {
-            column.wire.clone()
-        } else {
-            format!("{}_{}", table.logical, column.logical)
-        };
+        let name =
+            if path.hops.is_empty() { column.wire.clone() } else { format!("{}_{}", table.logical, column.logical) };
         groups.push(GroupColumn { path, name });
     }
     Ok(groups)
@@ -325,11 +249,7 @@ fn parse_aggregates(scope: &Scope<'_>, text: &str) -> Result<Vec<Aggregate>, Api
     for item in split_outside_quotes(text, ',') {
         let words: Vec<&str> = item.split_whitespace().collect();
         let aggregate = match words.as_slice() {
-            ["$count", "as", alias] => Aggregate {
-                method: Method::Count,
-                column: None,
-                alias: (*alias).to_owned(),
-            },
+            ["$count", "as", alias] => Aggregate { method: Method::Count, column: None, alias: (*alias).to_owned() },
             [column, "with", method, "as", alias] => {
                 let method = match *method {
                     "sum" => Method::Sum,
@@ -337,23 +257,14 @@ fn parse_aggregates(scope: &Scope<'_>, text: &str) -> Result<Vec<Aggregate>, Api
                     "min" => Method::Min,
                     "max" => Method::Max,
                     other => {
-                        return Err(ApiError::query(format!(
-                            "The aggregation method '{other}' is not supported."
-                        )));
+                        return Err(ApiError::query(format!("The aggregation method '{other}' is not supported.")));
                     }
                 };
                 let steps: Vec<String> = column.split('/').map(str::to_owned).collect();
-                Aggregate {
-                    method,
-                    column: Some(column_path(scope, &steps, "")?),
-                    alias: (*alias).to_owned(),
-                }
+                Aggregate { method, column: Some(column_path(scope, &steps, "")?), alias: (*alias).to_owned() }
             }
             _ => {
-                return Err(ApiError::query(format!(
-                    "The aggregation '{}' does not parse.",
-                    item.trim()
-                )));
+                return Err(ApiError::query(format!("The aggregation '{}' does not parse.", item.trim())));
             }
         };
         aggregates.push(aggregate);

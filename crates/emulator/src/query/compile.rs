@@ -105,51 +105,25 @@ fn conditions(expr: &Expr) -> usize {
 
 fn bind(scope: &Scope<'_>, expr: &Expr, variable: &str) -> Result<Predicate, ApiError> {
     Ok(match expr {
-        Expr::And(a, b) => Predicate::And(
-            Box::new(bind(scope, a, variable)?),
-            Box::new(bind(scope, b, variable)?),
-        ),
-        Expr::Or(a, b) => Predicate::Or(
-            Box::new(bind(scope, a, variable)?),
-            Box::new(bind(scope, b, variable)?),
-        ),
+        Expr::And(a, b) => Predicate::And(Box::new(bind(scope, a, variable)?), Box::new(bind(scope, b, variable)?)),
+        Expr::Or(a, b) => Predicate::Or(Box::new(bind(scope, a, variable)?), Box::new(bind(scope, b, variable)?)),
         Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, variable)?)),
-        Expr::Compare(operator, left, right) => {
-            comparison(scope, *operator, left, right, variable)?
-        }
-        Expr::Text {
-            function,
-            arguments,
-        } => text_test(scope, function, arguments, variable)?,
-        Expr::Call {
-            function,
-            arguments,
-        } => functions::bind(scope, function, arguments)?,
-        Expr::Lambda {
-            path,
-            is_all,
-            variable,
-            body,
-        } => lambda(scope, path, *is_all, variable, body.as_deref())?,
+        Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, variable)?,
+        Expr::Text { function, arguments } => text_test(scope, function, arguments, variable)?,
+        Expr::Call { function, arguments } => functions::bind(scope, function, arguments)?,
+        Expr::Lambda { path, is_all, variable, body } => lambda(scope, path, *is_all, variable, body.as_deref())?,
     })
 }
 
 pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
     ApiError::new(
         Code::NoSuchColumn,
-        format!(
-            "Could not find a property named '{name}' on type '{}'.",
-            table.odata_type
-        ),
+        format!("Could not find a property named '{name}' on type '{}'.", table.odata_type),
     )
 }
 
 /// Resolves a property path; `variable` is the lambda variable that may lead it.
-pub(crate) fn column_path(
-    scope: &Scope<'_>,
-    path: &[String],
-    variable: &str,
-) -> Result<ColumnPath, ApiError> {
+pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) -> Result<ColumnPath, ApiError> {
     let steps = match path.split_first() {
         Some((first, rest)) if first == variable && !variable.is_empty() => rest,
         _ => path,
@@ -173,11 +147,9 @@ pub(crate) fn column_path(
         }
     }
     match table.properties.get(last.as_str()) {
-        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => Ok(ColumnPath {
-            hops,
-            table: table.id,
-            column: *ordinal,
-        }),
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+            Ok(ColumnPath { hops, table: table.id, column: *ordinal })
+        }
         _ => Err(unknown_property(table, last)),
     }
 }
@@ -199,11 +171,7 @@ pub(crate) fn literal(
         Operand::Null => return Ok(None),
         Operand::Bool(value) => {
             let is_boolean = matches!(column.kind, ColumnKind::Boolean { .. });
-            return if is_boolean {
-                Ok(Some(Value::Int(i64::from(*value))))
-            } else {
-                Err(mismatch())
-            };
+            return if is_boolean { Ok(Some(Value::Int(i64::from(*value)))) } else { Err(mismatch()) };
         }
         Operand::Guid(id) => {
             return match column.kind {
@@ -215,10 +183,8 @@ pub(crate) fn literal(
         Operand::Text(text) | Operand::Number(text) | Operand::Time(text) => text,
         Operand::Path(_) | Operand::List(_) => return Err(mismatch()),
     };
-    let is_text_column = matches!(
-        column.kind,
-        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName
-    );
+    let is_text_column =
+        matches!(column.kind, ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName);
     if is_text_column {
         // A longer literal than the column can hold matches nothing; it is not an error.
         return if matches!(operand, Operand::Text(_)) {
@@ -231,32 +197,15 @@ pub(crate) fn literal(
         ColumnKind::Choice { .. }
         | ColumnKind::State { .. }
         | ColumnKind::Status { .. }
-        | ColumnKind::Integer { .. } => text
-            .parse()
-            .map(|number| Some(Value::Int(number)))
-            .map_err(|_| mismatch()),
+        | ColumnKind::Integer { .. } => text.parse().map(|number| Some(Value::Int(number))).map_err(|_| mismatch()),
         ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => {
             let (number, _) = crate::write::parse_decimal(text).ok_or_else(mismatch)?;
             Ok(Some(Value::Decimal(number)))
         }
-        ColumnKind::Double { .. } => text
-            .parse()
-            .map(|number| Some(Value::Double(number)))
-            .map_err(|_| mismatch()),
-        ColumnKind::Lookup { .. } => Uuid::parse_str(text)
-            .map(|id| Some(Value::Lookup(0, id)))
-            .map_err(|_| mismatch()),
-        ColumnKind::DateTime { .. } => {
-            crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds)))
-        }
-        _ => convert(
-            schema,
-            table,
-            column,
-            Scalar::Text(text.as_str().into()),
-            false,
-        )
-        .map_err(|_| mismatch()),
+        ColumnKind::Double { .. } => text.parse().map(|number| Some(Value::Double(number))).map_err(|_| mismatch()),
+        ColumnKind::Lookup { .. } => Uuid::parse_str(text).map(|id| Some(Value::Lookup(0, id))).map_err(|_| mismatch()),
+        ColumnKind::DateTime { .. } => crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds))),
+        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), false).map_err(|_| mismatch()),
     }
 }
 
@@ -268,18 +217,12 @@ fn comparison(
     variable: &str,
 ) -> Result<Predicate, ApiError> {
     match (left, right) {
-        (Operand::Path(a), Operand::Path(b)) => Ok(Predicate::Columns(
-            operator,
-            column_path(scope, a, variable)?,
-            column_path(scope, b, variable)?,
-        )),
-        (Operand::Path(path), value) => value_test(scope, operator, path, value, variable),
-        (value, Operand::Path(path)) => {
-            value_test(scope, mirrored(operator), path, value, variable)
+        (Operand::Path(a), Operand::Path(b)) => {
+            Ok(Predicate::Columns(operator, column_path(scope, a, variable)?, column_path(scope, b, variable)?))
         }
-        _ => Err(ApiError::query(
-            "A filter compares a property with a literal or with another property.",
-        )),
+        (Operand::Path(path), value) => value_test(scope, operator, path, value, variable),
+        (value, Operand::Path(path)) => value_test(scope, mirrored(operator), path, value, variable),
+        _ => Err(ApiError::query("A filter compares a property with a literal or with another property.")),
     }
 }
 
@@ -303,15 +246,8 @@ fn value_test(
     // `nav/ref eq null` has no column of its own: a bare navigation property tests its lookup.
     if let ([name], Operand::Null) = (path, value) {
         if let Some(Property::ToOne(ordinal, _)) = scope.table.properties.get(name.as_str()) {
-            let path = ColumnPath {
-                hops: Vec::new(),
-                table: scope.table.id,
-                column: *ordinal,
-            };
-            return Ok(Predicate::Test(
-                path,
-                Test::IsNull(operator == Operator::Eq),
-            ));
+            let path = ColumnPath { hops: Vec::new(), table: scope.table.id, column: *ordinal };
+            return Ok(Predicate::Test(path, Test::IsNull(operator == Operator::Eq)));
         }
     }
     let path = column_path(scope, path, variable)?;
@@ -326,16 +262,9 @@ fn value_test(
     Ok(Predicate::Test(path, test))
 }
 
-fn text_test(
-    scope: &Scope<'_>,
-    function: &str,
-    arguments: &[Operand],
-    variable: &str,
-) -> Result<Predicate, ApiError> {
+fn text_test(scope: &Scope<'_>, function: &str, arguments: &[Operand], variable: &str) -> Result<Predicate, ApiError> {
     let [Operand::Path(path), Operand::Text(text)] = arguments else {
-        return Err(ApiError::query(format!(
-            "The function '{function}' takes a property and a string."
-        )));
+        return Err(ApiError::query(format!("The function '{function}' takes a property and a string.")));
     };
     let path = column_path(scope, path, variable)?;
     let pattern = match function {
@@ -343,10 +272,7 @@ fn text_test(
         "endswith" => format!("%{text}"),
         _ => format!("%{text}%"),
     };
-    Ok(Predicate::Test(
-        path,
-        Test::Like(pattern.to_lowercase().chars().collect()),
-    ))
+    Ok(Predicate::Test(path, Test::Like(pattern.to_lowercase().chars().collect())))
 }
 
 fn lambda(
@@ -357,17 +283,14 @@ fn lambda(
     body: Option<&Expr>,
 ) -> Result<Predicate, ApiError> {
     let [name] = path else {
-        return Err(ApiError::not_here(
-            "a lambda over a path of several navigation properties",
-        ));
+        return Err(ApiError::not_here("a lambda over a path of several navigation properties"));
     };
     let Some(Property::ToMany(index)) = scope.table.properties.get(name.as_str()) else {
         return Err(unknown_property(scope.table, name));
     };
     let bind_body = |table: &TableId| {
         let inner = scope.within(scope.schema.table(*table));
-        body.map(|body| bind(&inner, body, variable).map(Box::new))
-            .transpose()
+        body.map(|body| bind(&inner, body, variable).map(Box::new)).transpose()
     };
     match &scope.schema.relationships[usize::from(*index)] {
         Relationship::OneToMany(one) => Ok(Predicate::Related {

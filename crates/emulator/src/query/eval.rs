@@ -13,21 +13,11 @@ use crate::schema::{Ordinal, Schema, TableId};
 use crate::storage::{Database, ValueRef};
 
 /// Whether a row is in the result.
-pub(crate) fn matches(
-    database: &Database,
-    schema: &Schema,
-    view: RowView<'_>,
-    predicate: &Predicate,
-) -> bool {
+pub(crate) fn matches(database: &Database, schema: &Schema, view: RowView<'_>, predicate: &Predicate) -> bool {
     eval(database, schema, view, predicate) == Some(true)
 }
 
-fn eval(
-    database: &Database,
-    schema: &Schema,
-    view: RowView<'_>,
-    predicate: &Predicate,
-) -> Option<bool> {
+fn eval(database: &Database, schema: &Schema, view: RowView<'_>, predicate: &Predicate) -> Option<bool> {
     match predicate {
         Predicate::Constant(value) => Some(*value),
         Predicate::And(a, b) => match eval(database, schema, view, a) {
@@ -53,37 +43,12 @@ fn eval(
             let right = column_value(database, schema, view, b)?;
             Some(holds(*operator, compare(&left, &right)?))
         }
-        Predicate::Related {
-            table,
-            column,
-            is_all,
-            body,
-        } => Some(related(
-            database,
-            schema,
-            view,
-            *table,
-            *column,
-            *is_all,
-            body.as_deref(),
-        )),
-        Predicate::Linked {
-            intersect,
-            own,
-            other,
-            table,
-            is_all,
-            body,
-        } => Some(linked(
-            database,
-            schema,
-            view,
-            *intersect,
-            (*own, *other),
-            *table,
-            *is_all,
-            body.as_deref(),
-        )),
+        Predicate::Related { table, column, is_all, body } => {
+            Some(related(database, schema, view, *table, *column, *is_all, body.as_deref()))
+        }
+        Predicate::Linked { intersect, own, other, table, is_all, body } => {
+            Some(linked(database, schema, view, *intersect, (*own, *other), *table, *is_all, body.as_deref()))
+        }
     }
 }
 
@@ -102,11 +67,7 @@ pub(crate) fn column_value<'a>(
         if found != *table {
             return None;
         }
-        view = RowView {
-            table: schema.table(found),
-            key: id,
-            row: database.get(found, &id)?,
-        };
+        view = RowView { table: schema.table(found), key: id, row: database.get(found, &id)? };
     }
     view.value(path.column)
 }
@@ -121,12 +82,11 @@ fn run_test(value: Option<ValueRef<'_>>, test: &Test) -> Option<bool> {
         Test::Compare(operator, literal) => holds(*operator, compare(&value, &literal.as_ref())?),
         Test::Like(pattern) => like(&text_of(&value)?, pattern),
         Test::InTexts(texts) => texts.contains(&text_of(&value)?),
-        Test::InValues(values) => values
-            .iter()
-            .any(|literal| compare(&value, &literal.as_ref()) == Some(Ordering::Equal)),
+        Test::InValues(values) => {
+            values.iter().any(|literal| compare(&value, &literal.as_ref()) == Some(Ordering::Equal))
+        }
         Test::Between(low, high) => {
-            compare(&value, &low.as_ref())? != Ordering::Less
-                && compare(&value, &high.as_ref())? != Ordering::Greater
+            compare(&value, &low.as_ref())? != Ordering::Less && compare(&value, &high.as_ref())? != Ordering::Greater
         }
         Test::TimeRange(from, to) => matches!(value, ValueRef::Time(at) if at >= *from && at < *to),
         Test::ContainsChoices(wanted) => match value {
@@ -162,11 +122,7 @@ fn holds(operator: Operator, ordering: Ordering) -> bool {
 pub(crate) fn compare_texts(a: &str, b: &str) -> Ordering {
     let (a, b) = (a.trim_end_matches(' '), b.trim_end_matches(' '));
     if a.is_ascii() && b.is_ascii() {
-        let lower = |text: &str| {
-            text.bytes()
-                .map(|byte| byte.to_ascii_lowercase())
-                .collect::<Vec<u8>>()
-        };
+        let lower = |text: &str| text.bytes().map(|byte| byte.to_ascii_lowercase()).collect::<Vec<u8>>();
         if a.eq_ignore_ascii_case(b) {
             return Ordering::Equal;
         }
@@ -179,15 +135,10 @@ pub(crate) fn compare_texts(a: &str, b: &str) -> Ordering {
 pub(crate) fn compare(a: &ValueRef<'_>, b: &ValueRef<'_>) -> Option<Ordering> {
     match (a, b) {
         (ValueRef::Text(a), ValueRef::Text(b)) => Some(compare_texts(a, b)),
-        (ValueRef::Int(a) | ValueRef::Time(a), ValueRef::Int(b) | ValueRef::Time(b)) => {
-            Some(a.cmp(b))
-        }
+        (ValueRef::Int(a) | ValueRef::Time(a), ValueRef::Int(b) | ValueRef::Time(b)) => Some(a.cmp(b)),
         (ValueRef::Decimal(a), ValueRef::Decimal(b)) => Some(a.cmp(b)),
         (ValueRef::Double(a), ValueRef::Double(b)) => a.partial_cmp(b),
-        (
-            ValueRef::Guid(a) | ValueRef::Lookup(_, a),
-            ValueRef::Guid(b) | ValueRef::Lookup(_, b),
-        ) => Some(a.cmp(b)),
+        (ValueRef::Guid(a) | ValueRef::Lookup(_, a), ValueRef::Guid(b) | ValueRef::Lookup(_, b)) => Some(a.cmp(b)),
         (ValueRef::Choices(a), ValueRef::Choices(b)) => Some(a.cmp(b)),
         _ => None,
     }
@@ -205,11 +156,7 @@ fn like(text: &str, pattern: &[char]) -> bool {
             rule += 1;
             continue;
         }
-        let step = if at < text.len() && rule < pattern.len() {
-            single(text[at], &pattern[rule..])
-        } else {
-            None
-        };
+        let step = if at < text.len() && rule < pattern.len() { single(text[at], &pattern[rule..]) } else { None };
         if let Some(length) = step {
             at += 1;
             rule += length;
@@ -234,12 +181,7 @@ fn single(character: char, pattern: &[char]) -> Option<usize> {
     match pattern.first()? {
         '_' => Some(1),
         '[' => {
-            let Some(end) = pattern
-                .iter()
-                .skip(1)
-                .position(|c| *c == ']')
-                .map(|index| index + 1)
-            else {
+            let Some(end) = pattern.iter().skip(1).position(|c| *c == ']').map(|index| index + 1) else {
                 return (character == '[').then_some(1);
             };
             let set = &pattern[1..end];
@@ -255,9 +197,7 @@ fn single(character: char, pattern: &[char]) -> Option<usize> {
 
 fn in_set(character: char, set: &[char]) -> bool {
     set.contains(&character)
-        || set
-            .windows(3)
-            .any(|range| range[1] == '-' && range[0] <= character && character <= range[2])
+        || set.windows(3).any(|range| range[1] == '-' && range[0] <= character && character <= range[2])
 }
 
 fn related(
@@ -274,23 +214,12 @@ fn related(
         .store(table)
         .rows_after(None)
         .filter(|(_, row)| row.lookup(Some(column)) == Some((view.table.id, view.key)))
-        .map(|(key, row)| RowView {
-            table: child,
-            key: *key,
-            row,
-        });
+        .map(|(key, row)| RowView { table: child, key: *key, row });
     let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
-    if is_all {
-        rows.all(holds)
-    } else {
-        rows.any(holds)
-    }
+    if is_all { rows.all(holds) } else { rows.any(holds) }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one argument per part of the relationship"
-)]
+#[expect(clippy::too_many_arguments, reason = "one argument per part of the relationship")]
 fn linked(
     database: &Database,
     schema: &Schema,
@@ -302,28 +231,15 @@ fn linked(
     body: Option<&Predicate>,
 ) -> bool {
     let target = schema.table(table);
-    let mut rows = database
-        .store(intersect)
-        .rows_after(None)
-        .filter_map(|(_, link)| {
-            let (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) =
-                (link.get(own), link.get(other))
-            else {
-                return None;
-            };
-            let row = database.get(table, &theirs).filter(|_| mine == view.key)?;
-            Some(RowView {
-                table: target,
-                key: theirs,
-                row,
-            })
-        });
+    let mut rows = database.store(intersect).rows_after(None).filter_map(|(_, link)| {
+        let (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) = (link.get(own), link.get(other)) else {
+            return None;
+        };
+        let row = database.get(table, &theirs).filter(|_| mine == view.key)?;
+        Some(RowView { table: target, key: theirs, row })
+    });
     let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
-    if is_all {
-        rows.all(holds)
-    } else {
-        rows.any(holds)
-    }
+    if is_all { rows.all(holds) } else { rows.any(holds) }
 }
 
 #[cfg(test)]

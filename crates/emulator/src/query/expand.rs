@@ -26,17 +26,9 @@ const EXPANDS_MAX: usize = 15;
 
 #[derive(Clone, Debug)]
 enum Navigation {
-    ToOne {
-        column: Ordinal,
-    },
-    ToMany {
-        column: Ordinal,
-    },
-    Linked {
-        intersect: TableId,
-        own: Ordinal,
-        other: Ordinal,
-    },
+    ToOne { column: Ordinal },
+    ToMany { column: Ordinal },
+    Linked { intersect: TableId, own: Ordinal, other: Ordinal },
 }
 
 #[derive(Clone, Debug)]
@@ -54,11 +46,7 @@ pub(crate) struct Expand {
     options: String,
 }
 
-pub(crate) fn parse_expand(
-    scope: &Scope<'_>,
-    text: &str,
-    options: &QueryOptions,
-) -> Result<Vec<Expand>, ApiError> {
+pub(crate) fn parse_expand(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Vec<Expand>, ApiError> {
     let expands = parse_level(scope, text, options, false)?;
     let total: usize = expands.iter().map(Expand::count).sum();
     if total > EXPANDS_MAX {
@@ -75,24 +63,12 @@ impl Expand {
     }
 }
 
-fn parse_level(
-    scope: &Scope<'_>,
-    text: &str,
-    options: &QueryOptions,
-    nested: bool,
-) -> Result<Vec<Expand>, ApiError> {
+fn parse_level(scope: &Scope<'_>, text: &str, options: &QueryOptions, nested: bool) -> Result<Vec<Expand>, ApiError> {
     let items = split_outside_quotes(text, ',');
-    let expands: Result<Vec<_>, _> = items
-        .iter()
-        .map(|item| parse_item(scope, item.trim(), options, nested))
-        .collect();
+    let expands: Result<Vec<_>, _> = items.iter().map(|item| parse_item(scope, item.trim(), options, nested)).collect();
     let expands = expands?;
-    let has_linked = expands
-        .iter()
-        .any(|expand| matches!(expand.navigation, Navigation::Linked { .. }));
-    if has_linked
-        && (nested || expands.len() > 1 || expands.iter().any(|expand| !expand.expands.is_empty()))
-    {
+    let has_linked = expands.iter().any(|expand| matches!(expand.navigation, Navigation::Linked { .. }));
+    if has_linked && (nested || expands.len() > 1 || expands.iter().any(|expand| !expand.expands.is_empty())) {
         return Err(ApiError::query(
             "Expand on a many-to-many relationship cannot be nested or combined with other expands.",
         ));
@@ -100,34 +76,21 @@ fn parse_level(
     Ok(expands)
 }
 
-fn parse_item(
-    scope: &Scope<'_>,
-    item: &str,
-    options: &QueryOptions,
-    nested: bool,
-) -> Result<Expand, ApiError> {
+fn parse_item(scope: &Scope<'_>, item: &str, options: &QueryOptions, nested: bool) -> Result<Expand, ApiError> {
     let (name, inner) = match item.split_once('(') {
         Some((name, rest)) => (
             name,
-            rest.strip_suffix(')')
-                .ok_or_else(|| ApiError::query("An $expand option has no closing parenthesis."))?,
+            rest.strip_suffix(')').ok_or_else(|| ApiError::query("An $expand option has no closing parenthesis."))?,
         ),
         None => (item, ""),
     };
-    let (name, is_reference) = name
-        .strip_suffix("/$ref")
-        .map_or((name, false), |name| (name, true));
+    let (name, is_reference) = name.strip_suffix("/$ref").map_or((name, false), |name| (name, true));
     let (table, navigation) = navigation(scope, name)?;
     if is_reference && !matches!(navigation, Navigation::ToOne { .. }) {
-        return Err(ApiError::query(
-            "Expand with $ref is only supported on lookup type navigation property.",
-        ));
+        return Err(ApiError::query("Expand with $ref is only supported on lookup type navigation property."));
     }
     let target = scope.schema.table(table);
-    let inner_scope = Scope {
-        table: target,
-        ..*scope
-    };
+    let inner_scope = Scope { table: target, ..*scope };
     let mut expand = Expand {
         name: name.to_owned(),
         projection: projection(target, None)?,
@@ -169,16 +132,10 @@ fn apply_option(
         }
         "$orderby" => expand.order = parse_order(scope, value)?,
         "$top" => {
-            expand.top = Some(
-                value
-                    .parse()
-                    .map_err(|_| ApiError::query(format!("Invalid $top '{value}'.")))?,
-            );
+            expand.top = Some(value.parse().map_err(|_| ApiError::query(format!("Invalid $top '{value}'.")))?);
         }
         _ => {
-            return Err(ApiError::query(format!(
-                "The option '{name}' is not supported inside $expand."
-            )));
+            return Err(ApiError::query(format!("The option '{name}' is not supported inside $expand.")));
         }
     }
     if matches!(name, "$select" | "$filter") {
@@ -194,15 +151,10 @@ fn navigation(scope: &Scope<'_>, name: &str) -> Result<(TableId, Navigation), Ap
             let ColumnKind::Lookup { targets } = &scope.table.column(*column).kind else {
                 return Err(super::compile::unknown_property(scope.table, name));
             };
-            Ok((
-                targets[usize::from(*target)].table,
-                Navigation::ToOne { column: *column },
-            ))
+            Ok((targets[usize::from(*target)].table, Navigation::ToOne { column: *column }))
         }
         Some(Property::ToMany(index)) => match &scope.schema.relationships[usize::from(*index)] {
-            Relationship::OneToMany(one) => {
-                Ok((one.referencing, Navigation::ToMany { column: one.column }))
-            }
+            Relationship::OneToMany(one) => Ok((one.referencing, Navigation::ToMany { column: one.column })),
             Relationship::ManyToMany(many) => {
                 let own = usize::from(many.navigation[0] != name);
                 let linked = Navigation::Linked {
@@ -249,9 +201,7 @@ fn write_one(
     out: &mut Vec<u8>,
 ) -> Result<(), ApiError> {
     let found = match view.value(column) {
-        Some(ValueRef::Lookup(table, id)) => {
-            reader.database.get(table, &id).map(|row| (table, id, row))
-        }
+        Some(ValueRef::Lookup(table, id)) => reader.database.get(table, &id).map(|row| (table, id, row)),
         _ => None,
     };
     let Some((table, id, row)) = found else {
@@ -265,23 +215,12 @@ fn write_one(
         out.push(b'}');
         return Ok(());
     }
-    let related = RowView {
-        table: target,
-        key: id,
-        row,
-    };
+    let related = RowView { table: target, key: id, row };
     // The owner's second target has columns of its own; then all of them are shown.
     let own = (table == expand.table).then(|| expand.projection.clone());
     let projection = own.map_or_else(|| projection(target, None), Ok)?;
     out.push(b'{');
-    write_row(
-        reader.database,
-        reader.scope.schema,
-        related,
-        &projection,
-        reader.annotations,
-        out,
-    );
+    write_row(reader.database, reader.scope.schema, related, &projection, reader.annotations, out);
     write_expands(reader, related, &expand.expands, page_size, out)?;
     out.push(b'}');
     Ok(())
@@ -296,17 +235,11 @@ fn related_rows(reader: &Reader<'_>, view: RowView<'_>, expand: &Expand) -> Vec<
             .filter(|(_, row)| row.lookup(Some(column)) == Some((view.table.id, view.key)))
             .map(|(key, _)| *key)
             .collect(),
-        Navigation::Linked {
-            intersect,
-            own,
-            other,
-        } => database
+        Navigation::Linked { intersect, own, other } => database
             .store(intersect)
             .rows_after(None)
             .filter_map(|(_, link)| match (link.get(own), link.get(other)) {
-                (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == view.key => {
-                    Some(theirs)
-                }
+                (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == view.key => Some(theirs),
                 _ => None,
             })
             .collect(),
@@ -323,35 +256,21 @@ fn write_collection(
 ) -> Result<(), ApiError> {
     let (database, schema) = (reader.database, reader.scope.schema);
     let target = schema.table(expand.table);
-    let as_view = |key: Uuid| {
-        database.get(expand.table, &key).map(|row| RowView {
-            table: target,
-            key,
-            row,
-        })
-    };
+    let as_view = |key: Uuid| database.get(expand.table, &key).map(|row| RowView { table: target, key, row });
     let mut rows = related_rows(reader, view, expand);
     rows.retain(|key| {
-        as_view(*key).is_some_and(|row| {
-            expand
-                .filter
-                .as_ref()
-                .is_none_or(|filter| matches(database, schema, row, filter))
-        })
+        as_view(*key)
+            .is_some_and(|row| expand.filter.as_ref().is_none_or(|filter| matches(database, schema, row, filter)))
     });
     if !expand.order.is_empty() {
         let mut sorted: Vec<_> = rows
             .iter()
-            .filter_map(|key| {
-                as_view(*key).map(|row| (sort_key(database, schema, row, &expand.order), *key))
-            })
+            .filter_map(|key| as_view(*key).map(|row| (sort_key(database, schema, row, &expand.order), *key)))
             .collect();
         sorted.sort_by(|a, b| compare_keys(&expand.order, (&a.0, a.1), (&b.0, b.1)));
         rows = sorted.into_iter().map(|(_, key)| key).collect();
     }
-    let limit = page_size
-        .unwrap_or(PAGE_ROWS_MAX)
-        .min(expand.top.unwrap_or(PAGE_ROWS_MAX));
+    let limit = page_size.unwrap_or(PAGE_ROWS_MAX).min(expand.top.unwrap_or(PAGE_ROWS_MAX));
     let more = rows.len() > limit;
     rows.truncate(limit);
     out.push(b'[');
@@ -361,26 +280,12 @@ fn write_collection(
             out.push(b',');
         }
         out.push(b'{');
-        write_row(
-            database,
-            schema,
-            row,
-            &expand.projection,
-            reader.annotations,
-            out,
-        );
+        write_row(database, schema, row, &expand.projection, reader.annotations, out);
         write_expands(reader, row, &expand.expands, page_size, out)?;
         out.push(b'}');
     }
     out.push(b']');
-    write_next_link(
-        reader,
-        view,
-        expand,
-        page_size.is_some(),
-        more.then(|| rows.last().copied()).flatten(),
-        out,
-    );
+    write_next_link(reader, view, expand, page_size.is_some(), more.then(|| rows.last().copied()).flatten(), out);
     Ok(())
 }
 
@@ -396,22 +301,10 @@ fn write_next_link(
     if is_paged && last.is_none() {
         return;
     }
-    let mut link = format!(
-        "{}/{}({})/{}",
-        reader.base,
-        view.table.set_name,
-        view.id(),
-        expand.name
-    );
+    let mut link = format!("{}/{}({})/{}", reader.base, view.table.set_name, view.id(), expand.name);
     let mut options = expand.options.clone();
     if let (true, Some(last)) = (is_paged, last) {
-        let cookie = Cookie {
-            page: 2,
-            keys: Vec::new(),
-            last,
-            first: last,
-            is_tracking: false,
-        };
+        let cookie = Cookie { page: 2, keys: Vec::new(), last, first: last, is_tracking: false };
         let token = cookie.encode(reader.scope.schema.table(expand.table).primary_id());
         let joint = if options.is_empty() { "" } else { "&" };
         options = format!("{options}{joint}$skiptoken={token}");

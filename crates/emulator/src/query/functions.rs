@@ -16,17 +16,11 @@ use crate::write::{civil_from_days, days_from_civil};
 
 const DAY: i64 = 86_400;
 
-pub(super) fn bind(
-    scope: &Scope<'_>,
-    function: &str,
-    arguments: &[(String, Operand)],
-) -> Result<Predicate, ApiError> {
+pub(super) fn bind(scope: &Scope<'_>, function: &str, arguments: &[(String, Operand)]) -> Result<Predicate, ApiError> {
     let name = match argument(arguments, "PropertyName") {
         Some(Operand::Text(name)) => name.clone(),
         _ => {
-            return Err(ApiError::query(format!(
-                "The function '{function}' needs PropertyName."
-            )));
+            return Err(ApiError::query(format!("The function '{function}' needs PropertyName.")));
         }
     };
     let steps: Vec<String> = name.split('/').map(str::to_owned).collect();
@@ -46,24 +40,15 @@ pub(super) fn bind(
         "EqualBusinessId" => Some((Test::InIds(HashSet::from([scope.business_unit])), false)),
         "NotEqualBusinessId" => Some((Test::InIds(HashSet::from([scope.business_unit])), true)),
         "EqualUserTeams" => Some((Test::InIds(scope.teams.iter().copied().collect()), false)),
-        "EqualUserOrUserTeams" => Some((
-            Test::InIds(scope.teams.iter().copied().chain([scope.user]).collect()),
-            false,
-        )),
+        "EqualUserOrUserTeams" => Some((Test::InIds(scope.teams.iter().copied().chain([scope.user]).collect()), false)),
         _ => None,
     };
     if let Some((test, negated)) = test {
         let predicate = Predicate::Test(path, test);
-        return Ok(if negated {
-            Predicate::Not(Box::new(predicate))
-        } else {
-            predicate
-        });
+        return Ok(if negated { Predicate::Not(Box::new(predicate)) } else { predicate });
     }
     let ColumnKind::DateTime { behavior, .. } = &column.kind else {
-        return Err(ApiError::not_here(&format!(
-            "the filter function '{function}' on the column '{name}'"
-        )));
+        return Err(ApiError::not_here(&format!("the filter function '{function}' on the column '{name}'")));
     };
     let is_clock = function.contains("Hours") || function.contains("Minutes");
     if is_clock && *behavior == DateBehavior::DateOnly {
@@ -76,10 +61,7 @@ pub(super) fn bind(
 }
 
 fn argument<'a>(arguments: &'a [(String, Operand)], name: &str) -> Option<&'a Operand> {
-    arguments
-        .iter()
-        .find(|(found, _)| found == name)
-        .map(|(_, operand)| operand)
+    arguments.iter().find(|(found, _)| found == name).map(|(_, operand)| operand)
 }
 
 fn values(arguments: &[(String, Operand)]) -> Vec<String> {
@@ -107,14 +89,8 @@ fn literals(
         ColumnKind::Boolean { .. } => Operand::Bool(text == "true" || text == "1"),
         _ => Operand::Text(text.clone()),
     };
-    let values = values
-        .iter()
-        .map(|text| literal(scope.schema, table, column, &operand(text)));
-    Ok(values
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .flatten()
-        .collect())
+    let values = values.iter().map(|text| literal(scope.schema, table, column, &operand(text)));
+    Ok(values.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 fn in_test(
@@ -195,22 +171,14 @@ fn time_range(function: &str, values: &[String], now: i64) -> Result<(i64, i64),
     const ALWAYS: i64 = i64::MAX;
     let today = day_of(now);
     let given = || {
-        let text = values.first().ok_or_else(|| {
-            ApiError::query(format!("The function '{function}' needs PropertyValue."))
-        })?;
+        let text =
+            values.first().ok_or_else(|| ApiError::query(format!("The function '{function}' needs PropertyValue.")))?;
         crate::write::parse_time(text).map(day_of)
     };
     let count = || {
         let text = values.first().map_or("", String::as_str);
-        let number = text
-            .parse::<i64>()
-            .ok()
-            .filter(|number| (1..=100_000).contains(number));
-        number.ok_or_else(|| {
-            ApiError::query(format!(
-                "The function '{function}' needs a positive PropertyValue."
-            ))
-        })
+        let number = text.parse::<i64>().ok().filter(|number| (1..=100_000).contains(number));
+        number.ok_or_else(|| ApiError::query(format!("The function '{function}' needs a positive PropertyValue.")))
     };
     Ok(match function {
         "Today" => (today, today + DAY),
@@ -247,19 +215,14 @@ fn time_range(function: &str, values: &[String], now: i64) -> Result<(i64, i64),
         "OlderThanXMonths" => (i64::MIN, shift_months(today, -count()?)),
         "OlderThanXYears" => (i64::MIN, shift_months(today, -12 * count()?)),
         _ => {
-            return Err(ApiError::not_here(&format!(
-                "the filter function '{function}'"
-            )));
+            return Err(ApiError::not_here(&format!("the filter function '{function}'")));
         }
     })
 }
 
 fn year_range(now: i64, offset: i64) -> (i64, i64) {
     let (year, _, _) = civil_from_days(now.div_euclid(DAY));
-    (
-        days_from_civil(year + offset, 1, 1) * DAY,
-        days_from_civil(year + offset + 1, 1, 1) * DAY,
-    )
+    (days_from_civil(year + offset, 1, 1) * DAY, days_from_civil(year + offset + 1, 1, 1) * DAY)
 }
 
 #[cfg(test)]
@@ -273,8 +236,7 @@ mod tests {
     #[test]
     fn ranges_are_relative_to_the_simulated_now() {
         let now = at("2026-03-31T10:30:00Z");
-        let range =
-            |function: &str, value: &str| time_range(function, &[value.to_owned()], now).unwrap();
+        let range = |function: &str, value: &str| time_range(function, &[value.to_owned()], now).unwrap();
         assert_eq!(range("Today", ""), (at("2026-03-31"), at("2026-04-01")));
         assert_eq!(range("LastMonth", ""), (at("2026-02-01"), at("2026-03-01")));
         assert_eq!(range("ThisWeek", ""), (at("2026-03-29"), at("2026-04-05")));

@@ -31,12 +31,10 @@ impl Annotations {
     pub(crate) fn parse(list: &str) -> Self {
         let patterns: Vec<&str> = list.trim_matches('"').split(',').map(str::trim).collect();
         let wants = |name: &str| {
-            patterns
-                .iter()
-                .any(|pattern| match pattern.strip_suffix('*') {
-                    Some(prefix) => name.starts_with(prefix),
-                    None => *pattern == name,
-                })
+            patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => *pattern == name,
+            })
         };
         Annotations {
             formatted: wants("OData.Community.Display.V1.FormattedValue"),
@@ -119,10 +117,7 @@ pub(crate) fn write_value(column: &Column, value: &ValueRef<'_>, out: &mut Vec<u
         (ValueRef::Double(number), _) => {
             out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes());
         }
-        (
-            ValueRef::Time(_) | ValueRef::Guid(_) | ValueRef::Lookup(..) | ValueRef::Choices(_),
-            _,
-        ) => {
+        (ValueRef::Time(_) | ValueRef::Guid(_) | ValueRef::Lookup(..) | ValueRef::Choices(_), _) => {
             out.push(b'"');
             write_plain(column, value, out);
             out.push(b'"');
@@ -142,10 +137,7 @@ fn write_plain(column: &Column, value: &ValueRef<'_>, out: &mut Vec<u8>) {
     match value {
         ValueRef::Text(text) => out.extend_from_slice(text.as_bytes()),
         ValueRef::Time(seconds) => match column.kind {
-            ColumnKind::DateTime {
-                behavior: DateBehavior::DateOnly,
-                ..
-            } => format_date(*seconds, out),
+            ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => format_date(*seconds, out),
             _ => format_time(*seconds, out),
         },
         ValueRef::Guid(id) | ValueRef::Lookup(_, id) => write_guid(*id, out),
@@ -191,11 +183,7 @@ pub(crate) fn write_property(
     if annotations.formatted {
         if let Some(text) = formatted(database, schema, view, column, value) {
             out.push(b',');
-            write_name(
-                &column.wire,
-                "@OData.Community.Display.V1.FormattedValue",
-                out,
-            );
+            write_name(&column.wire, "@OData.Community.Display.V1.FormattedValue", out);
             write_text(&text, out);
         }
     }
@@ -204,21 +192,13 @@ pub(crate) fn write_property(
         if annotations.navigation {
             if let Some(navigation) = navigation_name(column, *table) {
                 out.push(b',');
-                write_name(
-                    &column.wire,
-                    "@Microsoft.Dynamics.CRM.associatednavigationproperty",
-                    out,
-                );
+                write_name(&column.wire, "@Microsoft.Dynamics.CRM.associatednavigationproperty", out);
                 write_text(navigation, out);
             }
         }
         if annotations.lookup_name {
             out.push(b',');
-            write_name(
-                &column.wire,
-                "@Microsoft.Dynamics.CRM.lookuplogicalname",
-                out,
-            );
+            write_name(&column.wire, "@Microsoft.Dynamics.CRM.lookuplogicalname", out);
             write_text(&target.logical, out);
         }
     }
@@ -235,10 +215,7 @@ fn navigation_name(column: &Column, table: crate::schema::TableId) -> Option<&st
     let ColumnKind::Lookup { targets } = &column.kind else {
         return None;
     };
-    targets
-        .iter()
-        .find(|target| target.table == table)
-        .map(|target| target.navigation.as_str())
+    targets.iter().find(|target| target.table == table).map(|target| target.navigation.as_str())
 }
 
 /// The display text of a value, for the types that have one.
@@ -250,49 +227,30 @@ pub(crate) fn formatted(
     value: &ValueRef<'_>,
 ) -> Option<String> {
     match (value, &column.kind) {
-        (
-            ValueRef::Int(number),
-            ColumnKind::Boolean {
-                true_label,
-                false_label,
-            },
-        ) => Some(if *number != 0 {
-            true_label.clone()
-        } else {
-            false_label.clone()
-        }),
-        (ValueRef::Int(number), ColumnKind::State { states }) => states
-            .iter()
-            .find(|state| i64::from(state.value) == *number)
-            .map(|state| state.label.clone()),
+        (ValueRef::Int(number), ColumnKind::Boolean { true_label, false_label }) => {
+            Some(if *number != 0 { true_label.clone() } else { false_label.clone() })
+        }
+        (ValueRef::Int(number), ColumnKind::State { states }) => {
+            states.iter().find(|state| i64::from(state.value) == *number).map(|state| state.label.clone())
+        }
         (ValueRef::Int(number), kind) => match kind.options() {
-            Some(options) => options
-                .iter()
-                .find(|option| i64::from(option.value) == *number)
-                .map(|option| option.label.clone()),
+            Some(options) => {
+                options.iter().find(|option| i64::from(option.value) == *number).map(|option| option.label.clone())
+            }
             None => Some(grouped(&number.to_string())),
         },
         (ValueRef::Choices(choices), kind) => {
             let options = kind.options()?;
-            let labels = choices
-                .iter()
-                .filter_map(|choice| options.iter().find(|option| option.value == *choice));
-            Some(
-                labels
-                    .map(|option| option.label.as_str())
-                    .collect::<Vec<_>>()
-                    .join("; "),
-            )
+            let labels = choices.iter().filter_map(|choice| options.iter().find(|option| option.value == *choice));
+            Some(labels.map(|option| option.label.as_str()).collect::<Vec<_>>().join("; "))
         }
-        (ValueRef::Decimal(number), ColumnKind::Money { precision, .. }) => Some(format!(
-            "{}{}",
-            currency_symbol(database, schema, view),
-            amount(*number, *precision)
-        )),
+        (ValueRef::Decimal(number), ColumnKind::Money { precision, .. }) => {
+            Some(format!("{}{}", currency_symbol(database, schema, view), amount(*number, *precision)))
+        }
         (ValueRef::Decimal(number), kind) => Some(amount(*number, places(kind))),
-        (ValueRef::Double(number), ColumnKind::Double { precision, .. }) => Some(grouped(
-            &format!("{number:.places$}", places = usize::from(*precision)),
-        )),
+        (ValueRef::Double(number), ColumnKind::Double { precision, .. }) => {
+            Some(grouped(&format!("{number:.places$}", places = usize::from(*precision))))
+        }
         (ValueRef::Time(seconds), ColumnKind::DateTime { date_format, .. }) => {
             Some(display_time(*seconds, *date_format))
         }
@@ -310,20 +268,14 @@ pub(crate) fn formatted(
 
 fn amount(number: i128, places: u8) -> String {
     let mut out = Vec::new();
-    write_decimal(
-        super::aggregate::round_places(number, places),
-        places,
-        &mut out,
-    );
+    write_decimal(super::aggregate::round_places(number, places), places, &mut out);
     grouped(&String::from_utf8_lossy(&out))
 }
 
 /// Puts a comma between every three digits of the whole part.
 fn grouped(number: &str) -> String {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let (sign, digits) = whole
-        .strip_prefix('-')
-        .map_or(("", whole), |digits| ("-", digits));
+    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
     let mut out = String::from(sign);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index) % 3 == 0 {
@@ -342,10 +294,7 @@ fn currency_symbol(database: &Database, schema: &Schema, view: RowView<'_>) -> S
     let symbol = || {
         let (table, id) = view.row.lookup(view.table.known.currency)?;
         let currency = schema.table(table);
-        match database
-            .get(table, &id)?
-            .get(currency.ordinal("currencysymbol")?)?
-        {
+        match database.get(table, &id)?.get(currency.ordinal("currencysymbol")?)? {
             ValueRef::Text(text) => Some(text.to_owned()),
             _ => None,
         }
@@ -358,11 +307,7 @@ fn display_time(seconds: i64, date_only: bool) -> String {
     let (year, month, day) = crate::write::civil_from_days(seconds.div_euclid(86_400));
     let clock = seconds.rem_euclid(86_400);
     let date = format!("{day:02}/{month:02}/{year:04}");
-    if date_only {
-        date
-    } else {
-        format!("{date} {:02}:{:02}", clock / 3600, clock / 60 % 60)
-    }
+    if date_only { date } else { format!("{date} {:02}:{:02}", clock / 3600, clock / 60 % 60) }
 }
 
 #[cfg(test)]
@@ -378,10 +323,7 @@ mod tests {
     #[test]
     fn strings_escape_as_json_does() {
         for sample in ["", "plain", "quo\"te \\ \n\r\t", "é 漢", "\u{1}"] {
-            assert_eq!(
-                serde_json::from_str::<String>(&text(sample)).unwrap(),
-                sample
-            );
+            assert_eq!(serde_json::from_str::<String>(&text(sample)).unwrap(), sample);
         }
     }
 

@@ -85,8 +85,5 @@ fn parse_count(name: &str, value: &str) -> Result<u64, ApiError> {
 }
 
 fn unsupported(name: &str) -> ApiError {
-    ApiError::new(
-        Code::UnsupportedQuery,
-        format!("The query parameter {name} is not supported"),
-    )
+    ApiError::new(Code::UnsupportedQuery, format!("The query parameter {name} is not supported"))
 }

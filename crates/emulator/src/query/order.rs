@@ -29,49 +29,33 @@ pub(crate) fn parse_order(scope: &Scope<'_>, text: &str) -> Result<Vec<OrderKey>
     let mut keys = Vec::new();
     for item in text.split(',') {
         let mut words = item.split_whitespace();
-        let name = words
-            .next()
-            .ok_or_else(|| ApiError::query("The $orderby option has an empty item."))?;
+        let name = words.next().ok_or_else(|| ApiError::query("The $orderby option has an empty item."))?;
         let descending = match words.next() {
             None | Some("asc") => false,
             Some("desc") => true,
             Some(other) => {
-                return Err(ApiError::query(format!(
-                    "Syntax error in $orderby: '{other}' is neither asc nor desc."
-                )));
+                return Err(ApiError::query(format!("Syntax error in $orderby: '{other}' is neither asc nor desc.")));
             }
         };
         let path: Vec<String> = name.split('/').map(str::to_owned).collect();
-        keys.push(OrderKey {
-            path: column_path(scope, &path, "")?,
-            name: name.to_owned(),
-            descending,
-        });
+        keys.push(OrderKey { path: column_path(scope, &path, "")?, name: name.to_owned(), descending });
     }
     Ok(keys)
 }
 
 /// Whether the order is that of the store: by primary id, ascending.
 pub(crate) fn is_natural(keys: &[OrderKey]) -> bool {
-    keys.first()
-        .is_none_or(|key| key.path.hops.is_empty() && key.path.column == 0 && !key.descending)
+    keys.first().is_none_or(|key| key.path.hops.is_empty() && key.path.column == 0 && !key.descending)
 }
 
-pub(crate) fn sort_key(
-    database: &Database,
-    schema: &Schema,
-    view: RowView<'_>,
-    keys: &[OrderKey],
-) -> SortKey {
+pub(crate) fn sort_key(database: &Database, schema: &Schema, view: RowView<'_>, keys: &[OrderKey]) -> SortKey {
     keys.iter()
         .map(|key| {
             let value = column_value(database, schema, view, &key.path)?;
             Some(match value {
                 ValueRef::Lookup(table, id) => {
                     let name: Option<Ordinal> = schema.table(table).primary_name;
-                    let text = name
-                        .and_then(|name| database.get(table, &id)?.get(name))
-                        .map(|name| name.to_value());
+                    let text = name.and_then(|name| database.get(table, &id)?.get(name)).map(|name| name.to_value());
                     text.unwrap_or(Value::Text("".into()))
                 }
                 value => value.to_value(),
@@ -80,25 +64,15 @@ pub(crate) fn sort_key(
         .collect()
 }
 
-pub(crate) fn compare_keys(
-    keys: &[OrderKey],
-    a: (&SortKey, Uuid),
-    b: (&SortKey, Uuid),
-) -> Ordering {
+pub(crate) fn compare_keys(keys: &[OrderKey], a: (&SortKey, Uuid), b: (&SortKey, Uuid)) -> Ordering {
     for (index, key) in keys.iter().enumerate() {
         let ordering = match (&a.0[index], &b.0[index]) {
             (None, None) => Ordering::Equal,
             (None, Some(_)) => Ordering::Less,
             (Some(_), None) => Ordering::Greater,
-            (Some(left), Some(right)) => {
-                compare(&left.as_ref(), &right.as_ref()).unwrap_or(Ordering::Equal)
-            }
+            (Some(left), Some(right)) => compare(&left.as_ref(), &right.as_ref()).unwrap_or(Ordering::Equal),
         };
-        let ordering = if key.descending {
-            ordering.reverse()
-        } else {
-            ordering
-        };
+        let ordering = if key.descending { ordering.reverse() } else { ordering };
         if ordering != Ordering::Equal {
             return ordering;
         }

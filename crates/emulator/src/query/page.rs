@@ -13,11 +13,7 @@ use crate::error::{ApiError, Code};
 pub(crate) const PAGE_ROWS_MAX: usize = 5000;
 
 /// What a query string keeps as it is.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Where a page starts: after this row of this page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +35,7 @@ impl Cookie {
     pub(crate) fn encode(&self, primary_id: &str) -> String {
         let inner = encode_query(&encode_query(&self.inner(primary_id)));
         let tracking = if self.is_tracking { "True" } else { "False" };
-        let outer = format!(
-            r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#,
-            self.page
-        );
+        let outer = format!(r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#, self.page);
         encode_query(&outer)
     }
 
@@ -57,52 +50,30 @@ impl Cookie {
         }
         let (page, keys) = (self.page.saturating_sub(1), keys.concat());
         let (last, first) = (braced(self.last), braced(self.first));
-        format!(
-            r#"<cookie page="{page}">{keys}<{primary_id} last="{last}" first="{first}" /></cookie>"#
-        )
+        format!(r#"<cookie page="{page}">{keys}<{primary_id} last="{last}" first="{first}" /></cookie>"#)
     }
 
     /// Reads a decoded `$skiptoken`.
     pub(crate) fn decode(token: &str) -> Result<Cookie, ApiError> {
-        let page = attribute(token, "pagenumber")
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(malformed)?;
-        let is_tracking =
-            attribute(token, "istracking").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let page = attribute(token, "pagenumber").and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
+        let is_tracking = attribute(token, "istracking").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let encoded = attribute(token, "pagingcookie").ok_or_else(malformed)?;
         let once = percent_decode_str(encoded).decode_utf8_lossy();
         let inner = percent_decode_str(&once).decode_utf8_lossy();
         Cookie::decode_inner(&inner, page, is_tracking)
     }
 
-    pub(crate) fn decode_inner(
-        inner: &str,
-        page: u64,
-        is_tracking: bool,
-    ) -> Result<Cookie, ApiError> {
-        let body = inner
-            .split_once('>')
-            .map(|(_, rest)| rest)
-            .ok_or_else(malformed)?;
+    pub(crate) fn decode_inner(inner: &str, page: u64, is_tracking: bool) -> Result<Cookie, ApiError> {
+        let body = inner.split_once('>').map(|(_, rest)| rest).ok_or_else(malformed)?;
         let mut elements: Vec<&str> = body.split('<').filter(|part| part.contains("/>")).collect();
         let id = elements.pop().ok_or_else(malformed)?;
         let guid = |name: &str| attribute(id, name).and_then(|text| Uuid::parse_str(text).ok());
         let keys = elements.into_iter().map(|element| {
-            let name = element
-                .split_whitespace()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let name = element.split_whitespace().next().unwrap_or_default().to_owned();
             (name, attribute(element, "last").map(unescape))
         });
         let last = guid("last").ok_or_else(malformed)?;
-        Ok(Cookie {
-            page,
-            keys: keys.collect(),
-            last,
-            first: guid("first").unwrap_or(last),
-            is_tracking,
-        })
+        Ok(Cookie { page, keys: keys.collect(), last, first: guid("first").unwrap_or(last), is_tracking })
     }
 }
 
@@ -121,17 +92,11 @@ fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn unescape(text: &str) -> String {
-    text.replace("&quot;", "\"")
-        .replace("&gt;", ">")
-        .replace("&lt;", "<")
-        .replace("&amp;", "&")
+    text.replace("&quot;", "\"").replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
 }
 
 #[cfg(test)]
@@ -142,30 +107,20 @@ mod tests {
     fn a_cookie_comes_back_as_it_went() {
         let cookie = Cookie {
             page: 2,
-            keys: vec![
-                ("wr_name".into(), Some("a<\"&'%é".into())),
-                ("createdon".into(), None),
-            ],
+            keys: vec![("wr_name".into(), Some("a<\"&'%é".into())), ("createdon".into(), None)],
             last: Uuid::from_u128(7),
             first: Uuid::from_u128(1),
             is_tracking: false,
         };
         let encoded = cookie.encode("wr_orderid");
-        assert!(
-            encoded
-                .starts_with("%3Ccookie%20pagenumber%3D%222%22%20pagingcookie%3D%22%25253Ccookie")
-        );
+        assert!(encoded.starts_with("%3Ccookie%20pagenumber%3D%222%22%20pagingcookie%3D%22%25253Ccookie"));
         let decoded = percent_decode_str(&encoded).decode_utf8().unwrap();
         assert_eq!(Cookie::decode(&decoded).unwrap(), cookie);
     }
 
     #[test]
     fn a_broken_cookie_is_refused() {
-        for token in [
-            "",
-            "x",
-            "<cookie pagenumber=\"2\" pagingcookie=\"%253c\" istracking=\"False\" />",
-        ] {
+        for token in ["", "x", "<cookie pagenumber=\"2\" pagingcookie=\"%253c\" istracking=\"False\" />"] {
             assert!(Cookie::decode(token).is_err(), "{token}");
         }
     }

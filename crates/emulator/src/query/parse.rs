@@ -63,16 +63,8 @@ pub(crate) enum Expr {
 }
 
 /// Parses a filter; `aliases` hold the values of `@name`.
-pub(crate) fn parse_filter(
-    text: &str,
-    aliases: &HashMap<String, String>,
-) -> Result<Expr, ApiError> {
-    let mut parser = Parser {
-        text,
-        at: 0,
-        aliases,
-        depth: 0,
-    };
+pub(crate) fn parse_filter(text: &str, aliases: &HashMap<String, String>) -> Result<Expr, ApiError> {
+    let mut parser = Parser { text, at: 0, aliases, depth: 0 };
     let expr = parser.or()?;
     parser.blanks();
     if parser.at < text.len() {
@@ -93,10 +85,7 @@ const NAMESPACE: &str = "Microsoft.Dynamics.CRM.";
 
 impl<'a> Parser<'a> {
     fn error(&self, what: &str) -> ApiError {
-        ApiError::query(format!(
-            "Syntax error at position {} in '{}': {what}.",
-            self.at, self.text
-        ))
+        ApiError::query(format!("Syntax error at position {} in '{}': {what}.", self.at, self.text))
     }
 
     fn rest(&self) -> &'a str {
@@ -118,20 +107,14 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, symbol: char) -> Result<(), ApiError> {
-        if self.eat(symbol) {
-            Ok(())
-        } else {
-            Err(self.error(&format!("'{symbol}' was expected")))
-        }
+        if self.eat(symbol) { Ok(()) } else { Err(self.error(&format!("'{symbol}' was expected"))) }
     }
 
     /// The run of characters that make names, numbers, ids and times.
     fn peek_word(&mut self) -> &'a str {
         self.blanks();
         let rest = self.rest();
-        let end = rest
-            .find(|c: char| !(c.is_alphanumeric() || "_.-:/@$+".contains(c)))
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || "_.-:/@$+".contains(c))).unwrap_or(rest.len());
         &rest[..end]
     }
 
@@ -164,11 +147,7 @@ impl<'a> Parser<'a> {
         if self.depth > DEPTH_MAX {
             return Err(self.error("the filter is nested too deeply"));
         }
-        let expr = if self.eat_keyword("not") {
-            Expr::Not(Box::new(self.not()?))
-        } else {
-            self.term()?
-        };
+        let expr = if self.eat_keyword("not") { Expr::Not(Box::new(self.not()?)) } else { self.term()? };
         self.depth -= 1;
         Ok(expr)
     }
@@ -180,10 +159,7 @@ impl<'a> Parser<'a> {
             return Ok(inner);
         }
         let word = self.peek_word();
-        let is_call = self
-            .rest()
-            .get(word.len()..)
-            .is_some_and(|after| after.trim_start().starts_with('('));
+        let is_call = self.rest().get(word.len()..).is_some_and(|after| after.trim_start().starts_with('('));
         if is_call && !word.is_empty() {
             self.at += word.len();
             return self.call(word);
@@ -209,10 +185,7 @@ impl<'a> Parser<'a> {
             ("lt", Operator::Lt),
             ("le", Operator::Le),
         ];
-        operators
-            .into_iter()
-            .find(|(name, _)| self.eat_keyword(name))
-            .map(|(_, operator)| operator)
+        operators.into_iter().find(|(name, _)| self.eat_keyword(name)).map(|(_, operator)| operator)
     }
 
     fn call(&mut self, name: &str) -> Result<Expr, ApiError> {
@@ -229,10 +202,7 @@ impl<'a> Parser<'a> {
                 arguments.push(self.operand()?);
             }
             self.expect(')')?;
-            return Ok(Expr::Text {
-                function: name.to_owned(),
-                arguments,
-            });
+            return Ok(Expr::Text { function: name.to_owned(), arguments });
         }
         let Some(function) = name.strip_prefix(NAMESPACE) else {
             return Err(ApiError::query(format!(
@@ -250,22 +220,14 @@ impl<'a> Parser<'a> {
                 return Err(self.error("')' was expected"));
             }
         }
-        Ok(Expr::Call {
-            function: function.to_owned(),
-            arguments,
-        })
+        Ok(Expr::Call { function: function.to_owned(), arguments })
     }
 
     fn lambda(&mut self, path: &str, is_all: bool) -> Result<Expr, ApiError> {
         let path = path.split('/').map(str::to_owned).collect();
         self.expect('(')?;
         if self.eat(')') {
-            return Ok(Expr::Lambda {
-                path,
-                is_all,
-                variable: String::new(),
-                body: None,
-            });
+            return Ok(Expr::Lambda { path, is_all, variable: String::new(), body: None });
         }
         // The variable and its colon come out as one word: `o:o/name`.
         let word = self.peek_word();
@@ -276,12 +238,7 @@ impl<'a> Parser<'a> {
         self.at += colon + 1;
         let body = self.or()?;
         self.expect(')')?;
-        Ok(Expr::Lambda {
-            path,
-            is_all,
-            variable,
-            body: Some(Box::new(body)),
-        })
+        Ok(Expr::Lambda { path, is_all, variable, body: Some(Box::new(body)) })
     }
 
     fn operand(&mut self) -> Result<Operand, ApiError> {
@@ -308,16 +265,12 @@ impl<'a> Parser<'a> {
                 return Ok(value);
             }
         }
-        Err(ApiError::query(format!(
-            "There is an unterminated literal at position {start} in '{}'.",
-            self.text
-        )))
+        Err(ApiError::query(format!("There is an unterminated literal at position {start} in '{}'.", self.text)))
     }
 
     fn list(&mut self) -> Result<Operand, ApiError> {
         let rest = self.rest();
-        let mut stream =
-            serde_json::Deserializer::from_str(rest).into_iter::<Vec<serde_json::Value>>();
+        let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Vec<serde_json::Value>>();
         let Some(Ok(items)) = stream.next() else {
             return Err(self.error("a JSON array was expected"));
         };
@@ -336,15 +289,9 @@ impl<'a> Parser<'a> {
         }
         self.at += word.len();
         if let Some(value) = word.starts_with('@').then(|| self.aliases.get(word)) {
-            let value = value
-                .ok_or_else(|| self.error(&format!("the parameter alias '{word}' has no value")))?;
+            let value = value.ok_or_else(|| self.error(&format!("the parameter alias '{word}' has no value")))?;
             let none = HashMap::new();
-            let mut inner = Parser {
-                text: value,
-                at: 0,
-                aliases: &none,
-                depth: 0,
-            };
+            let mut inner = Parser { text: value, at: 0, aliases: &none, depth: 0 };
             return inner.operand();
         }
         // `Namespace.Type'Value'` is an enumeration literal.
@@ -367,17 +314,12 @@ fn literal(word: &str) -> Operand {
             return Operand::Guid(id);
         }
     }
-    let starts_number =
-        word.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+' || c == '.');
+    let starts_number = word.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+' || c == '.');
     if !starts_number {
         return Operand::Path(word.split('/').map(str::to_owned).collect());
     }
     let is_date = word.len() >= 10 && word.as_bytes()[4] == b'-' && word.as_bytes()[7] == b'-';
-    if is_date {
-        Operand::Time(word.to_owned())
-    } else {
-        Operand::Number(word.to_owned())
-    }
+    if is_date { Operand::Time(word.to_owned()) } else { Operand::Number(word.to_owned()) }
 }
 
 #[cfg(test)]
@@ -390,13 +332,9 @@ mod tests {
 
     #[test]
     fn and_binds_tighter_than_or_and_not_tighter_than_both() {
-        let Expr::Or(left, right) = parse("a eq 1 or not b eq 2 and c eq 3").unwrap() else {
-            panic!("not an or")
-        };
+        let Expr::Or(left, right) = parse("a eq 1 or not b eq 2 and c eq 3").unwrap() else { panic!("not an or") };
         assert!(matches!(*left, Expr::Compare(..)));
-        let Expr::And(first, _) = *right else {
-            panic!("not an and")
-        };
+        let Expr::And(first, _) = *right else { panic!("not an and") };
         assert!(matches!(*first, Expr::Not(_)));
     }
 
@@ -408,14 +346,8 @@ mod tests {
         };
         assert_eq!(value("'it''s'"), Operand::Text("it's".into()));
         assert_eq!(value("-5.25"), Operand::Number("-5.25".into()));
-        assert_eq!(
-            value("2026-03-01T08:00:00Z"),
-            Operand::Time("2026-03-01T08:00:00Z".into())
-        );
-        assert!(matches!(
-            value("a1b2c3d4-0000-4000-8000-000000000001"),
-            Operand::Guid(_)
-        ));
+        assert_eq!(value("2026-03-01T08:00:00Z"), Operand::Time("2026-03-01T08:00:00Z".into()));
+        assert!(matches!(value("a1b2c3d4-0000-4000-8000-000000000001"), Operand::Guid(_)));
         assert_eq!(value("null"), Operand::Null);
     }
 
@@ -433,37 +365,15 @@ mod tests {
             ("@v".to_owned(), r#"["O'Brian","Smith"]"#.to_owned()),
             ("@p".to_owned(), "'lastname'".to_owned()),
         ]);
-        let expr = parse_filter(
-            "Microsoft.Dynamics.CRM.In(PropertyName=@p,PropertyValues=@v)",
-            &aliases,
-        )
-        .unwrap();
-        let Expr::Call {
-            function,
-            arguments,
-        } = expr
-        else {
-            panic!("not a call")
-        };
+        let expr = parse_filter("Microsoft.Dynamics.CRM.In(PropertyName=@p,PropertyValues=@v)", &aliases).unwrap();
+        let Expr::Call { function, arguments } = expr else { panic!("not a call") };
         assert_eq!(function, "In");
-        assert_eq!(
-            arguments[1].1,
-            Operand::List(vec!["O'Brian".into(), "Smith".into()])
-        );
+        assert_eq!(arguments[1].1, Operand::List(vec!["O'Brian".into(), "Smith".into()]));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for text in [
-            "",
-            "a eq",
-            "a eq 1 b",
-            "(a eq 1",
-            "foo(a)",
-            "a eq 1 and",
-            "tolower(name) eq 'x'",
-            "a in (1,2)",
-        ] {
+        for text in ["", "a eq", "a eq 1 b", "(a eq 1", "foo(a)", "a eq 1 and", "tolower(name) eq 'x'", "a in (1,2)"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

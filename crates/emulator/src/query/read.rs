@@ -35,23 +35,12 @@ pub(crate) struct Projection {
 /// Reads `$select`.
 pub(crate) fn projection(table: &Table, select: Option<&str>) -> Result<Projection, ApiError> {
     let Some(text) = select.filter(|text| !text.is_empty() && *text != "*") else {
-        let readable =
-            |kind: &ColumnKind| kind.is_stored() && !matches!(kind, ColumnKind::Image { .. });
-        let columns = table
-            .live_columns()
-            .filter(|column| readable(&column.kind))
-            .map(|column| column.ordinal);
-        return Ok(Projection {
-            columns: columns.collect(),
-            text: None,
-        });
+        let readable = |kind: &ColumnKind| kind.is_stored() && !matches!(kind, ColumnKind::Image { .. });
+        let columns = table.live_columns().filter(|column| readable(&column.kind)).map(|column| column.ordinal);
+        return Ok(Projection { columns: columns.collect(), text: None });
     };
     let mut columns = vec![0];
-    for name in text
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         match table.properties.get(name) {
             Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
                 columns.push(*ordinal);
@@ -64,10 +53,7 @@ pub(crate) fn projection(table: &Table, select: Option<&str>) -> Result<Projecti
     }
     columns.sort_unstable();
     columns.dedup();
-    Ok(Projection {
-        columns,
-        text: Some(text.split(',').map(str::trim).collect::<Vec<_>>().join(",")),
-    })
+    Ok(Projection { columns, text: Some(text.split(',').map(str::trim).collect::<Vec<_>>().join(",")) })
 }
 
 /// A query over one set, ready to run.
@@ -98,37 +84,16 @@ impl Reader<'_> {
     }
 
     fn plan(&self, options: &QueryOptions) -> Result<Plan, ApiError> {
-        let filter = options
-            .filter
-            .as_deref()
-            .map(|text| parse_filter(text, &options.aliases))
-            .transpose()?;
+        let filter = options.filter.as_deref().map(|text| parse_filter(text, &options.aliases)).transpose()?;
         let filter = filter.map(|expr| compile(self.scope, &expr)).transpose()?;
-        let partition = options
-            .partition
-            .as_deref()
-            .and_then(|partition| self.partition_filter(partition));
-        let order = options
-            .order_by
-            .as_deref()
-            .map(|text| parse_order(self.scope, text))
-            .transpose()?;
-        let cookie = options
-            .skip_token
-            .as_deref()
-            .map(Cookie::decode)
-            .transpose()?;
+        let partition = options.partition.as_deref().and_then(|partition| self.partition_filter(partition));
+        let order = options.order_by.as_deref().map(|text| parse_order(self.scope, text)).transpose()?;
+        let cookie = options.skip_token.as_deref().map(Cookie::decode).transpose()?;
         let top = options.top.filter(|_| self.page_size.is_none());
-        let limit = self
-            .page_size
-            .unwrap_or(PAGE_ROWS_MAX)
-            .min(top.map_or(PAGE_ROWS_MAX, |top| top as usize));
+        let limit = self.page_size.unwrap_or(PAGE_ROWS_MAX).min(top.map_or(PAGE_ROWS_MAX, |top| top as usize));
         Ok(Plan {
             projection: projection(self.table(), options.select.as_deref())?,
-            filter: [filter, partition, self.restriction.clone()]
-                .into_iter()
-                .flatten()
-                .reduce(both),
+            filter: [filter, partition, self.restriction.clone()].into_iter().flatten().reduce(both),
             order: order.unwrap_or_default(),
             expands: options
                 .expand
@@ -144,27 +109,14 @@ impl Reader<'_> {
 
     fn partition_filter(&self, partition: &str) -> Option<Predicate> {
         let column = self.table().known.partition?;
-        let path = super::compile::ColumnPath {
-            hops: Vec::new(),
-            table: self.table().id,
-            column,
-        };
+        let path = super::compile::ColumnPath { hops: Vec::new(), table: self.table().id, column };
         let value = Value::Text(partition.into());
-        Some(Predicate::Test(
-            path,
-            super::compile::Test::Compare(super::Operator::Eq, value),
-        ))
+        Some(Predicate::Test(path, super::compile::Test::Compare(super::Operator::Eq, value)))
     }
 
     fn accepts(&self, plan: &Plan, key: Uuid, row: &Row) -> bool {
-        let view = RowView {
-            table: self.table(),
-            key,
-            row,
-        };
-        plan.filter
-            .as_ref()
-            .is_none_or(|filter| matches(self.database, self.scope.schema, view, filter))
+        let view = RowView { table: self.table(), key, row };
+        plan.filter.as_ref().is_none_or(|filter| matches(self.database, self.scope.schema, view, filter))
     }
 
     /// Runs the query and writes the answer; returns the rows it holds.
@@ -187,32 +139,16 @@ impl Reader<'_> {
                 out.push(b',');
             }
             first = false;
-            let view = RowView {
-                table: self.table(),
-                key: *key,
-                row,
-            };
+            let view = RowView { table: self.table(), key: *key, row };
             out.push(b'{');
-            write_row(
-                self.database,
-                self.scope.schema,
-                view,
-                &plan.projection,
-                self.annotations,
-                out,
-            );
+            write_row(self.database, self.scope.schema, view, &plan.projection, self.annotations, out);
             write_expands(self, view, &plan.expands, self.page_size, out)?;
             out.push(b'}');
         }
         out.push(b']');
         if let (true, true, Some(last)) = (more, plan.pages, rows.last()) {
             let cookie = self.next_cookie(&plan, rows[0], *last);
-            let link = next_link(
-                self.base,
-                path,
-                query,
-                &cookie.encode(self.table().primary_id()),
-            );
+            let link = next_link(self.base, path, query, &cookie.encode(self.table().primary_id()));
             out.extend_from_slice(b",\"@odata.nextLink\":");
             write_text(&link, out);
         }
@@ -223,35 +159,16 @@ impl Reader<'_> {
     fn next_cookie(&self, plan: &Plan, first: Uuid, last: Uuid) -> Cookie {
         let page = plan.cookie.as_ref().map_or(2, |cookie| cookie.page + 1);
         let mut keys = Vec::new();
-        if let Some(row) = self
-            .database
-            .get(self.table().id, &last)
-            .filter(|_| !is_natural(&plan.order))
-        {
-            let view = RowView {
-                table: self.table(),
-                key: last,
-                row,
-            };
+        if let Some(row) = self.database.get(self.table().id, &last).filter(|_| !is_natural(&plan.order)) {
+            let view = RowView { table: self.table(), key: last, row };
             let values = sort_key(self.database, self.scope.schema, view, &plan.order);
             for (key, value) in plan.order.iter().zip(values) {
-                let column = self
-                    .scope
-                    .schema
-                    .table(key.path.table)
-                    .column(key.path.column);
-                let text =
-                    value.map(|value| plain_text(self.scope.schema, column, &value.as_ref()));
+                let column = self.scope.schema.table(key.path.table).column(key.path.column);
+                let text = value.map(|value| plain_text(self.scope.schema, column, &value.as_ref()));
                 keys.push((key.name.replace('/', "."), text));
             }
         }
-        Cookie {
-            page,
-            keys,
-            last,
-            first,
-            is_tracking: false,
-        }
+        Cookie { page, keys, last, first, is_tracking: false }
     }
 
     /// The keys of the page's rows, and whether more follow.
@@ -259,10 +176,8 @@ impl Reader<'_> {
         let store = self.database.store(self.table().id);
         if is_natural(&plan.order) {
             let after = plan.cookie.as_ref().map(|cookie| cookie.last);
-            let mut rows = store
-                .rows_after(after)
-                .filter(|(key, row)| self.accepts(plan, **key, row))
-                .map(|(key, _)| *key);
+            let mut rows =
+                store.rows_after(after).filter(|(key, row)| self.accepts(plan, **key, row)).map(|(key, _)| *key);
             let page: Vec<Uuid> = rows.by_ref().take(plan.limit).collect();
             let more = rows.next().is_some();
             return Ok((page, more));
@@ -271,34 +186,19 @@ impl Reader<'_> {
             .rows_after(None)
             .filter(|(key, row)| self.accepts(plan, **key, row))
             .map(|(key, row)| {
-                let view = RowView {
-                    table: self.table(),
-                    key: *key,
-                    row,
-                };
-                (
-                    sort_key(self.database, self.scope.schema, view, &plan.order),
-                    *key,
-                )
+                let view = RowView { table: self.table(), key: *key, row };
+                (sort_key(self.database, self.scope.schema, view, &plan.order), *key)
             })
             .collect();
         if let Some(cookie) = &plan.cookie {
             let start = (self.cookie_key(plan, cookie)?, cookie.last);
             sorted.retain(|(key, id)| {
-                compare_keys(&plan.order, (key, *id), (&start.0, start.1))
-                    == std::cmp::Ordering::Greater
+                compare_keys(&plan.order, (key, *id), (&start.0, start.1)) == std::cmp::Ordering::Greater
             });
         }
         sorted.sort_by(|a, b| compare_keys(&plan.order, (&a.0, a.1), (&b.0, b.1)));
         let more = sorted.len() > plan.limit;
-        Ok((
-            sorted
-                .into_iter()
-                .take(plan.limit)
-                .map(|(_, id)| id)
-                .collect(),
-            more,
-        ))
+        Ok((sorted.into_iter().take(plan.limit).map(|(_, id)| id).collect(), more))
     }
 
     fn cookie_key(&self, plan: &Plan, cookie: &Cookie) -> Result<SortKey, ApiError> {
@@ -315,17 +215,12 @@ impl Reader<'_> {
             let value = match (text, &column.kind) {
                 (None, _) => None,
                 // Lookups sort by the name of their target, which is a text.
-                (
-                    Some(text),
-                    ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. },
-                ) => Some(Value::Text(text.as_str().into())),
-                (Some(text), _) => convert(
-                    self.scope.schema,
-                    table,
-                    column,
-                    Scalar::Text(text.as_str().into()),
-                    false,
-                )?,
+                (Some(text), ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. }) => {
+                    Some(Value::Text(text.as_str().into()))
+                }
+                (Some(text), _) => {
+                    convert(self.scope.schema, table, column, Scalar::Text(text.as_str().into()), false)?
+                }
             };
             values.push(value);
         }
@@ -338,9 +233,7 @@ impl Reader<'_> {
         if plan.filter.is_none() {
             return (store.len() as u64).min(bound);
         }
-        let rows = store
-            .rows_after(None)
-            .filter(|(key, row)| self.accepts(plan, **key, row));
+        let rows = store.rows_after(None).filter(|(key, row)| self.accepts(plan, **key, row));
         rows.take(bound as usize).count() as u64
     }
 
@@ -354,36 +247,20 @@ impl Reader<'_> {
     pub(crate) fn select_all(&self, options: &QueryOptions) -> Result<Vec<Uuid>, ApiError> {
         let plan = self.plan(options)?;
         let rows = self.database.store(self.table().id).rows_after(None);
-        Ok(rows
-            .filter(|(key, row)| self.accepts(&plan, **key, row))
-            .map(|(key, _)| *key)
-            .collect())
+        Ok(rows.filter(|(key, row)| self.accepts(&plan, **key, row)).map(|(key, _)| *key).collect())
     }
 
     fn write_head(&self, plan: &Plan, options: &QueryOptions, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"@odata.context\":");
-        write_text(
-            &context_url(self.base, self.table(), &plan.projection, &plan.expands),
-            out,
-        );
+        write_text(&context_url(self.base, self.table(), &plan.projection, &plan.expands), out);
         let annotations = self.annotations;
         if options.count || annotations.total_count {
-            let exact = if options.count {
-                self.count_up_to(plan, COUNT_MAX + 1)
-            } else {
-                0
-            };
+            let exact = if options.count { self.count_up_to(plan, COUNT_MAX + 1) } else { 0 };
             if options.count {
-                out.extend_from_slice(
-                    format!(",\"@odata.count\":{}", exact.min(COUNT_MAX)).as_bytes(),
-                );
+                out.extend_from_slice(format!(",\"@odata.count\":{}", exact.min(COUNT_MAX)).as_bytes());
             }
             if annotations.total_count {
-                let total = if options.count {
-                    exact.min(COUNT_MAX) as i64
-                } else {
-                    -1
-                };
+                let total = if options.count { exact.min(COUNT_MAX) as i64 } else { -1 };
                 let exceeded = exact > COUNT_MAX;
                 let text = format!(
                     ",\"@Microsoft.Dynamics.CRM.totalrecordcount\":{total},\"@Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded\":{exceeded}"
@@ -404,25 +281,12 @@ fn both(a: Predicate, b: Predicate) -> Predicate {
 }
 
 /// `$metadata#set(columns)`.
-pub(crate) fn context_url(
-    base: &str,
-    table: &Table,
-    projection: &Projection,
-    expands: &[Expand],
-) -> String {
+pub(crate) fn context_url(base: &str, table: &Table, projection: &Projection, expands: &[Expand]) -> String {
     let mut parts: Vec<String> = projection.text.iter().cloned().collect();
-    parts.extend(expands.iter().map(|expand| {
-        format!(
-            "{}({})",
-            expand.name,
-            expand.projection.text.as_deref().unwrap_or("")
-        )
-    }));
-    let columns = if parts.is_empty() {
-        String::new()
-    } else {
-        format!("({})", parts.join(","))
-    };
+    parts.extend(
+        expands.iter().map(|expand| format!("{}({})", expand.name, expand.projection.text.as_deref().unwrap_or(""))),
+    );
+    let columns = if parts.is_empty() { String::new() } else { format!("({})", parts.join(",")) };
     format!("{base}/$metadata#{}{columns}", table.set_name)
 }
 
@@ -453,26 +317,14 @@ pub(crate) fn write_row(
     let mut cells = view.row.cells().peekable();
     for ordinal in &projection.columns {
         while cells.next_if(|(found, _)| found < ordinal).is_some() {}
-        let stored = cells
-            .next_if(|(found, _)| found == ordinal)
-            .map(|(_, value)| value);
+        let stored = cells.next_if(|(found, _)| found == ordinal).map(|(_, value)| value);
         let value = match stored {
             Some(value) if *ordinal != 0 => Some(value),
-            _ if *ordinal == 0 || view.table.known.version == Some(*ordinal) => {
-                view.value(*ordinal)
-            }
+            _ if *ordinal == 0 || view.table.known.version == Some(*ordinal) => view.value(*ordinal),
             _ => None,
         };
         out.push(b',');
-        write_property(
-            database,
-            schema,
-            view,
-            view.table.column(*ordinal),
-            value.as_ref(),
-            annotations,
-            out,
-        );
+        write_property(database, schema, view, view.table.column(*ordinal), value.as_ref(), annotations, out);
     }
     if view.table.is_principal {
         out.extend_from_slice(b",\"ownerid\":\"");
@@ -489,13 +341,6 @@ pub(crate) fn write_one_row(
     expands: &[Expand],
     out: &mut Vec<u8>,
 ) -> Result<(), ApiError> {
-    write_row(
-        reader.database,
-        reader.scope.schema,
-        view,
-        shown,
-        reader.annotations,
-        out,
-    );
+    write_row(reader.database, reader.scope.schema, view, shown, reader.annotations, out);
     write_expands(reader, view, expands, reader.page_size, out)
 }

@@ -42,10 +42,7 @@ impl Token {
         let mut parts = date.splitn(3, '/');
         let (month, day, year) = (parts.next()?, parts.next()?, parts.next()?);
         let at = crate::write::parse_time(&format!("{year}-{month}-{day}T{clock}Z")).ok()?;
-        Some(Token {
-            version: version.parse().ok()?,
-            at,
-        })
+        Some(Token { version: version.parse().ok()?, at })
     }
 }
 
@@ -74,10 +71,7 @@ fn require_tracking(table: &Table) -> Result<(), ApiError> {
     if table.change_tracking {
         return Ok(());
     }
-    let message = format!(
-        "Entity {} isn't enabled for change tracking.",
-        table.logical
-    );
+    let message = format!("Entity {} isn't enabled for change tracking.", table.logical);
     Err(ApiError::new(Code::ChangeTrackingNotEnabled, message))
 }
 
@@ -108,20 +102,11 @@ fn read_initial(
     out: &mut Vec<u8>,
 ) -> Result<usize, ApiError> {
     let table = reader.scope.table;
-    let cookie = options
-        .skip_token
-        .as_deref()
-        .map(Cookie::decode)
-        .transpose()?;
+    let cookie = options.skip_token.as_deref().map(Cookie::decode).transpose()?;
     // The token of the first page travels in the cookie of the later ones.
-    let carried = cookie
-        .as_ref()
-        .and_then(|cookie| cookie.keys.first())
-        .and_then(|(_, text)| Token::parse(text.as_deref()?));
-    let token = carried.unwrap_or(Token {
-        version: reader.database.version(),
-        at: reader.scope.now,
-    });
+    let carried =
+        cookie.as_ref().and_then(|cookie| cookie.keys.first()).and_then(|(_, text)| Token::parse(text.as_deref()?));
+    let token = carried.unwrap_or(Token { version: reader.database.version(), at: reader.scope.now });
     let limit = reader.page_size.unwrap_or(PAGE_ROWS_MAX);
     let after = cookie.as_ref().map(|cookie| cookie.last);
     let mut rows = reader.database.store(table.id).rows_after(after);
@@ -137,16 +122,7 @@ fn read_initial(
         }
         last = *key;
         written += 1;
-        write_entry(
-            reader,
-            shown,
-            RowView {
-                table,
-                key: *key,
-                row,
-            },
-            out,
-        );
+        write_entry(reader, shown, RowView { table, key: *key, row }, out);
     }
     out.push(b']');
     let next = rows.next().map(|_| Cookie {
@@ -162,14 +138,7 @@ fn read_initial(
 
 fn write_entry(reader: &Reader<'_>, shown: &Projection, view: RowView<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
-    write_row(
-        reader.database,
-        reader.scope.schema,
-        view,
-        shown,
-        reader.annotations,
-        out,
-    );
+    write_row(reader.database, reader.scope.schema, view, shown, reader.annotations, out);
     out.push(b'}');
 }
 
@@ -187,9 +156,7 @@ fn write_links(
     } else {
         let kept = query.split('&').filter(|pair| {
             let lower = pair.to_ascii_lowercase().replace("%24", "$");
-            !pair.is_empty()
-                && !lower.starts_with("$skiptoken=")
-                && !lower.starts_with("$deltatoken=")
+            !pair.is_empty() && !lower.starts_with("$skiptoken=") && !lower.starts_with("$deltatoken=")
         });
         let mut pairs: Vec<String> = kept.map(str::to_owned).collect();
         pairs.push(format!("$deltatoken={}", encode_query(&token.text())));
@@ -214,37 +181,26 @@ fn changes_since(reader: &Reader<'_>, version: u64) -> Vec<(u64, Change)> {
         .collect();
     changed.sort_unstable_by_key(|(version, _)| *version);
     // A row that was deleted and came back is a change, not a deletion.
-    let deleted = store
-        .deletions
-        .iter()
-        .filter(|deletion| deletion.version > version && store.get(&deletion.id).is_none());
-    let mut deleted: Vec<_> = deleted
-        .map(|deletion| (deletion.version, deletion.id))
-        .collect();
+    let deleted =
+        store.deletions.iter().filter(|deletion| deletion.version > version && store.get(&deletion.id).is_none());
+    let mut deleted: Vec<_> = deleted.map(|deletion| (deletion.version, deletion.id)).collect();
     deleted.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
     let mut seen = std::collections::HashSet::new();
     deleted.retain(|(_, id)| seen.insert(*id));
     deleted.reverse();
-    changed.extend(
-        deleted
-            .into_iter()
-            .map(|(version, id)| (version, Change::Deleted(id))),
-    );
+    changed.extend(deleted.into_iter().map(|(version, id)| (version, Change::Deleted(id))));
     changed
 }
 
 fn checked_token(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result<Token, ApiError> {
-    let token = Token::parse(text)
-        .ok_or_else(|| ApiError::bad_request(format!("The delta token '{text}' is not valid.")))?;
+    let token =
+        Token::parse(text).ok_or_else(|| ApiError::bad_request(format!("The delta token '{text}' is not valid.")))?;
     let horizon = reader.scope.now - tracking.expire_days * 86_400;
     let deletions = &reader.database.store(reader.scope.table.id).deletions;
-    let unprocessed = deletions
-        .iter()
-        .any(|deletion| deletion.version > token.version && deletion.at < horizon);
+    let unprocessed = deletions.iter().any(|deletion| deletion.version > token.version && deletion.at < horizon);
     let from_the_future = token.version > reader.database.version();
     if (token.at < horizon && unprocessed) || from_the_future || tracking.expire_days < 0 {
-        let message =
-            "Version stamp associated with the client has expired. Please perform a full sync.";
+        let message = "Version stamp associated with the client has expired. Please perform a full sync.";
         let error = ApiError::new(Code::ExpiredVersionStamp, message);
         let status = http::StatusCode::from_u16(tracking.expired_status).unwrap_or(error.status);
         return Err(error.with_status(status));
@@ -263,28 +219,16 @@ fn read_delta(
 ) -> Result<usize, ApiError> {
     let table = reader.scope.table;
     let token = checked_token(reader, tracking, text)?;
-    let cookie = options
-        .skip_token
-        .as_deref()
-        .map(Cookie::decode)
-        .transpose()?;
-    let carried = cookie
-        .as_ref()
-        .and_then(|cookie| cookie.keys.first())
-        .and_then(|(_, text)| Token::parse(text.as_deref()?));
-    let end = carried.unwrap_or(Token {
-        version: reader.database.version(),
-        at: reader.scope.now,
-    });
+    let cookie = options.skip_token.as_deref().map(Cookie::decode).transpose()?;
+    let carried =
+        cookie.as_ref().and_then(|cookie| cookie.keys.first()).and_then(|(_, text)| Token::parse(text.as_deref()?));
+    let end = carried.unwrap_or(Token { version: reader.database.version(), at: reader.scope.now });
     let page = cookie.as_ref().map_or(1, |cookie| cookie.page);
     let limit = reader.page_size.unwrap_or(PAGE_ROWS_MAX);
     let changes = changes_since(reader, token.version);
     let skipped = (page as usize - 1).saturating_mul(limit);
     out.extend_from_slice(b"{\"@odata.context\":");
-    write_text(
-        &format!("{}/$delta", context_url(reader.base, table, shown, &[])),
-        out,
-    );
+    write_text(&format!("{}/$delta", context_url(reader.base, table, shown, &[])), out);
     out.extend_from_slice(b",\"value\":[");
     let mut written = 0;
     for (_, change) in changes.iter().skip(skipped).take(limit) {
@@ -312,38 +256,19 @@ fn write_change(reader: &Reader<'_>, shown: &Projection, change: &Change, out: &
     match change {
         Change::Changed(key) => {
             if let Some(row) = reader.database.get(table.id, key) {
-                write_entry(
-                    reader,
-                    shown,
-                    RowView {
-                        table,
-                        key: *key,
-                        row,
-                    },
-                    out,
-                );
+                write_entry(reader, shown, RowView { table, key: *key, row }, out);
             }
         }
         Change::Deleted(id) => {
             out.extend_from_slice(b"{\"@odata.context\":");
-            write_text(
-                &format!(
-                    "{}/$metadata#{}/$deletedEntity",
-                    reader.base, table.set_name
-                ),
-                out,
-            );
+            write_text(&format!("{}/$metadata#{}/$deletedEntity", reader.base, table.set_name), out);
             out.extend_from_slice(format!(",\"id\":\"{id}\",\"reason\":\"deleted\"}}").as_bytes());
         }
     }
 }
 
 /// The number of changes since a token.
-pub(crate) fn read_delta_count(
-    reader: &Reader<'_>,
-    tracking: &Tracking,
-    text: &str,
-) -> Result<usize, ApiError> {
+pub(crate) fn read_delta_count(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result<usize, ApiError> {
     require_tracking(reader.scope.table)?;
     let token = checked_token(reader, tracking, text)?;
     Ok(changes_since(reader, token.version).len())
@@ -355,10 +280,7 @@ mod tests {
 
     #[test]
     fn a_token_reads_as_the_product_writes_it() {
-        let token = Token {
-            version: 919_042,
-            at: crate::write::parse_time("2026-08-22T08:10:44Z").unwrap(),
-        };
+        let token = Token { version: 919_042, at: crate::write::parse_time("2026-08-22T08:10:44Z").unwrap() };
         assert_eq!(token.text(), "919042!08/22/2026 08:10:44");
         assert_eq!(Token::parse(&token.text()), Some(token));
         assert_eq!(Token::parse("x"), None);

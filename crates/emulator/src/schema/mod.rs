@@ -8,21 +8,20 @@
 mod build;
 mod model;
 mod spec;
+mod starting;
 
 pub(crate) use build::{
-    NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table,
-    choice_set, extend_from_file, starting_schema,
+    NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table, choice_set,
 };
 pub(crate) use model::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, ManyToMany,
-    OneToMany, Opt, OptionSet, Ordinal, Ownership, Property, Relationship, Required, Schema, State,
-    Table, TableId,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, ManyToMany, OneToMany, Opt, OptionSet,
+    Ordinal, Ownership, Property, Relationship, Required, Schema, State, Table, TableId,
 };
+pub(crate) use starting::{extend_from_file, starting_schema};
 
 use uuid::Uuid;
 
 /// The id of a schema part, the same on every start: the hash of its full name.
 pub(crate) fn stable_id(name: &str) -> Uuid {
-    uuid::Builder::from_random_bytes(xxhash_rust::xxh3::xxh3_128(name.as_bytes()).to_be_bytes())
-        .into_uuid()
+    uuid::Builder::from_random_bytes(xxhash_rust::xxh3::xxh3_128(name.as_bytes()).to_be_bytes()).into_uuid()
 }

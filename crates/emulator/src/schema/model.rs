@@ -78,69 +78,25 @@ pub(crate) struct LookupTarget {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ColumnKind {
-    Text {
-        max: u32,
-        format: String,
-    },
-    Memo {
-        max: u32,
-    },
-    Integer {
-        min: i64,
-        max: i64,
-    },
+    Text { max: u32, format: String },
+    Memo { max: u32 },
+    Integer { min: i64, max: i64 },
     BigInt,
-    Decimal {
-        min: f64,
-        max: f64,
-        precision: u8,
-    },
-    Double {
-        min: f64,
-        max: f64,
-        precision: u8,
-    },
-    Money {
-        min: f64,
-        max: f64,
-        precision: u8,
-        base: Option<Ordinal>,
-        is_base: bool,
-    },
-    Boolean {
-        true_label: Label,
-        false_label: Label,
-    },
-    DateTime {
-        behavior: DateBehavior,
-        date_format: bool,
-    },
-    Choice {
-        set: OptionSet,
-    },
-    Choices {
-        set: OptionSet,
-    },
-    State {
-        states: Vec<State>,
-    },
-    Status {
-        set: OptionSet,
-    },
-    Lookup {
-        targets: Vec<LookupTarget>,
-    },
+    Decimal { min: f64, max: f64, precision: u8 },
+    Double { min: f64, max: f64, precision: u8 },
+    Money { min: f64, max: f64, precision: u8, base: Option<Ordinal>, is_base: bool },
+    Boolean { true_label: Label, false_label: Label },
+    DateTime { behavior: DateBehavior, date_format: bool },
+    Choice { set: OptionSet },
+    Choices { set: OptionSet },
+    State { states: Vec<State> },
+    Status { set: OptionSet },
+    Lookup { targets: Vec<LookupTarget> },
     Guid,
     EntityName,
-    File {
-        max_kb: u32,
-    },
-    Image {
-        max_kb: u32,
-    },
-    PartyList {
-        mask: i32,
-    },
+    File { max_kb: u32 },
+    Image { max_kb: u32 },
+    PartyList { mask: i32 },
 }
 
 impl ColumnKind {
@@ -157,9 +113,7 @@ impl ColumnKind {
     /// The options a value must be one of, if it is a choice of any kind.
     pub(crate) fn options(&self) -> Option<&[Opt]> {
         match self {
-            ColumnKind::Choice { set }
-            | ColumnKind::Choices { set }
-            | ColumnKind::Status { set } => Some(&set.options),
+            ColumnKind::Choice { set } | ColumnKind::Choices { set } | ColumnKind::Status { set } => Some(&set.options),
             _ => None,
         }
     }
@@ -333,9 +287,7 @@ impl Table {
 
     /// The column of this logical name, unless it was deleted.
     pub(crate) fn find(&self, logical: &str) -> Option<&Column> {
-        self.logical_names
-            .get(logical)
-            .map(|ordinal| self.column(*ordinal))
+        self.logical_names.get(logical).map(|ordinal| self.column(*ordinal))
     }
 
     pub(crate) fn ordinal(&self, logical: &str) -> Option<Ordinal> {
@@ -387,21 +339,17 @@ impl Schema {
     }
 
     pub(crate) fn one_to_many(&self) -> impl Iterator<Item = &OneToMany> {
-        self.relationships
-            .iter()
-            .filter_map(|relationship| match relationship {
-                Relationship::OneToMany(one) => Some(one),
-                Relationship::ManyToMany(_) => None,
-            })
+        self.relationships.iter().filter_map(|relationship| match relationship {
+            Relationship::OneToMany(one) => Some(one),
+            Relationship::ManyToMany(_) => None,
+        })
     }
 
     pub(crate) fn many_to_many(&self) -> impl Iterator<Item = &ManyToMany> {
-        self.relationships
-            .iter()
-            .filter_map(|relationship| match relationship {
-                Relationship::ManyToMany(many) => Some(many),
-                Relationship::OneToMany(_) => None,
-            })
+        self.relationships.iter().filter_map(|relationship| match relationship {
+            Relationship::ManyToMany(many) => Some(many),
+            Relationship::OneToMany(_) => None,
+        })
     }
 
     /// Rebuilds every derived map. Call after any change and after reading from disk.
@@ -425,35 +373,21 @@ fn index_table(table: &mut Table, relationships: &[Relationship]) {
     table.properties.clear();
     table.logical_names.clear();
     for column in table.columns.iter().filter(|column| !column.deleted) {
-        table
-            .logical_names
-            .insert(column.logical.as_str().into(), column.ordinal);
+        table.logical_names.insert(column.logical.as_str().into(), column.ordinal);
         match &column.kind {
             ColumnKind::Lookup { targets } => {
-                table.properties.insert(
-                    column.wire.as_str().into(),
-                    Property::LookupValue(column.ordinal),
-                );
+                table.properties.insert(column.wire.as_str().into(), Property::LookupValue(column.ordinal));
                 for (index, target) in targets.iter().enumerate() {
                     let property = Property::ToOne(column.ordinal, index as u16);
                     // The owner's two targets share one navigation property: the first stands for both.
-                    table
-                        .properties
-                        .entry(target.navigation.as_str().into())
-                        .or_insert(property);
+                    table.properties.entry(target.navigation.as_str().into()).or_insert(property);
                 }
             }
             ColumnKind::PartyList { .. } => {
-                table.properties.insert(
-                    column.logical.as_str().into(),
-                    Property::Parties(column.ordinal),
-                );
+                table.properties.insert(column.logical.as_str().into(), Property::Parties(column.ordinal));
             }
             _ => {
-                table.properties.insert(
-                    column.logical.as_str().into(),
-                    Property::Column(column.ordinal),
-                );
+                table.properties.insert(column.logical.as_str().into(), Property::Column(column.ordinal));
             }
         }
     }
@@ -463,16 +397,12 @@ fn index_table(table: &mut Table, relationships: &[Relationship]) {
         let to_many = Property::ToMany(index as u16);
         match relationship {
             Relationship::OneToMany(one) if one.referenced == table.id => {
-                table
-                    .properties
-                    .insert(one.to_many.as_str().into(), to_many);
+                table.properties.insert(one.to_many.as_str().into(), to_many);
             }
             Relationship::ManyToMany(many) => {
                 for side in 0..2 {
                     if many.tables[side] == table.id {
-                        table
-                            .properties
-                            .insert(many.navigation[side].as_str().into(), to_many);
+                        table.properties.insert(many.navigation[side].as_str().into(), to_many);
                     }
                 }
             }

@@ -16,11 +16,7 @@ pub(crate) enum SpecError {
     #[error("schema file `{file}` does not parse: {message}")]
     Parse { file: String, message: String },
     #[error("column `{column}` of table `{table}` points at unknown table `{target}`")]
-    UnknownTarget {
-        table: String,
-        column: String,
-        target: String,
-    },
+    UnknownTarget { table: String, column: String, target: String },
     #[error("table `{table}` has no column `{column}`, named as its primary name or in a key")]
     UnknownColumn { table: String, column: String },
 }
@@ -143,10 +139,7 @@ fn yes() -> bool {
 
 /// Parses one table. `file` only serves the message.
 pub(super) fn parse_table(file: &str, text: &str) -> Result<TableSpec, SpecError> {
-    serde_saphyr::from_str(text).map_err(|error| SpecError::Parse {
-        file: file.to_owned(),
-        message: error.to_string(),
-    })
+    serde_saphyr::from_str(text).map_err(|error| SpecError::Parse { file: file.to_owned(), message: error.to_string() })
 }
 
 /// Parses a file of several tables.
@@ -156,10 +149,8 @@ pub(super) fn parse_tables(file: &str, text: &str) -> Result<Vec<TableSpec>, Spe
     struct File {
         tables: Vec<TableSpec>,
     }
-    let parsed: File = serde_saphyr::from_str(text).map_err(|error| SpecError::Parse {
-        file: file.to_owned(),
-        message: error.to_string(),
-    })?;
+    let parsed: File = serde_saphyr::from_str(text)
+        .map_err(|error| SpecError::Parse { file: file.to_owned(), message: error.to_string() })?;
     Ok(parsed.tables)
 }
 

@@ -37,34 +37,17 @@ pub(crate) enum JobKind {
     /// An alternate key moves on: Pending, InProgress, Active or Failed.
     Key { table: TableId, key: Uuid },
     /// A bulk deletion runs over the ids it selected.
-    BulkDelete {
-        operation: Uuid,
-        table: TableId,
-        ids: Arc<[Uuid]>,
-    },
+    BulkDelete { operation: Uuid, table: TableId, ids: Arc<[Uuid]> },
     /// A row of an elastic table reaches the end of its time to live.
     Expire { table: TableId, id: Uuid },
 }
 
 enum Undo {
-    Row {
-        table: TableId,
-        id: Uuid,
-        before: Option<Row>,
-    },
-    Deletion {
-        table: TableId,
-        index: usize,
-    },
-    Schema {
-        before: Arc<Schema>,
-        published: usize,
-    },
+    Row { table: TableId, id: Uuid, before: Option<Row> },
+    Deletion { table: TableId, index: usize },
+    Schema { before: Arc<Schema>, published: usize },
     Job,
-    Number {
-        table: TableId,
-        before: u64,
-    },
+    Number { table: TableId, before: u64 },
 }
 
 /// A schema and the simulated second from which readers of the cache see it.
@@ -123,10 +106,7 @@ impl Database {
     }
 
     /// Runs `work`; on failure every change it made is taken back. Nested calls are savepoints.
-    pub(crate) fn transaction<T, E>(
-        &mut self,
-        work: impl FnOnce(&mut Database) -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub(crate) fn transaction<T, E>(&mut self, work: impl FnOnce(&mut Database) -> Result<T, E>) -> Result<T, E> {
         let (mark, version) = (self.undo.len(), self.version);
         self.depth += 1;
         let result = work(self);
@@ -159,20 +139,12 @@ impl Database {
     fn roll_back(&mut self, mark: usize) {
         while self.undo.len() > mark {
             match self.undo.pop() {
-                Some(Undo::Row {
-                    table,
-                    id,
-                    before: Some(row),
-                }) => {
+                Some(Undo::Row { table, id, before: Some(row) }) => {
                     // The row was there under the same keys before, so no key can object.
                     let restored = self.tables[usize::from(table)].put(id, row);
                     debug_assert!(restored.is_ok(), "undo restores a row that was valid");
                 }
-                Some(Undo::Row {
-                    table,
-                    id,
-                    before: None,
-                }) => {
+                Some(Undo::Row { table, id, before: None }) => {
                     self.tables[usize::from(table)].remove(&id);
                 }
                 Some(Undo::Deletion { table, .. }) => {
@@ -195,12 +167,7 @@ impl Database {
     }
 
     /// Stores a row under the next version number.
-    pub(crate) fn put(
-        &mut self,
-        table: TableId,
-        id: Uuid,
-        cells: Box<[u8]>,
-    ) -> Result<u64, KeyViolation> {
+    pub(crate) fn put(&mut self, table: TableId, id: Uuid, cells: Box<[u8]>) -> Result<u64, KeyViolation> {
         debug_assert!(self.depth > 0, "rows change inside transactions only");
         let version = self.version + 1;
         let before = self.tables[usize::from(table)].put(id, Row { version, cells })?;
@@ -218,16 +185,8 @@ impl Database {
         };
         self.version += 1;
         let index = store.deletions.len();
-        store.deletions.push(Deletion {
-            version: self.version,
-            id,
-            at,
-        });
-        self.undo.push(Undo::Row {
-            table,
-            id,
-            before: Some(before),
-        });
+        store.deletions.push(Deletion { version: self.version, id, at });
+        self.undo.push(Undo::Row { table, id, before: Some(before) });
         self.undo.push(Undo::Deletion { table, index });
         true
     }
@@ -249,10 +208,7 @@ impl Database {
     /// Puts a new schema in force; cached readers see it from `visible_at` on.
     pub(crate) fn set_schema(&mut self, schema: Schema, visible_at: f64) {
         let before = std::mem::replace(&mut self.schema, Arc::new(schema));
-        self.undo.push(Undo::Schema {
-            before: Arc::clone(&before),
-            published: self.published.len(),
-        });
+        self.undo.push(Undo::Schema { before: Arc::clone(&before), published: self.published.len() });
         if self.published.is_empty() {
             self.published.push((f64::NEG_INFINITY, before));
         }
@@ -262,21 +218,13 @@ impl Database {
 
     /// The schema as a reader through the metadata cache sees it at `now`.
     pub(crate) fn cached_schema(&self, now: f64) -> &Arc<Schema> {
-        let seen = self
-            .published
-            .iter()
-            .rev()
-            .find(|(visible_at, _)| *visible_at <= now);
+        let seen = self.published.iter().rev().find(|(visible_at, _)| *visible_at <= now);
         seen.map_or(&self.schema, |(_, schema)| schema)
     }
 
     /// Forgets schemas that no reader sees any more.
     pub(crate) fn forget_old_schemas(&mut self, now: f64) {
-        if let Some(current) = self
-            .published
-            .iter()
-            .rposition(|(visible_at, _)| *visible_at <= now)
-        {
+        if let Some(current) = self.published.iter().rposition(|(visible_at, _)| *visible_at <= now) {
             self.published.drain(..current);
         }
     }
@@ -344,10 +292,7 @@ impl Database {
                 self.version = self.version.max(deletion.version);
                 let store = &mut self.tables[usize::from(table)];
                 // A row that came back within the same transaction was logged before its deletion.
-                if store
-                    .get(&deletion.id)
-                    .is_some_and(|row| row.version < deletion.version)
-                {
+                if store.get(&deletion.id).is_some_and(|row| row.version < deletion.version) {
                     store.remove(&deletion.id);
                 }
                 store.deletions.push(deletion);

@@ -43,27 +43,12 @@ impl Log {
     pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Record>), StorageError> {
         fs_err::create_dir_all(directory)?;
         let path = directory.join("emulator.log");
-        let mut file = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
+        let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut records = Vec::new();
-        let valid = if bytes.is_empty() {
-            0
-        } else {
-            read_all(&bytes, &mut records)?
-        };
-        let log = Log {
-            path,
-            file,
-            buffer: Vec::new(),
-            size: valid as u64,
-            size_at_rewrite: 0,
-        };
+        let valid = if bytes.is_empty() { 0 } else { read_all(&bytes, &mut records)? };
+        let log = Log { path, file, buffer: Vec::new(), size: valid as u64, size_at_rewrite: 0 };
         Ok((log, records))
     }
 
@@ -71,8 +56,7 @@ impl Log {
         // A schema holds strings and numbers only, which always serialize.
         let json = serde_json::to_vec(schema).unwrap_or_default();
         self.buffer.push(b'S');
-        self.buffer
-            .extend_from_slice(&(json.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&(json.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(&json);
     }
 
@@ -81,8 +65,7 @@ impl Log {
         self.buffer.extend_from_slice(&table.to_le_bytes());
         self.buffer.extend_from_slice(id.as_bytes());
         self.buffer.extend_from_slice(&row.version.to_le_bytes());
-        self.buffer
-            .extend_from_slice(&(row.cells.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&(row.cells.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(&row.cells);
     }
 
@@ -90,8 +73,7 @@ impl Log {
         self.buffer.push(b'D');
         self.buffer.extend_from_slice(&table.to_le_bytes());
         self.buffer.extend_from_slice(deletion.id.as_bytes());
-        self.buffer
-            .extend_from_slice(&deletion.version.to_le_bytes());
+        self.buffer.extend_from_slice(&deletion.version.to_le_bytes());
         self.buffer.extend_from_slice(&deletion.at.to_le_bytes());
     }
 
@@ -111,10 +93,7 @@ impl Log {
         let mut header = [0u8; 8];
         header[..4].copy_from_slice(&(self.buffer.len() as u32).to_le_bytes());
         header[4..].copy_from_slice(&crc32c::crc32c(&self.buffer).to_le_bytes());
-        let written = self
-            .file
-            .write_all(&header)
-            .and_then(|()| self.file.write_all(&self.buffer));
+        let written = self.file.write_all(&header).and_then(|()| self.file.write_all(&self.buffer));
         if let Err(error) = written {
             tracing::error!(%error, "data directory cannot be written; stopping");
             std::process::abort();
@@ -173,10 +152,7 @@ fn read_all(bytes: &[u8], records: &mut Vec<Record>) -> Result<usize, StorageErr
     };
     let found = u32::from_le_bytes(*format);
     if magic != MAGIC || found != FORMAT {
-        return Err(StorageError::Format {
-            found,
-            expected: FORMAT,
-        });
+        return Err(StorageError::Format { found, expected: FORMAT });
     }
     while let Some((payload, after)) = next_record(rest) {
         read_items(payload, records)?;
@@ -207,21 +183,14 @@ fn read_item(bytes: &[u8]) -> Result<(Record, &[u8]), StorageError> {
     if tag == b"S" {
         let (length, rest) = take::<4>(rest)?;
         let (json, after) = take_slice(rest, u32::from_le_bytes(length) as usize)?;
-        let schema = serde_json::from_slice(json)
-            .map_err(|error| StorageError::Record(error.to_string()))?;
+        let schema = serde_json::from_slice(json).map_err(|error| StorageError::Record(error.to_string()))?;
         return Ok((Record::Schema(Box::new(schema)), after));
     }
     let (table, rest) = take::<2>(rest)?;
     let table = TableId::from_le_bytes(table);
     if tag == b"N" {
         let (next, after) = take::<8>(rest)?;
-        return Ok((
-            Record::Number {
-                table,
-                next: u64::from_le_bytes(next),
-            },
-            after,
-        ));
+        return Ok((Record::Number { table, next: u64::from_le_bytes(next) }, after));
     }
     let (id, rest) = take::<16>(rest)?;
     let (version, rest) = take::<8>(rest)?;
@@ -230,25 +199,11 @@ fn read_item(bytes: &[u8]) -> Result<(Record, &[u8]), StorageError> {
         b"R" => {
             let (length, rest) = take::<4>(rest)?;
             let (cells, after) = take_slice(rest, u32::from_le_bytes(length) as usize)?;
-            Ok((
-                Record::Row {
-                    table,
-                    id,
-                    row: Row {
-                        version,
-                        cells: cells.into(),
-                    },
-                },
-                after,
-            ))
+            Ok((Record::Row { table, id, row: Row { version, cells: cells.into() } }, after))
         }
         b"D" => {
             let (at, after) = take::<8>(rest)?;
-            let deletion = Deletion {
-                version,
-                id,
-                at: i64::from_le_bytes(at),
-            };
+            let deletion = Deletion { version, id, at: i64::from_le_bytes(at) };
             Ok((Record::Deletion { table, deletion }, after))
         }
         _ => Err(StorageError::Record(format!("unknown item {tag:?}"))),

@@ -120,9 +120,7 @@ impl<'a> Cells<'a> {
     }
 
     fn skip_cell(&mut self, start: &'a [u8]) {
-        self.rest = cell_length(start)
-            .and_then(|length| start.get(length..))
-            .unwrap_or(&[]);
+        self.rest = cell_length(start).and_then(|length| start.get(length..)).unwrap_or(&[]);
     }
 }
 
@@ -219,10 +217,7 @@ fn decode(start: &[u8]) -> Option<(ValueRef<'_>, &[u8])> {
         7 => {
             let (table, after) = rest.split_first_chunk::<2>()?;
             let (bytes, after) = after.split_first_chunk::<16>()?;
-            (
-                ValueRef::Lookup(TableId::from_le_bytes(*table), Uuid::from_bytes(*bytes)),
-                after,
-            )
+            (ValueRef::Lookup(TableId::from_le_bytes(*table), Uuid::from_bytes(*bytes)), after)
         }
         8 => {
             let (count, mut after) = read_varint(rest)?;
@@ -326,10 +321,7 @@ mod tests {
     use super::*;
 
     fn row(cells: &[(Ordinal, Option<Value>)]) -> Row {
-        Row {
-            version: 1,
-            cells: encode(cells),
-        }
+        Row { version: 1, cells: encode(cells) }
     }
 
     #[test]
@@ -346,10 +338,7 @@ mod tests {
             (900, Some(Value::Choices(vec![1, -3].into()))),
         ];
         let row = row(&cells);
-        let back: Vec<_> = row
-            .cells()
-            .map(|(ordinal, value)| (ordinal, Some(value.to_value())))
-            .collect();
+        let back: Vec<_> = row.cells().map(|(ordinal, value)| (ordinal, Some(value.to_value()))).collect();
         assert_eq!(back, cells);
         assert_eq!(row.get(900), Some(ValueRef::Choices(vec![1, -3].into())));
         assert_eq!(row.get(1), None);
@@ -357,21 +346,9 @@ mod tests {
 
     #[test]
     fn merging_replaces_clears_and_adds() {
-        let old = row(&[
-            (1, Some(Value::Int(1))),
-            (3, Some(Value::Int(3))),
-            (5, Some(Value::Int(5))),
-        ]);
-        let changes = [
-            (0, Some(Value::Int(9))),
-            (3, None),
-            (5, Some(Value::Int(6))),
-            (8, Some(Value::Int(8))),
-        ];
-        let merged = Row {
-            version: 2,
-            cells: merge(&old, &changes),
-        };
+        let old = row(&[(1, Some(Value::Int(1))), (3, Some(Value::Int(3))), (5, Some(Value::Int(5)))]);
+        let changes = [(0, Some(Value::Int(9))), (3, None), (5, Some(Value::Int(6))), (8, Some(Value::Int(8)))];
+        let merged = Row { version: 2, cells: merge(&old, &changes) };
         let expected = row(&[
             (0, Some(Value::Int(9))),
             (1, Some(Value::Int(1))),

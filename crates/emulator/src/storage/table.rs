@@ -81,13 +81,9 @@ impl TableStore {
     }
 
     /// Rows in id order, from the one after `after` on.
-    pub(crate) fn rows_after(
-        &self,
-        after: Option<Uuid>,
-    ) -> impl DoubleEndedIterator<Item = (&Uuid, &Row)> {
+    pub(crate) fn rows_after(&self, after: Option<Uuid>) -> impl DoubleEndedIterator<Item = (&Uuid, &Row)> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.rows
-            .range((after.map_or(Unbounded, Excluded), Unbounded))
+        self.rows.range((after.map_or(Unbounded, Excluded), Unbounded))
     }
 
     /// The row with these key values, if the key has an index.
@@ -102,8 +98,7 @@ impl TableStore {
         let mut moves = Vec::with_capacity(self.indexes.len());
         for index in &self.indexes {
             let new = key_hash(index.columns.iter().map(|ordinal| row.get(*ordinal)));
-            let old = before
-                .and_then(|row| key_hash(index.columns.iter().map(|ordinal| row.get(*ordinal))));
+            let old = before.and_then(|row| key_hash(index.columns.iter().map(|ordinal| row.get(*ordinal))));
             if let Some(taken) = new.and_then(|hash| index.entries.get(&hash)) {
                 if *taken != id {
                     return Err(KeyViolation { key: index.key });
@@ -145,11 +140,7 @@ impl TableStore {
             }
         }
         self.drop_index(key);
-        self.indexes.push(KeyIndex {
-            key,
-            columns: columns.into(),
-            entries,
-        });
+        self.indexes.push(KeyIndex { key, columns: columns.into(), entries });
         true
     }
 
@@ -159,11 +150,7 @@ impl TableStore {
 
     /// Empty indexes for the keys of a table that has no rows yet.
     pub(crate) fn index_keys(&mut self, table: &Table) {
-        for key in table
-            .keys
-            .iter()
-            .filter(|key| key.status == crate::schema::KeyStatus::Active)
-        {
+        for key in table.keys.iter().filter(|key| key.status == crate::schema::KeyStatus::Active) {
             self.build_index(key.id, &key.columns);
         }
     }
@@ -175,10 +162,7 @@ mod tests {
     use super::*;
 
     fn row(text: &str) -> Row {
-        Row {
-            version: 1,
-            cells: encode(&[(1, Some(Value::Text(text.into())))]),
-        }
+        Row { version: 1, cells: encode(&[(1, Some(Value::Text(text.into())))]) }
     }
 
     #[test]

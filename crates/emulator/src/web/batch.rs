@@ -46,17 +46,11 @@ fn malformed(what: &str) -> ApiError {
 
 /// The boundary of a multipart content type.
 fn boundary(content_type: &str) -> Option<String> {
-    if !content_type
-        .trim_start()
-        .to_ascii_lowercase()
-        .starts_with("multipart/mixed")
-    {
+    if !content_type.trim_start().to_ascii_lowercase().starts_with("multipart/mixed") {
         return None;
     }
-    let parameter = content_type
-        .split(';')
-        .map(str::trim)
-        .find(|part| part.to_ascii_lowercase().starts_with("boundary="))?;
+    let parameter =
+        content_type.split(';').map(str::trim).find(|part| part.to_ascii_lowercase().starts_with("boundary="))?;
     let value = parameter.split_once('=')?.1.trim().trim_matches('"');
     (!value.is_empty()).then(|| value.to_owned())
 }
@@ -65,13 +59,9 @@ fn parse(request: &Request) -> Result<Vec<Item>, ApiError> {
     if request.method != Method::POST {
         return Err(super::route::method_not_allowed(request));
     }
-    let content_type = request
-        .headers
-        .get("content-type")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    let boundary = boundary(content_type)
-        .ok_or_else(|| malformed("its content type is not multipart/mixed with a boundary"))?;
+    let content_type = request.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
+    let boundary =
+        boundary(content_type).ok_or_else(|| malformed("its content type is not multipart/mixed with a boundary"))?;
     let mut items = Vec::new();
     for section in sections(&request.body, &boundary)? {
         let (headers, body) = split_headers(section)?;
@@ -95,9 +85,7 @@ fn parse(request: &Request) -> Result<Vec<Item>, ApiError> {
     }
     let operations: usize = items.iter().map(operations).sum();
     if operations > OPERATIONS_MAX {
-        return Err(malformed(&format!(
-            "it holds {operations} operations; at most {OPERATIONS_MAX} are allowed"
-        )));
+        return Err(malformed(&format!("it holds {operations} operations; at most {OPERATIONS_MAX} are allowed")));
     }
     Ok(items)
 }
@@ -115,10 +103,7 @@ fn sections<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, ApiErro
     let (mut found, mut start) = (Vec::new(), None);
     let mut at = 0;
     while at < body.len() {
-        let end = body[at..]
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map_or(body.len(), |length| at + length + 1);
+        let end = body[at..].iter().position(|byte| *byte == b'\n').map_or(body.len(), |length| at + length + 1);
         let line = body[at..end].trim_ascii_end();
         let closes = line.strip_prefix(delimiter.as_bytes());
         if closes.is_some_and(|rest| rest.is_empty() || rest == b"--") {
@@ -144,10 +129,7 @@ fn strip_line_end(section: &[u8]) -> &[u8] {
 type Headers = Vec<(String, String)>;
 
 fn header(headers: &Headers, name: &str) -> Option<String> {
-    headers
-        .iter()
-        .find(|(found, _)| found == name)
-        .map(|(_, value)| value.clone())
+    headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
 }
 
 /// Header lines up to an empty one, and what follows.
@@ -160,15 +142,12 @@ fn split_headers(section: &[u8]) -> Result<(Headers, &[u8]), ApiError> {
             Some(end) => (&rest[..end], &rest[end + 1..]),
             None => (rest, &rest[rest.len()..]),
         };
-        let line = std::str::from_utf8(line.trim_ascii())
-            .map_err(|_| malformed("a header is not text"))?;
+        let line = std::str::from_utf8(line.trim_ascii()).map_err(|_| malformed("a header is not text"))?;
         rest = after;
         if line.is_empty() {
             return Ok((headers, rest));
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| malformed("a header has no colon"))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| malformed("a header has no colon"))?;
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
 }
@@ -179,25 +158,18 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
         return Err(malformed("a part is not of type application/http"));
     }
     let body = body.trim_ascii_start();
-    let end = body
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(body.len());
-    let line = std::str::from_utf8(body[..end].trim_ascii())
-        .map_err(|_| malformed("a request line is not text"))?;
+    let end = body.iter().position(|byte| *byte == b'\n').unwrap_or(body.len());
+    let line = std::str::from_utf8(body[..end].trim_ascii()).map_err(|_| malformed("a request line is not text"))?;
     let mut words = line.split_whitespace();
     let (Some(method), Some(url)) = (words.next(), words.next()) else {
         return Err(malformed("a request line names no method and address"));
     };
-    let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| malformed("a request line has an unknown method"))?;
+    let method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| malformed("a request line has an unknown method"))?;
     let (inner, content) = split_headers(body.get(end + 1..).unwrap_or_default())?;
     let mut map = HeaderMap::new();
     for (name, value) in &inner {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_str(value),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
             map.append(name, value);
         }
     }
@@ -207,17 +179,8 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
         }
     }
     let (path, query) = split_url(url);
-    let request = Request {
-        method,
-        path,
-        query,
-        headers: map,
-        body: Bytes::copy_from_slice(content),
-    };
-    Ok(Part {
-        content_id: header(headers, "content-id"),
-        request,
-    })
+    let request = Request { method, path, query, headers: map, body: Bytes::copy_from_slice(content) };
+    Ok(Part { content_id: header(headers, "content-id"), request })
 }
 
 /// Path below the service root, and query.
@@ -241,42 +204,28 @@ struct Output {
 impl Output {
     fn new(prefix: &str) -> Self {
         let id = Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(prefix.as_bytes()));
-        Output {
-            boundary: format!("{prefix}_{id}"),
-            body: Vec::new(),
-        }
+        Output { boundary: format!("{prefix}_{id}"), body: Vec::new() }
     }
 
     fn push(&mut self, part: &Answer, content_id: Option<&str>) {
         let out = &mut self.body;
         out.extend_from_slice(
-            format!(
-                "--{}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n",
-                self.boundary
-            )
-            .as_bytes(),
+            format!("--{}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n", self.boundary)
+                .as_bytes(),
         );
         if let Some(content_id) = content_id {
             out.extend_from_slice(format!("Content-ID: {content_id}\r\n").as_bytes());
         }
         let reason = part.status.canonical_reason().unwrap_or("Unknown");
-        out.extend_from_slice(
-            format!("\r\nHTTP/1.1 {} {reason}\r\n", part.status.as_u16()).as_bytes(),
-        );
+        out.extend_from_slice(format!("\r\nHTTP/1.1 {} {reason}\r\n", part.status.as_u16()).as_bytes());
         for (name, value) in &part.headers {
             let name = canonical(name.as_str());
-            out.extend_from_slice(
-                format!("{name}: {}\r\n", value.to_str().unwrap_or_default()).as_bytes(),
-            );
+            out.extend_from_slice(format!("{name}: {}\r\n", value.to_str().unwrap_or_default()).as_bytes());
         }
         out.extend_from_slice(b"OData-Version: 4.0\r\n");
         if part.status.is_client_error() || part.status.is_server_error() {
             out.extend_from_slice(
-                format!(
-                    "REQ_ID: {}\r\n",
-                    Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&part.body))
-                )
-                .as_bytes(),
+                format!("REQ_ID: {}\r\n", Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&part.body))).as_bytes(),
             );
         }
         out.extend_from_slice(b"\r\n");
@@ -286,18 +235,14 @@ impl Output {
 
     fn push_nested(&mut self, mut inner: Output) {
         inner.close();
-        let head = format!(
-            "--{}\r\nContent-Type: multipart/mixed; boundary={}\r\n\r\n",
-            self.boundary, inner.boundary
-        );
+        let head = format!("--{}\r\nContent-Type: multipart/mixed; boundary={}\r\n\r\n", self.boundary, inner.boundary);
         self.body.extend_from_slice(head.as_bytes());
         self.body.extend_from_slice(&inner.body);
         self.body.extend_from_slice(b"\r\n");
     }
 
     fn close(&mut self) {
-        self.body
-            .extend_from_slice(format!("--{}--\r\n", self.boundary).as_bytes());
+        self.body.extend_from_slice(format!("--{}--\r\n", self.boundary).as_bytes());
     }
 }
 
@@ -313,19 +258,11 @@ fn canonical(name: &str) -> String {
     }
 }
 
-fn run(
-    call: &Call<'_>,
-    database: &RwLock<Database>,
-    request: &Request,
-    items: Vec<Item>,
-) -> Answer {
+fn run(call: &Call<'_>, database: &RwLock<Database>, request: &Request, items: Vec<Item>) -> Answer {
     let keeps_going = Preferences::read(&request.headers).continue_on_error;
     let mut output = Output::new("batchresponse");
     let mut status = StatusCode::OK;
-    let mut work = Work {
-        message: Message::Batch,
-        ..Work::default()
-    };
+    let mut work = Work { message: Message::Batch, ..Work::default() };
     let mut entitlement = 0;
     for (index, item) in items.into_iter().enumerate() {
         work.rows += operations(&item) as u64;
@@ -349,10 +286,7 @@ fn run(
     }
     output.close();
     let mut answer = Answer::new(status);
-    answer.set(
-        "content-type",
-        &format!("multipart/mixed; boundary={}", output.boundary),
-    );
+    answer.set("content-type", &format!("multipart/mixed; boundary={}", output.boundary));
     answer.body = output.body;
     answer.work = work;
     answer.entitlement = entitlement;
@@ -371,10 +305,7 @@ fn run_single(call: &Call<'_>, database: &RwLock<Database>, part: &Part) -> Answ
     // In a part of its own `$n` names nothing either: an empty change set says so.
     match answer_one(call, &mut Access::Shared(database), &part.request) {
         Ok(answer) => answer,
-        Err(error) => Answer::error(
-            &error,
-            Preferences::read(&part.request.headers).annotations.errors,
-        ),
+        Err(error) => Answer::error(&error, Preferences::read(&part.request.headers).annotations.errors),
     }
 }
 
@@ -396,42 +327,31 @@ fn run_change_set(
 ) -> Option<StatusCode> {
     let mut inner = Output::new(&format!("changesetresponse_{index}"));
     let mut failed: Option<(Answer, Option<String>)> = None;
-    let done = database
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        .transaction(|database| {
-            let mut known: HashMap<String, (TableId, Uuid)> = HashMap::new();
-            let mut used = HashSet::new();
-            for part in parts {
-                if part
-                    .content_id
-                    .as_ref()
-                    .is_some_and(|id| !used.insert(id.clone()))
-                {
-                    failed = Some((
-                        Answer::error(&malformed("a Content-ID is used twice"), false),
-                        part.content_id.clone(),
-                    ));
+    let done = database.write().unwrap_or_else(PoisonError::into_inner).transaction(|database| {
+        let mut known: HashMap<String, (TableId, Uuid)> = HashMap::new();
+        let mut used = HashSet::new();
+        for part in parts {
+            if part.content_id.as_ref().is_some_and(|id| !used.insert(id.clone())) {
+                failed =
+                    Some((Answer::error(&malformed("a Content-ID is used twice"), false), part.content_id.clone()));
+                return Err(());
+            }
+            match run_in_set(call, database, part, &known) {
+                Ok((answer, row)) => {
+                    if let (Some(id), Some(row)) = (&part.content_id, row) {
+                        known.insert(id.clone(), row);
+                    }
+                    inner.push(&answer, part.content_id.as_deref());
+                }
+                Err(error) => {
+                    let annotations = Preferences::read(&part.request.headers).annotations.errors;
+                    failed = Some((Answer::error(&error, annotations), part.content_id.clone()));
                     return Err(());
                 }
-                match run_in_set(call, database, part, &known) {
-                    Ok((answer, row)) => {
-                        if let (Some(id), Some(row)) = (&part.content_id, row) {
-                            known.insert(id.clone(), row);
-                        }
-                        inner.push(&answer, part.content_id.as_deref());
-                    }
-                    Err(error) => {
-                        let annotations =
-                            Preferences::read(&part.request.headers).annotations.errors;
-                        failed =
-                            Some((Answer::error(&error, annotations), part.content_id.clone()));
-                        return Err(());
-                    }
-                }
             }
-            Ok(())
-        });
+        }
+        Ok(())
+    });
     if done.is_ok() {
         output.push_nested(inner);
         return None;
@@ -457,23 +377,14 @@ fn run_in_set(
 ) -> Result<(Answer, Made), ApiError> {
     let mut request = part.request.clone();
     if let Some(id) = path_reference(&request.path) {
-        let (table, row) = known
-            .get(id)
-            .copied()
-            .ok_or_else(|| unknown_content_id(id))?;
+        let (table, row) = known.get(id).copied().ok_or_else(|| unknown_content_id(id))?;
         let rest = &request.path[1 + id.len()..];
         request.path = format!("{}({row}){rest}", database.schema.table(table).set_name);
     }
-    let mut access = Access::Held {
-        database,
-        content_ids: known,
-    };
+    let mut access = Access::Held { database, content_ids: known };
     let answer = answer_one(call, &mut access, &request)?;
     // The row a later part may refer to is the one this part's answer names.
-    let link = answer
-        .headers
-        .get("odata-entityid")
-        .and_then(|value| value.to_str().ok());
+    let link = answer.headers.get("odata-entityid").and_then(|value| value.to_str().ok());
     let made = link.and_then(|link| {
         let schema = database.schema.clone();
         match crate::address::parse_reference(&schema, link) {
@@ -492,24 +403,15 @@ mod tests {
 
     #[test]
     fn boundaries_may_be_quoted() {
-        assert_eq!(
-            boundary("multipart/mixed; boundary=\"b 1\"").as_deref(),
-            Some("b 1")
-        );
-        assert_eq!(
-            boundary("multipart/mixed;charset=x;Boundary=b").as_deref(),
-            Some("b")
-        );
+        assert_eq!(boundary("multipart/mixed; boundary=\"b 1\"").as_deref(), Some("b 1"));
+        assert_eq!(boundary("multipart/mixed;charset=x;Boundary=b").as_deref(), Some("b"));
         assert_eq!(boundary("application/json"), None);
     }
 
     #[test]
     fn sections_lie_between_boundary_lines() {
         let body = b"preamble\r\n--b\r\none\r\n\r\n--b\r\ntwo\r\n--b--\r\n";
-        assert_eq!(
-            sections(body, "b").unwrap(),
-            [b"one\r\n".as_slice(), b"two"]
-        );
+        assert_eq!(sections(body, "b").unwrap(), [b"one\r\n".as_slice(), b"two"]);
         assert!(sections(b"--b\r\none\r\n", "b").is_err());
     }
 }

@@ -12,10 +12,7 @@ use crate::schema::{Schema, Table};
 use crate::write::{BulkKind, parse_targets, run_bulk};
 
 fn not_supported(table: &Table, message: &str) -> ApiError {
-    let text = format!(
-        "The '{message}' method does not support entities of type '{}'.",
-        table.logical
-    );
+    let text = format!("The '{message}' method does not support entities of type '{}'.", table.logical);
     ApiError::new(Code::MessageNotSupported, text)
 }
 
@@ -43,11 +40,7 @@ pub(super) fn answer(
     // Parsed before the database is locked: most of the work of a bulk request is here.
     let rows = parse_targets(schema, table, &request.body)?;
     let count = rows.len() as u64;
-    let message = if table.is_elastic {
-        Message::Elastic
-    } else {
-        message
-    };
+    let message = if table.is_elastic { Message::Elastic } else { message };
     let finish = |mut answer: Answer| {
         answer = answer.with_work(message, count);
         answer.work.extra_ms = call.settings.plugin_ms * count as f64;
@@ -67,25 +60,14 @@ pub(super) fn answer(
         }
         Err(error) => return Err(error),
     };
-    let shows_ids = kind == BulkKind::Create
-        || (kind == BulkKind::Update && !call.settings.update_multiple_no_content);
-    Ok(finish(if shows_ids {
-        ids(call, name, &result.ids)
-    } else {
-        Answer::no_content()
-    }))
+    let shows_ids = kind == BulkKind::Create || (kind == BulkKind::Update && !call.settings.update_multiple_no_content);
+    Ok(finish(if shows_ids { ids(call, name, &result.ids) } else { Answer::no_content() }))
 }
 
 fn ids(call: &Call<'_>, name: &str, ids: &[Uuid]) -> Answer {
     let mut body = Vec::with_capacity(ids.len() * 39 + 128);
     body.extend_from_slice(b"{\"@odata.context\":");
-    write_text(
-        &format!(
-            "{}/$metadata#Microsoft.Dynamics.CRM.{name}Response",
-            call.base
-        ),
-        &mut body,
-    );
+    write_text(&format!("{}/$metadata#Microsoft.Dynamics.CRM.{name}Response", call.base), &mut body);
     body.extend_from_slice(b",\"Ids\":[");
     let mut buffer = [0u8; uuid::fmt::Hyphenated::LENGTH];
     for (index, id) in ids.iter().enumerate() {

@@ -28,11 +28,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 impl Preferences {
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         let mut preferences = Preferences::default();
-        for value in headers
-            .get_all("prefer")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-        {
+        for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
             for item in split_list(value) {
                 preferences.add(item.trim());
             }
@@ -131,19 +127,11 @@ impl Preconditions {
 
     /// Versions can be compared only where the table allows it.
     pub(super) fn check_table(self, table: &crate::schema::Table) -> Result<(), ApiError> {
-        let compares = [self.if_match, self.if_none_match]
-            .iter()
-            .flatten()
-            .any(|found| matches!(found, Match::Version(_)));
+        let compares =
+            [self.if_match, self.if_none_match].iter().flatten().any(|found| matches!(found, Match::Version(_)));
         if compares && !table.optimistic {
-            let message = format!(
-                "Optimistic concurrency isn't enabled for entity type {}.",
-                table.logical
-            );
-            return Err(ApiError::new(
-                Code::OptimisticConcurrencyNotEnabled,
-                message,
-            ));
+            let message = format!("Optimistic concurrency isn't enabled for entity type {}.", table.logical);
+            return Err(ApiError::new(Code::OptimisticConcurrencyNotEnabled, message));
         }
         Ok(())
     }
@@ -173,13 +161,8 @@ impl WriteWishes {
             header(headers, name).is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
         };
         let logic = header(headers, "mscrm.bypassbusinesslogicexecution").unwrap_or_default();
-        if logic
-            .split(',')
-            .any(|part| !matches!(part.trim(), "" | "CustomSync" | "CustomAsync"))
-        {
-            return Err(ApiError::bad_request(format!(
-                "Invalid value '{logic}' for BypassBusinessLogicExecution."
-            )));
+        if logic.split(',').any(|part| !matches!(part.trim(), "" | "CustomSync" | "CustomAsync")) {
+            return Err(ApiError::bad_request(format!("Invalid value '{logic}' for BypassBusinessLogicExecution.")));
         }
         let asks = !logic.is_empty()
             || is("mscrm.bypasscustompluginexecution", "true")
@@ -190,12 +173,8 @@ impl WriteWishes {
                 "Principal user is missing prvBypassCustomBusinessLogic privilege.",
             ));
         }
-        let bypass_plugins =
-            logic.contains("CustomSync") || is("mscrm.bypasscustompluginexecution", "true");
-        Ok(WriteWishes {
-            detect_duplicates: is("mscrm.suppressduplicatedetection", "false"),
-            bypass_plugins,
-        })
+        let bypass_plugins = logic.contains("CustomSync") || is("mscrm.bypasscustompluginexecution", "true");
+        Ok(WriteWishes { detect_duplicates: is("mscrm.suppressduplicatedetection", "false"), bypass_plugins })
     }
 }
 
@@ -215,10 +194,7 @@ mod tests {
     #[test]
     fn preferences_may_be_joined_and_repeated() {
         let mut headers = HeaderMap::new();
-        headers.append(
-            "prefer",
-            HeaderValue::from_static("odata.include-annotations=\"a,b\",odata.maxpagesize=9000"),
-        );
+        headers.append("prefer", HeaderValue::from_static("odata.include-annotations=\"a,b\",odata.maxpagesize=9000"));
         headers.append("prefer", HeaderValue::from_static("odata.track-changes"));
         let preferences = Preferences::read(&headers);
         assert_eq!(preferences.page_size, Some(5000));

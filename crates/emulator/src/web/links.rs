@@ -37,18 +37,9 @@ pub(super) fn answer(
 }
 
 /// The row a single-valued navigation property leads to.
-fn lookup_of(
-    database: &Database,
-    row: &RowRequest<'_>,
-    ordinal: Ordinal,
-) -> Result<Option<(TableId, Uuid)>, ApiError> {
-    let key = row
-        .address
-        .find(database, row.table)
-        .ok_or_else(|| row.address.missing(row.table))?;
-    Ok(database
-        .get(row.table.id, &key)
-        .and_then(|row| row.lookup(Some(ordinal))))
+fn lookup_of(database: &Database, row: &RowRequest<'_>, ordinal: Ordinal) -> Result<Option<(TableId, Uuid)>, ApiError> {
+    let key = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
+    Ok(database.get(row.table.id, &key).and_then(|row| row.lookup(Some(ordinal))))
 }
 
 fn related_row(
@@ -64,12 +55,7 @@ fn related_row(
     };
     let inner = id.to_string();
     let address = crate::address::RowAddress::Id(id);
-    let related = RowRequest {
-        schema: row.schema,
-        table: row.schema.table(table),
-        address,
-        inner: &inner,
-    };
+    let related = RowRequest { schema: row.schema, table: row.schema.table(table), address, inner: &inner };
     super::rows::retrieve(call, access, request, &related)
 }
 
@@ -89,10 +75,7 @@ fn reference(
     let mut body = b"{\"@odata.context\":".to_vec();
     write_text(&format!("{}/$metadata#$ref", call.base), &mut body);
     body.extend_from_slice(b",\"@odata.id\":");
-    write_text(
-        &format!("{}/{}({id})", call.base, row.schema.table(table).set_name),
-        &mut body,
-    );
+    write_text(&format!("{}/{}({id})", call.base, row.schema.table(table).set_name), &mut body);
     body.push(b'}');
     Ok(Answer::json(body))
 }
@@ -108,64 +91,30 @@ fn collection(
     let Property::ToMany(index) = property else {
         return Err(ApiError::no_resource(row.inner));
     };
-    let key = access
-        .read(|database| row.address.find(database, row.table))
-        .ok_or_else(|| row.address.missing(row.table))?;
+    let key =
+        access.read(|database| row.address.find(database, row.table)).ok_or_else(|| row.address.missing(row.table))?;
     let (table, restriction, name) = match &row.schema.relationships[usize::from(index)] {
         Relationship::OneToMany(one) => {
-            let path = ColumnPath {
-                hops: Vec::new(),
-                table: one.referencing,
-                column: one.column,
-            };
+            let path = ColumnPath { hops: Vec::new(), table: one.referencing, column: one.column };
             let test = Test::Compare(Operator::Eq, Value::Lookup(row.table.id, key));
-            (
-                one.referencing,
-                Predicate::Test(path, test),
-                one.to_many.clone(),
-            )
+            (one.referencing, Predicate::Test(path, test), one.to_many.clone())
         }
         Relationship::ManyToMany(many) => {
             let own = usize::from(many.tables[0] != row.table.id);
             let ids = access.read(|database| linked_ids(database, many, own, key));
-            let path = ColumnPath {
-                hops: Vec::new(),
-                table: many.tables[1 - own],
-                column: 0,
-            };
-            (
-                many.tables[1 - own],
-                Predicate::Test(path, Test::InIds(ids)),
-                many.navigation[own].clone(),
-            )
+            let path = ColumnPath { hops: Vec::new(), table: many.tables[1 - own], column: 0 };
+            (many.tables[1 - own], Predicate::Test(path, Test::InIds(ids)), many.navigation[own].clone())
         }
     };
     let path = format!("{}({})/{name}", row.table.set_name, row.inner);
-    sets::list_where(
-        call,
-        access,
-        request,
-        row.schema,
-        row.schema.table(table),
-        Some(restriction),
-        &path,
-    )
+    sets::list_where(call, access, request, row.schema, row.schema.table(table), Some(restriction), &path)
 }
 
-fn linked_ids(
-    database: &Database,
-    many: &ManyToMany,
-    own: usize,
-    key: Uuid,
-) -> std::collections::HashSet<Uuid> {
+fn linked_ids(database: &Database, many: &ManyToMany, own: usize, key: Uuid) -> std::collections::HashSet<Uuid> {
     let links = database.store(many.intersect).rows_after(None);
-    let other = links.filter_map(|(_, link)| {
-        match (link.get(many.columns[own]), link.get(many.columns[1 - own])) {
-            (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == key => {
-                Some(theirs)
-            }
-            _ => None,
-        }
+    let other = links.filter_map(|(_, link)| match (link.get(many.columns[own]), link.get(many.columns[1 - own])) {
+        (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == key => Some(theirs),
+        _ => None,
     });
     other.collect()
 }
@@ -174,10 +123,7 @@ fn linked_reference(request: &Request, row: &RowRequest<'_>) -> Result<Reference
     let body: serde_json::Value = serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::bad_request(format!("The body does not parse: {error}")))?;
     let link = body.get("@odata.id").and_then(serde_json::Value::as_str);
-    parse_reference(
-        row.schema,
-        link.ok_or_else(|| ApiError::bad_request("The body has no '@odata.id'."))?,
-    )
+    parse_reference(row.schema, link.ok_or_else(|| ApiError::bad_request("The body has no '@odata.id'."))?)
 }
 
 fn set_lookup(
@@ -191,10 +137,7 @@ fn set_lookup(
     let ColumnKind::Lookup { targets } = &table.column(ordinal).kind else {
         return Err(ApiError::bad_request("The property is not a lookup."));
     };
-    let index = targets
-        .iter()
-        .position(|known| known.table == target)
-        .unwrap_or(0);
+    let index = targets.iter().position(|known| known.table == target).unwrap_or(0);
     let mut input = RowInput::default();
     input.binds.push((ordinal, index as u16, bind));
     update(session, database, table, key, input)
@@ -211,43 +154,23 @@ fn associate(
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
-        let key = row
-            .address
-            .find(database, row.table)
-            .ok_or_else(|| row.address.missing(row.table))?;
+        let key = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
         let (other_table, other) = resolve(&session, database, &reference)?;
         match property {
             Property::ToOne(ordinal, _) => {
-                set_lookup(
-                    &session,
-                    database,
-                    (row.table, key),
-                    ordinal,
-                    other_table,
-                    BindReference::To(reference),
-                )?;
+                set_lookup(&session, database, (row.table, key), ordinal, other_table, BindReference::To(reference))?;
             }
             Property::ToMany(index) => match &row.schema.relationships[usize::from(index)] {
                 Relationship::OneToMany(one) => {
                     let own = crate::address::RowAddress::Id(key);
-                    let bind =
-                        BindReference::To(Reference::Row(std::sync::Arc::clone(row.table), own));
+                    let bind = BindReference::To(Reference::Row(std::sync::Arc::clone(row.table), own));
                     let child = row.schema.table(one.referencing);
-                    set_lookup(
-                        &session,
-                        database,
-                        (child, other),
-                        one.column,
-                        row.table.id,
-                        bind,
-                    )?;
+                    set_lookup(&session, database, (child, other), one.column, row.table.id, bind)?;
                 }
                 Relationship::ManyToMany(many) => link(database, many, row.table.id, key, other)?,
             },
             _ => {
-                return Err(ApiError::bad_request(
-                    "The property is not a navigation property.",
-                ));
+                return Err(ApiError::bad_request("The property is not a navigation property."));
             }
         }
         Ok(Answer::no_content())
@@ -256,12 +179,7 @@ fn associate(
 
 /// The id of an intersect row follows from the pair, so that a pair exists once.
 fn pair_id(many: &ManyToMany, ids: [Uuid; 2]) -> Uuid {
-    let bytes = [
-        many.id.as_bytes().as_slice(),
-        ids[0].as_bytes(),
-        ids[1].as_bytes(),
-    ]
-    .concat();
+    let bytes = [many.id.as_bytes().as_slice(), ids[0].as_bytes(), ids[1].as_bytes()].concat();
     Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&bytes))
 }
 
@@ -272,24 +190,12 @@ fn link(
     key: Uuid,
     other: Uuid,
 ) -> Result<(), ApiError> {
-    let ids = if many.tables[0] == own_table {
-        [key, other]
-    } else {
-        [other, key]
-    };
+    let ids = if many.tables[0] == own_table { [key, other] } else { [other, key] };
     let id = pair_id(many, ids);
     if database.get(many.intersect, &id).is_some() {
-        return Err(ApiError::new(
-            Code::DuplicateRecord,
-            "Cannot insert duplicate key.",
-        ));
+        return Err(ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."));
     }
-    let mut cells: Vec<_> = many
-        .columns
-        .iter()
-        .zip(ids)
-        .map(|(column, id)| (*column, Some(Value::Guid(id))))
-        .collect();
+    let mut cells: Vec<_> = many.columns.iter().zip(ids).map(|(column, id)| (*column, Some(Value::Guid(id)))).collect();
     cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
     // Intersect tables have no keys, so nothing can object.
     database
@@ -310,57 +216,27 @@ fn disassociate(
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
-        let own = row
-            .address
-            .find(database, row.table)
-            .ok_or_else(|| row.address.missing(row.table))?;
+        let own = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
         match property {
             Property::ToOne(ordinal, _) => {
-                set_lookup(
-                    &session,
-                    database,
-                    (row.table, own),
-                    ordinal,
-                    row.table.id,
-                    BindReference::Clear,
-                )?;
+                set_lookup(&session, database, (row.table, own), ordinal, row.table.id, BindReference::Clear)?;
             }
             Property::ToMany(index) => {
                 let relationship = &row.schema.relationships[usize::from(index)];
-                let other = unlinked_row(
-                    &session,
-                    database,
-                    row,
-                    relationship,
-                    key,
-                    options.id.as_deref(),
-                )?;
+                let other = unlinked_row(&session, database, row, relationship, key, options.id.as_deref())?;
                 match relationship {
                     Relationship::OneToMany(one) => {
                         let child = row.schema.table(one.referencing);
-                        set_lookup(
-                            &session,
-                            database,
-                            (child, other),
-                            one.column,
-                            row.table.id,
-                            BindReference::Clear,
-                        )?;
+                        set_lookup(&session, database, (child, other), one.column, row.table.id, BindReference::Clear)?;
                     }
                     Relationship::ManyToMany(many) => {
-                        let ids = if many.tables[0] == row.table.id {
-                            [own, other]
-                        } else {
-                            [other, own]
-                        };
+                        let ids = if many.tables[0] == row.table.id { [own, other] } else { [other, own] };
                         database.remove(many.intersect, pair_id(many, ids), session.now);
                     }
                 }
             }
             _ => {
-                return Err(ApiError::bad_request(
-                    "The property is not a navigation property.",
-                ));
+                return Err(ApiError::bad_request("The property is not a navigation property."));
             }
         }
         Ok(Answer::no_content())
@@ -383,12 +259,9 @@ fn unlinked_row(
     let table = row.schema.table(other);
     if let Some(inner) = key {
         let address = parse_predicate(row.schema, table, inner)?;
-        return address
-            .find(database, table)
-            .ok_or_else(|| address.missing(table));
+        return address.find(database, table).ok_or_else(|| address.missing(table));
     }
-    let link = link.ok_or_else(|| {
-        ApiError::bad_request("The link to remove is named neither in the path nor in '$id'.")
-    })?;
+    let link =
+        link.ok_or_else(|| ApiError::bad_request("The link to remove is named neither in the path nor in '$id'."))?;
     resolve(session, database, &parse_reference(row.schema, link)?).map(|(_, id)| id)
 }

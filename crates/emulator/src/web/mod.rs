@@ -57,17 +57,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: StatusCode) -> Self {
-        let work = Work {
-            rows: 1,
-            ..Work::default()
-        };
-        Answer {
-            status,
-            headers: HeaderMap::new(),
-            body: Vec::new(),
-            work,
-            entitlement: 1,
-        }
+        let work = Work { rows: 1, ..Work::default() };
+        Answer { status, headers: HeaderMap::new(), body: Vec::new(), work, entitlement: 1 }
     }
 
     pub(crate) fn no_content() -> Self {
@@ -96,11 +87,7 @@ impl Answer {
     }
 
     pub(crate) fn with_work(mut self, message: Message, rows: u64) -> Self {
-        self.work = Work {
-            message,
-            rows,
-            ..self.work
-        };
+        self.work = Work { message, rows, ..self.work };
         self
     }
 
@@ -135,10 +122,7 @@ pub(crate) struct Call<'a> {
 /// The database, shared or held by the change set a request is part of.
 pub(crate) enum Access<'a> {
     Shared(&'a RwLock<Database>),
-    Held {
-        database: &'a mut Database,
-        content_ids: &'a HashMap<String, (TableId, Uuid)>,
-    },
+    Held { database: &'a mut Database, content_ids: &'a HashMap<String, (TableId, Uuid)> },
 }
 
 impl Access<'_> {
@@ -150,15 +134,9 @@ impl Access<'_> {
     }
 
     /// Runs `work` in a transaction of its own, or as a savepoint of the change set's.
-    pub(crate) fn write<T>(
-        &mut self,
-        work: impl FnOnce(&mut Database) -> Result<T, ApiError>,
-    ) -> Result<T, ApiError> {
+    pub(crate) fn write<T>(&mut self, work: impl FnOnce(&mut Database) -> Result<T, ApiError>) -> Result<T, ApiError> {
         match self {
-            Access::Shared(lock) => lock
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .transaction(work),
+            Access::Shared(lock) => lock.write().unwrap_or_else(PoisonError::into_inner).transaction(work),
             Access::Held { database, .. } => database.transaction(work),
         }
     }
@@ -174,17 +152,9 @@ impl Access<'_> {
 impl Call<'_> {
     /// The schema this request sees: current with `Consistency: Strong`, else the cached one.
     fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
-        let is_strong = request
-            .headers
-            .get("consistency")
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"strong"));
-        access.read(|database| {
-            Arc::clone(if is_strong {
-                &database.schema
-            } else {
-                database.cached_schema(self.now)
-            })
-        })
+        let is_strong =
+            request.headers.get("consistency").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"strong"));
+        access.read(|database| Arc::clone(if is_strong { &database.schema } else { database.cached_schema(self.now) }))
     }
 
     fn scope<'s>(&'s self, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
@@ -222,42 +192,24 @@ impl Call<'_> {
 }
 
 /// Answers one request that is not a batch.
-pub(crate) fn answer_one(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-) -> Result<Answer, ApiError> {
+pub(crate) fn answer_one(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let segments = route::segments(&request.path);
     let first = segments.first().map_or("", String::as_str);
     let (name, _) = crate::address::split_segment(first);
     match name {
-        "" => Ok(metadata::service_document(
-            call,
-            &call.schema(access, request),
-        )),
-        "$metadata" => Ok(metadata::edmx(
-            &call.schema(access, request),
-            &request.query,
-        )),
+        "" => Ok(metadata::service_document(call, &call.schema(access, request))),
+        "$metadata" => Ok(metadata::edmx(&call.schema(access, request), &request.query)),
         "EntityDefinitions"
         | "RelationshipDefinitions"
         | "GlobalOptionSetDefinitions"
-        | "ManagedPropertyDefinitions" => metadata::answer(
-            call,
-            access,
-            request,
-            &call.schema(access, request),
-            &segments,
-        ),
-        "$batch" => Err(ApiError::bad_request(
-            "A batch cannot contain another batch.",
-        )),
+        | "ManagedPropertyDefinitions" => {
+            metadata::answer(call, access, request, &call.schema(access, request), &segments)
+        }
+        "$batch" => Err(ApiError::bad_request("A batch cannot contain another batch.")),
         _ => {
             let schema = call.schema(access, request);
             match schema.by_set(name) {
-                Some(table) => {
-                    route::answer_table(call, access, request, &schema, table, &segments)
-                }
+                Some(table) => route::answer_table(call, access, request, &schema, table, &segments),
                 None => actions::answer(call, access, request, &schema, first),
             }
         }
@@ -271,9 +223,6 @@ pub(crate) fn answer(call: &Call<'_>, database: &RwLock<Database>, request: &Req
     }
     match answer_one(call, &mut Access::Shared(database), request) {
         Ok(answer) => answer,
-        Err(error) => Answer::error(
-            &error,
-            Preferences::read(&request.headers).annotations.errors,
-        ),
+        Err(error) => Answer::error(&error, Preferences::read(&request.headers).annotations.errors),
     }
 }

@@ -13,10 +13,7 @@ use crate::schema::{Property, Schema, Table};
 /// The segments of a path, decoded.
 pub(super) fn segments(path: &str) -> Vec<String> {
     let parts = split_outside_quotes(path.trim_matches('/'), '/');
-    parts
-        .into_iter()
-        .map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned())
-        .collect()
+    parts.into_iter().map(|part| percent_decode_str(part).decode_utf8_lossy().into_owned()).collect()
 }
 
 /// What fault rules and statistics call a request.
@@ -31,55 +28,35 @@ pub(crate) fn operation(method: &Method, path: &str) -> Operation {
     let segments = segments(path);
     let first = segments.first().map_or("", String::as_str);
     let (name, inner) = split_segment(first);
-    let action = segments
-        .iter()
-        .skip(1)
-        .find_map(|segment| segment.strip_prefix("Microsoft.Dynamics.CRM."));
-    let of_set = |operation: &str| Operation {
-        name: operation.to_owned(),
-        set: name.to_owned(),
-    };
+    let action = segments.iter().skip(1).find_map(|segment| segment.strip_prefix("Microsoft.Dynamics.CRM."));
+    let of_set = |operation: &str| Operation { name: operation.to_owned(), set: name.to_owned() };
     if let Some(action) = action.filter(|_| name != "EntityDefinitions") {
         return of_set(split_segment(action).0);
     }
     match name {
-        "$batch" => Operation {
-            name: "Batch".to_owned(),
-            set: String::new(),
-        },
-        ""
-        | "$metadata"
-        | "EntityDefinitions"
-        | "RelationshipDefinitions"
-        | "GlobalOptionSetDefinitions" => Operation {
-            name: "Metadata".to_owned(),
-            set: String::new(),
-        },
+        "$batch" => Operation { name: "Batch".to_owned(), set: String::new() },
+        "" | "$metadata" | "EntityDefinitions" | "RelationshipDefinitions" | "GlobalOptionSetDefinitions" => {
+            Operation { name: "Metadata".to_owned(), set: String::new() }
+        }
         // Actions and functions begin with a capital; sets never do.
-        _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => Operation {
-            name: name.to_owned(),
-            set: String::new(),
-        },
-        _ => of_set(
-            match (method.as_str(), inner.is_some(), segments.len() > 1) {
-                ("POST", false, _) => "Create",
-                ("POST", true, _) => "Associate",
-                ("PATCH", ..) => "Update",
-                ("PUT", ..) => "Update",
-                ("DELETE", _, true) => "Disassociate",
-                ("DELETE", ..) => "Delete",
-                (_, true, false) => "Retrieve",
-                _ => "RetrieveMultiple",
-            },
-        ),
+        _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
+            Operation { name: name.to_owned(), set: String::new() }
+        }
+        _ => of_set(match (method.as_str(), inner.is_some(), segments.len() > 1) {
+            ("POST", false, _) => "Create",
+            ("POST", true, _) => "Associate",
+            ("PATCH", ..) => "Update",
+            ("PUT", ..) => "Update",
+            ("DELETE", _, true) => "Disassociate",
+            ("DELETE", ..) => "Delete",
+            (_, true, false) => "Retrieve",
+            _ => "RetrieveMultiple",
+        }),
     }
 }
 
 pub(super) fn method_not_allowed(request: &Request) -> ApiError {
-    let message = format!(
-        "The requested resource does not support http method '{}'.",
-        request.method
-    );
+    let message = format!("The requested resource does not support http method '{}'.", request.method);
     ApiError::new(Code::MethodNotAllowed, message)
 }
 
@@ -98,12 +75,7 @@ pub(super) fn answer_table(
         return answer_set(call, access, request, schema, table, &rest);
     };
     let address = parse_predicate(schema, table, inner)?;
-    let row = rows::RowRequest {
-        schema,
-        table,
-        address,
-        inner,
-    };
+    let row = rows::RowRequest { schema, table, address, inner };
     match rest.as_slice() {
         [] => match request.method.as_str() {
             "GET" => rows::retrieve(call, access, request, &row),
@@ -117,9 +89,7 @@ pub(super) fn answer_table(
         [name, tail @ ..] => {
             let (property, key) = split_segment(name);
             match table.properties.get(property) {
-                Some(Property::Column(ordinal)) => {
-                    rows::property(call, access, request, &row, *ordinal, tail)
-                }
+                Some(Property::Column(ordinal)) => rows::property(call, access, request, &row, *ordinal, tail),
                 Some(property @ (Property::ToOne(..) | Property::ToMany(_))) => {
                     links::answer(call, access, request, &row, *property, key, tail)
                 }
@@ -159,25 +129,13 @@ mod tests {
             let operation = operation(&method, path);
             (operation.name, operation.set)
         };
+        assert_eq!(of(Method::POST, "accounts"), ("Create".into(), "accounts".into()));
+        assert_eq!(of(Method::PATCH, "accounts(accountnumber='a/b')"), ("Update".into(), "accounts".into()));
         assert_eq!(
-            of(Method::POST, "accounts"),
-            ("Create".into(), "accounts".into())
-        );
-        assert_eq!(
-            of(Method::PATCH, "accounts(accountnumber='a/b')"),
-            ("Update".into(), "accounts".into())
-        );
-        assert_eq!(
-            of(
-                Method::POST,
-                "accounts/Microsoft.Dynamics.CRM.CreateMultiple"
-            ),
+            of(Method::POST, "accounts/Microsoft.Dynamics.CRM.CreateMultiple"),
             ("CreateMultiple".into(), "accounts".into())
         );
-        assert_eq!(
-            of(Method::GET, "WhoAmI()"),
-            ("WhoAmI".into(), String::new())
-        );
+        assert_eq!(of(Method::GET, "WhoAmI()"), ("WhoAmI".into(), String::new()));
         assert_eq!(of(Method::POST, "$batch"), ("Batch".into(), String::new()));
         let path = "EntityDefinitions(LogicalName='a')/Attributes/Microsoft.Dynamics.CRM.StringAttributeMetadata";
         assert_eq!(of(Method::GET, path).0, "Metadata");

@@ -15,8 +15,7 @@ use crate::address::{RowAddress, elastic_row_id};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::{
-    Expand, QueryOptions, Reader, RowView, context_url, parse_expand, plain_text, projection,
-    write_one_row, write_text,
+    Expand, QueryOptions, Reader, RowView, context_url, parse_expand, plain_text, projection, write_one_row, write_text,
 };
 use crate::schema::{Ordinal, Schema, Table};
 use crate::storage::Database;
@@ -52,34 +51,21 @@ fn id_answer(call: &Call<'_>, table: &Table, inner: &str) -> Answer {
     let link = entity_id(call, table, inner);
     answer.set("odata-entityid", &link);
     if table.is_elastic {
-        answer.set(
-            "x-ms-session-token",
-            &format!("240:8#{}#7=-1", call.now as u64),
-        );
+        answer.set("x-ms-session-token", &format!("240:8#{}#7=-1", call.now as u64));
     }
     answer
 }
 
 fn require_json(request: &Request) -> Result<(), ApiError> {
-    let content_type = request
-        .headers
-        .get("content-type")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
+    let content_type = request.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
     if content_type.starts_with("application/json") {
         return Ok(());
     }
-    let message = format!(
-        "A request body of type '{content_type}' is not supported; send 'application/json'."
-    );
+    let message = format!("A request body of type '{content_type}' is not supported; send 'application/json'.");
     Err(ApiError::bad_request(message).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-pub(super) fn parse_body(
-    request: &Request,
-    schema: &Schema,
-    table: &Table,
-) -> Result<RowInput, ApiError> {
+pub(super) fn parse_body(request: &Request, schema: &Schema, table: &Table) -> Result<RowInput, ApiError> {
     require_json(request)?;
     parse_row(schema, table, &request.body)
 }
@@ -100,8 +86,7 @@ pub(super) fn create_row(
     access.write(|database| {
         let key = create(&session, database, table, input)?;
         if preferences.representation {
-            let mut answer =
-                representation(call, database, schema, table, key, &options, &preferences)?;
+            let mut answer = representation(call, database, schema, table, key, &options, &preferences)?;
             answer.status = StatusCode::CREATED;
             return Ok(answer);
         }
@@ -122,9 +107,7 @@ fn representation(
     options: &QueryOptions,
     preferences: &Preferences,
 ) -> Result<Answer, ApiError> {
-    let row = database
-        .get(table.id, &key)
-        .ok_or_else(|| RowAddress::Id(key).missing(table))?;
+    let row = database.get(table.id, &key).ok_or_else(|| RowAddress::Id(key).missing(table))?;
     let scope = call.scope(schema, table);
     let shown = projection(table, options.select.as_deref())?;
     let expands: Vec<Expand> = match &options.expand {
@@ -140,21 +123,9 @@ fn representation(
         restriction: None,
     };
     let mut body = b"{\"@odata.context\":".to_vec();
-    write_text(
-        &format!(
-            "{}/$entity",
-            context_url(&call.base, table, &shown, &expands)
-        ),
-        &mut body,
-    );
+    write_text(&format!("{}/$entity", context_url(&call.base, table, &shown, &expands)), &mut body);
     body.push(b',');
-    write_one_row(
-        &reader,
-        RowView { table, key, row },
-        &shown,
-        &expands,
-        &mut body,
-    )?;
+    write_one_row(&reader, RowView { table, key, row }, &shown, &expands, &mut body)?;
     body.push(b'}');
     let mut answer = Answer::json(body);
     answer.set("etag", &format!("W/\"{}\"", row.version));
@@ -198,15 +169,13 @@ fn check_patch(
     version: Option<u64>,
 ) -> Result<(), ApiError> {
     match (conditions.if_match, conditions.if_none_match, version) {
-        (_, Some(Match::Any), Some(_)) => Err(ApiError::new(
-            Code::DuplicateRecord,
-            "A record with matching key values already exists.",
-        )),
+        (_, Some(Match::Any), Some(_)) => {
+            Err(ApiError::new(Code::DuplicateRecord, "A record with matching key values already exists."))
+        }
         (Some(Match::Any), _, None) => Err(row.address.missing(row.table)),
         (Some(_), _, None) => {
             let error = row.address.missing(row.table);
-            let status =
-                StatusCode::from_u16(call.settings.if_match_missing_status).unwrap_or(error.status);
+            let status = StatusCode::from_u16(call.settings.if_match_missing_status).unwrap_or(error.status);
             Err(error.with_status(status))
         }
         (Some(wanted), _, Some(version)) if !wanted.holds(version) => Err(version_mismatch()),
@@ -233,26 +202,14 @@ pub(super) fn patch(
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
         let found = row.address.find(database, row.table);
-        let version = found
-            .and_then(|key| database.get(row.table.id, &key))
-            .map(|row| row.version);
+        let version = found.and_then(|key| database.get(row.table.id, &key)).map(|row| row.version);
         check_patch(call, row, conditions, version)?;
         let upserted = upsert(&session, database, row.table, &row.address, input)?;
         if preferences.representation {
             // `$expand` is ignored here; `$select` is honoured.
-            let options = QueryOptions {
-                expand: None,
-                ..options
-            };
-            let mut answer = representation(
-                call,
-                database,
-                row.schema,
-                row.table,
-                upserted.id,
-                &options,
-                &preferences,
-            )?;
+            let options = QueryOptions { expand: None, ..options };
+            let mut answer =
+                representation(call, database, row.schema, row.table, upserted.id, &options, &preferences)?;
             if upserted.outcome == UpsertOutcome::Created {
                 answer.status = StatusCode::CREATED;
             }
@@ -275,16 +232,9 @@ pub(super) fn delete_row(
     let session = call.session(request, content_ids.as_ref())?;
     let address = row.addressed(&options);
     access.write(|database| {
-        let key = address
-            .find(database, row.table)
-            .ok_or_else(|| address.missing(row.table))?;
-        let version = database
-            .get(row.table.id, &key)
-            .map_or(0, |row| row.version);
-        if conditions
-            .if_match
-            .is_some_and(|wanted| !wanted.holds(version))
-        {
+        let key = address.find(database, row.table).ok_or_else(|| address.missing(row.table))?;
+        let version = database.get(row.table.id, &key).map_or(0, |row| row.version);
+        if conditions.if_match.is_some_and(|wanted| !wanted.holds(version)) {
             return Err(version_mismatch());
         }
         delete(&session, database, row.table, key)?;
@@ -307,33 +257,18 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
-    if matches!(
-        column.kind,
-        crate::schema::ColumnKind::File { .. } | crate::schema::ColumnKind::Image { .. }
-    ) {
+    if matches!(column.kind, crate::schema::ColumnKind::File { .. } | crate::schema::ColumnKind::Image { .. }) {
         return Err(ApiError::not_here("content of file and image columns"));
     }
     match request.method.as_str() {
         "GET" => access.read(|database| read_property(call, database, row, ordinal, is_value)),
         "PUT" => {
-            let body: serde_json::Map<String, serde_json::Value> =
-                serde_json::from_slice(&request.body).map_err(|error| {
-                    ApiError::bad_request(format!("The body does not parse: {error}"))
-                })?;
-            let value = body
-                .get("value")
-                .cloned()
-                .unwrap_or(serde_json::Value::Null);
+            let body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&request.body)
+                .map_err(|error| ApiError::bad_request(format!("The body does not parse: {error}")))?;
+            let value = body.get("value").cloned().unwrap_or(serde_json::Value::Null);
             write_property_value(call, access, request, row, ordinal, &value)
         }
-        "DELETE" => write_property_value(
-            call,
-            access,
-            request,
-            row,
-            ordinal,
-            &serde_json::Value::Null,
-        ),
+        "DELETE" => write_property_value(call, access, request, row, ordinal, &serde_json::Value::Null),
         _ => Err(super::route::method_not_allowed(request)),
     }
 }
@@ -346,36 +281,18 @@ fn read_property(
     is_value: bool,
 ) -> Result<Answer, ApiError> {
     let table = row.table;
-    let key = row
-        .address
-        .find(database, table)
-        .ok_or_else(|| row.address.missing(table))?;
-    let stored = database
-        .get(table.id, &key)
-        .ok_or_else(|| row.address.missing(table))?;
-    let view = RowView {
-        table,
-        key,
-        row: stored,
-    };
+    let key = row.address.find(database, table).ok_or_else(|| row.address.missing(table))?;
+    let stored = database.get(table.id, &key).ok_or_else(|| row.address.missing(table))?;
+    let view = RowView { table, key, row: stored };
     let Some(value) = view.value(ordinal) else {
         return Ok(Answer::no_content());
     };
     let column = table.column(ordinal);
     if is_value {
-        return Ok(Answer::text(
-            "text/plain",
-            plain_text(row.schema, column, &value).into_bytes(),
-        ));
+        return Ok(Answer::text("text/plain", plain_text(row.schema, column, &value).into_bytes()));
     }
     let mut body = b"{\"@odata.context\":".to_vec();
-    write_text(
-        &format!(
-            "{}/$metadata#{}({})/{}",
-            call.base, table.set_name, row.inner, column.wire
-        ),
-        &mut body,
-    );
+    write_text(&format!("{}/$metadata#{}({})/{}", call.base, table.set_name, row.inner, column.wire), &mut body);
     body.extend_from_slice(b",\"value\":");
     crate::query::write_value(column, &value, &mut body);
     body.push(b'}');
@@ -395,10 +312,7 @@ fn write_property_value(
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
-        let key = row
-            .address
-            .find(database, row.table)
-            .ok_or_else(|| row.address.missing(row.table))?;
+        let key = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
         update(&session, database, row.table, key, input)?;
         Ok(Answer::no_content().with_work(Message::Single, 1))
     })

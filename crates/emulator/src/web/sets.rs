@@ -14,10 +14,7 @@ pub(super) fn tracking(call: &Call<'_>, database: &Database, schema: &Schema) ->
         let row = database.get(table.id, &call.organization)?;
         row.int(table.ordinal("expirechangetrackingindays"))
     });
-    Tracking {
-        expire_days: days.unwrap_or(7),
-        expired_status: call.settings.expired_delta_status,
-    }
+    Tracking { expire_days: days.unwrap_or(7), expired_status: call.settings.expired_delta_status }
 }
 
 pub(super) fn list(
@@ -64,14 +61,7 @@ pub(super) fn list_where(
         }
         if preferences.track_changes || options.delta_token.is_some() {
             let tracking = tracking(call, database, schema);
-            return read_changes(
-                &reader,
-                &tracking,
-                &options,
-                &request.query,
-                path,
-                &mut body,
-            );
+            return read_changes(&reader, &tracking, &options, &request.query, path, &mut body);
         }
         reader.run(&options, &request.query, path, &mut body)
     })?;
@@ -91,17 +81,12 @@ pub(super) fn count(
     let scope = call.scope(schema, table);
     let count = access.read(|database| {
         let annotations = crate::query::Annotations::default();
-        let reader = Reader {
-            database,
-            scope: &scope,
-            base: &call.base,
-            annotations,
-            page_size: None,
-            restriction: None,
-        };
+        let reader =
+            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };
         match &options.delta_token {
-            Some(token) => read_delta_count(&reader, &tracking(call, database, schema), token)
-                .map(|count| count as u64),
+            Some(token) => {
+                read_delta_count(&reader, &tracking(call, database, schema), token).map(|count| count as u64)
+            }
             None => reader.count(&options, call.settings.count_segment_capped),
         }
     })?;

@@ -16,10 +16,7 @@ use crate::schema::{ColumnKind, Schema, Table};
 use crate::storage::{Database, Value};
 
 fn table_named(schema: &Schema, name: &str) -> Result<Arc<Table>, ApiError> {
-    schema
-        .by_logical(name)
-        .cloned()
-        .ok_or_else(|| ApiError::not_here(&format!("the table '{name}'")))
+    schema.by_logical(name).cloned().ok_or_else(|| ApiError::not_here(&format!("the table '{name}'")))
 }
 
 /// Parameters of CloseIncident.
@@ -39,9 +36,7 @@ pub(crate) fn close_incident(
     let schema = Arc::clone(&database.schema);
     let incidents = table_named(&schema, "incident")?;
     let resolutions = table_named(&schema, "incidentresolution")?;
-    let row = database
-        .get(incidents.id, &close.incident)
-        .ok_or_else(|| does_not_exist(&incidents, close.incident))?;
+    let row = database.get(incidents.id, &close.incident).ok_or_else(|| does_not_exist(&incidents, close.incident))?;
     if row.int(incidents.known.state) != Some(0) {
         return Err(ApiError::new(
             Code::InvalidState,
@@ -60,17 +55,11 @@ pub(crate) fn close_incident(
     let mut resolution = close.resolution;
     if let Some(column) = resolutions.ordinal("incidentid") {
         resolution.binds.retain(|(ordinal, ..)| *ordinal != column);
-        resolution
-            .binds
-            .push((column, 0, super::BindReference::FirstTarget(close.incident)));
+        resolution.binds.push((column, 0, super::BindReference::FirstTarget(close.incident)));
     }
     if let (Some(state), Some(status)) = (resolutions.known.state, resolutions.known.status) {
-        resolution
-            .cells
-            .retain(|(ordinal, _)| *ordinal != state && *ordinal != status);
-        resolution
-            .cells
-            .extend([(state, Some(Value::Int(1))), (status, Some(Value::Int(2)))]);
+        resolution.cells.retain(|(ordinal, _)| *ordinal != state && *ordinal != status);
+        resolution.cells.extend([(state, Some(Value::Int(1))), (status, Some(Value::Int(2)))]);
     }
     create(session, database, &resolutions, resolution).map(|_| ())
 }
@@ -91,16 +80,11 @@ pub(crate) fn merge_rows(
         ));
     }
     for id in [target, subordinate] {
-        database
-            .get(table.id, &id)
-            .ok_or_else(|| does_not_exist(table, id))?;
+        database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     }
     let schema = Arc::clone(&database.schema);
     super::update(session, database, table, target, content)?;
-    for relationship in schema
-        .one_to_many()
-        .filter(|one| one.referenced == table.id)
-    {
+    for relationship in schema.one_to_many().filter(|one| one.referenced == table.id) {
         let column = relationship.column;
         let rows: Vec<Uuid> = database
             .store(relationship.referencing)
@@ -109,17 +93,8 @@ pub(crate) fn merge_rows(
             .map(|(id, _)| *id)
             .collect();
         let child = schema.table(relationship.referencing);
-        for row in rows
-            .into_iter()
-            .filter(|row| *row != target || child.id != table.id)
-        {
-            update::store(
-                session,
-                database,
-                child,
-                row,
-                vec![(column, Some(Value::Lookup(table.id, target)))],
-            )?;
+        for row in rows.into_iter().filter(|row| *row != target || child.id != table.id) {
+            update::store(session, database, child, row, vec![(column, Some(Value::Lookup(table.id, target)))])?;
         }
     }
     let mut cells = Vec::new();
@@ -131,15 +106,8 @@ pub(crate) fn merge_rows(
     }
     if let (Some(state), Some(status)) = (table.known.state, table.known.status) {
         // Cases end canceled with status Merged; accounts and contacts inactive.
-        let (new_state, new_status) = if table.logical == "incident" {
-            (2, 2000)
-        } else {
-            (1, 2)
-        };
-        cells.extend([
-            (state, Some(Value::Int(new_state))),
-            (status, Some(Value::Int(new_status))),
-        ]);
+        let (new_state, new_status) = if table.logical == "incident" { (2, 2000) } else { (1, 2) };
+        cells.extend([(state, Some(Value::Int(new_state))), (status, Some(Value::Int(new_status)))]);
     }
     update::store(session, database, table, subordinate, cells)
 }
@@ -153,32 +121,18 @@ pub(crate) fn add_to_queue(
     id: Uuid,
 ) -> Result<Uuid, ApiError> {
     let schema = Arc::clone(&database.schema);
-    let (queues, items) = (
-        table_named(&schema, "queue")?,
-        table_named(&schema, "queueitem")?,
-    );
-    database
-        .get(queues.id, &queue)
-        .ok_or_else(|| does_not_exist(&queues, queue))?;
-    let row = database
-        .get(table.id, &id)
-        .ok_or_else(|| does_not_exist(table, id))?;
-    let title = table
-        .primary_name
-        .and_then(|ordinal| row.get(ordinal))
-        .map(|value| value.to_value());
-    let (Some(object), Some(in_queue)) = (items.ordinal("objectid"), items.ordinal("queueid"))
-    else {
+    let (queues, items) = (table_named(&schema, "queue")?, table_named(&schema, "queueitem")?);
+    database.get(queues.id, &queue).ok_or_else(|| does_not_exist(&queues, queue))?;
+    let row = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    let title = table.primary_name.and_then(|ordinal| row.get(ordinal)).map(|value| value.to_value());
+    let (Some(object), Some(in_queue)) = (items.ordinal("objectid"), items.ordinal("queueid")) else {
         return Err(ApiError::not_here("queue items"));
     };
     let ColumnKind::Lookup { targets } = &items.column(object).kind else {
         return Err(ApiError::not_here("queue items"));
     };
     if !targets.iter().any(|target| target.table == table.id) {
-        return Err(ApiError::bad_request(format!(
-            "Entities of type '{}' cannot be added to a queue.",
-            table.logical
-        )));
+        return Err(ApiError::bad_request(format!("Entities of type '{}' cannot be added to a queue.", table.logical)));
     }
     let before = database
         .store(items.id)
@@ -194,12 +148,8 @@ pub(crate) fn add_to_queue(
         return Ok(item);
     }
     let mut input = RowInput::default();
-    input
-        .cells
-        .extend(items.ordinal("title").map(|ordinal| (ordinal, title)));
-    input
-        .binds
-        .push((in_queue, 0, super::BindReference::FirstTarget(queue)));
+    input.cells.extend(items.ordinal("title").map(|ordinal| (ordinal, title)));
+    input.binds.push((in_queue, 0, super::BindReference::FirstTarget(queue)));
     let item = create(session, database, &items, input)?;
     cells.push((object, Some(Value::Lookup(table.id, id))));
     update::store(session, database, &items, item, cells)?;

@@ -43,10 +43,7 @@ pub(crate) fn run_bulk(
     rows: Vec<RowInput>,
 ) -> Result<BulkResult, ApiError> {
     if kind == BulkKind::Delete && !table.is_elastic {
-        return Err(ApiError::new(
-            Code::MessageNotSupported,
-            "DeleteMultiple has not yet been implemented.",
-        ));
+        return Err(ApiError::new(Code::MessageNotSupported, "DeleteMultiple has not yet been implemented."));
     }
     if kind == BulkKind::Upsert {
         refuse_repeated(table, &rows)?;
@@ -68,11 +65,7 @@ pub(crate) fn run_bulk(
             Err(error) => return Err(error),
         }
     }
-    if failures.is_empty() {
-        Ok(result)
-    } else {
-        Err(partial_failure(&failures))
-    }
+    if failures.is_empty() { Ok(result) } else { Err(partial_failure(&failures)) }
 }
 
 #[derive(Clone, Copy)]
@@ -119,11 +112,7 @@ fn one(
             let address = row_address(table, &row)?;
             check_key_in_body(database, table, &address, &row)?;
             let upserted = upsert(session, database, table, &address, row)?;
-            let done = if upserted.outcome == UpsertOutcome::Created {
-                Done::Created
-            } else {
-                Done::Updated
-            };
+            let done = if upserted.outcome == UpsertOutcome::Created { Done::Created } else { Done::Updated };
             Ok(Some((upserted.id, done)))
         }
         BulkKind::Delete => {
@@ -150,9 +139,7 @@ fn row_address(table: &Table, row: &RowInput) -> Result<RowAddress, ApiError> {
     }
     match row.id {
         Some(id) => Ok(RowAddress::Id(elastic_row_id(id, partition_of(table, row)))),
-        None => Err(ApiError::bad_request(
-            "Entity Id must be specified for Operation",
-        )),
+        None => Err(ApiError::bad_request("Entity Id must be specified for Operation")),
     }
 }
 
@@ -161,10 +148,7 @@ fn existing(database: &Database, table: &Table, row: &RowInput) -> Result<Uuid, 
     address.find(database, table).ok_or_else(|| match &address {
         RowAddress::Id(id) => {
             let id = row.id.unwrap_or(*id);
-            ApiError::new(
-                Code::ObjectDoesNotExist,
-                format!("{} With Ids = {id} Do Not Exist", table.logical),
-            )
+            ApiError::new(Code::ObjectDoesNotExist, format!("{} With Ids = {id} Do Not Exist", table.logical))
         }
         RowAddress::Key(_) => address.missing(table),
     })
@@ -188,21 +172,13 @@ fn refuse_repeated(table: &Table, rows: &[RowInput]) -> Result<(), ApiError> {
 }
 
 /// Key columns in the body as well as in `@odata.id` break the create path, and only that.
-fn check_key_in_body(
-    database: &Database,
-    table: &Table,
-    address: &RowAddress,
-    row: &RowInput,
-) -> Result<(), ApiError> {
+fn check_key_in_body(database: &Database, table: &Table, address: &RowAddress, row: &RowInput) -> Result<(), ApiError> {
     let RowAddress::Key(key) = address else {
         return Ok(());
     };
     let repeated = key.values.iter().any(|(ordinal, _)| row.sets(*ordinal));
     if repeated && address.find(database, table).is_none() {
-        return Err(ApiError::new(
-            Code::UnExpected,
-            "An unexpected error occurred.",
-        ));
+        return Err(ApiError::new(Code::UnExpected, "An unexpected error occurred."));
     }
     Ok(())
 }
@@ -219,13 +195,9 @@ fn partial_failure(failures: &[(usize, Option<Uuid>, ApiError)]) -> ApiError {
             serde_json::json!({ "RequestIndex": index, "Id": id.unwrap_or_default(), "StatusCode": status })
         })
         .collect();
-    let mut error = ApiError::new(
-        Code::PartialBulkFailure,
-        format!("{} rows of the bulk request failed.", failures.len()),
-    );
+    let mut error =
+        ApiError::new(Code::PartialBulkFailure, format!("{} rows of the bulk request failed.", failures.len()));
     let details = serde_json::Value::from(rows).to_string();
-    error
-        .details
-        .push(("ErrorDetails.Plugin.BulkApiErrorDetails", details));
+    error.details.push(("ErrorDetails.Plugin.BulkApiErrorDetails", details));
     error
 }

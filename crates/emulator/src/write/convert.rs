@@ -30,7 +30,6 @@ const SELECTIONS_MAX: usize = 150;
 const SCALE: i128 = 10_000_000_000;
 
 /// Converts a value for a column. `None` clears it.
-#[expect(clippy::too_many_lines, reason = "one short arm per column type")]
 pub(crate) fn convert(
     schema: &Schema,
     table: &Table,
@@ -42,55 +41,24 @@ pub(crate) fn convert(
         return Ok(None);
     }
     match &column.kind {
-        ColumnKind::Text { max, .. } | ColumnKind::Memo { max } => {
-            text(table, column, scalar, *max as usize)
-        }
+        ColumnKind::Text { max, .. } | ColumnKind::Memo { max } => text(table, column, scalar, *max as usize),
         ColumnKind::Integer { min, max } => {
             let number = integer(column, scalar)?;
             if number < *min || number > *max {
-                return Err(out_of_range(
-                    Code::IntegerValueOutOfRange,
-                    table,
-                    column,
-                    *min,
-                    *max,
-                ));
+                return Err(out_of_range(Code::IntegerValueOutOfRange, table, column, *min, *max));
             }
             Ok(Some(Value::Int(number)))
         }
         ColumnKind::BigInt => integer(column, scalar).map(|number| Some(Value::Int(number))),
-        ColumnKind::Decimal {
-            min,
-            max,
-            precision,
-        } => decimal(
-            table,
-            column,
-            &scalar,
-            (*min, *max),
-            *precision,
-            Code::DecimalValueOutOfRange,
-        )
-        .map(Some),
-        ColumnKind::Money {
-            min,
-            max,
-            precision,
-            ..
-        } => decimal(
-            table,
-            column,
-            &scalar,
-            (*min, *max),
-            *precision,
-            Code::MoneySizeExceeded,
-        )
-        .map(Some),
-        ColumnKind::Double {
-            min,
-            max,
-            precision,
-        } => double(table, column, &scalar, (*min, *max), *precision).map(Some),
+        ColumnKind::Decimal { min, max, precision } => {
+            decimal(table, column, &scalar, (*min, *max), *precision, Code::DecimalValueOutOfRange).map(Some)
+        }
+        ColumnKind::Money { min, max, precision, .. } => {
+            decimal(table, column, &scalar, (*min, *max), *precision, Code::MoneySizeExceeded).map(Some)
+        }
+        ColumnKind::Double { min, max, precision } => {
+            double(table, column, &scalar, (*min, *max), *precision).map(Some)
+        }
         ColumnKind::Boolean { .. } => boolean(column, &scalar, strict).map(Some),
         ColumnKind::DateTime { behavior, .. } => time(column, &scalar, *behavior).map(Some),
         ColumnKind::Choice { set } | ColumnKind::Status { set } => {
@@ -99,11 +67,7 @@ pub(crate) fn convert(
         ColumnKind::State { states } => {
             let number = integer(column, scalar)?;
             let known = states.iter().any(|state| i64::from(state.value) == number);
-            if known {
-                Ok(Some(Value::Int(number)))
-            } else {
-                Err(unknown_option(table, column, number))
-            }
+            if known { Ok(Some(Value::Int(number))) } else { Err(unknown_option(table, column, number)) }
         }
         ColumnKind::Choices { set } => choices(table, column, &scalar, &set.options),
         ColumnKind::Guid => guid(column, &scalar).map(|id| Some(Value::Guid(id))),
@@ -122,12 +86,7 @@ fn cannot_convert(column: &Column, found: &str) -> ApiError {
     ))
 }
 
-fn text(
-    table: &Table,
-    column: &Column,
-    scalar: Scalar<'_>,
-    max: usize,
-) -> Result<Option<Value>, ApiError> {
+fn text(table: &Table, column: &Column, scalar: Scalar<'_>, max: usize) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
         return Err(cannot_convert(column, "a number or boolean"));
     };
@@ -148,10 +107,7 @@ fn text(
     if text.chars().any(is_forbidden) {
         return Err(ApiError::new(
             Code::InvalidCharactersInField,
-            format!(
-                "Invalid character in field '{}': a character is not allowed in XML 1.0.",
-                column.logical
-            ),
+            format!("Invalid character in field '{}': a character is not allowed in XML 1.0.", column.logical),
         ));
     }
     Ok(Some(Value::Text(text.into())))
@@ -165,16 +121,10 @@ fn is_forbidden(character: char) -> bool {
 fn integer(column: &Column, scalar: Scalar<'_>) -> Result<i64, ApiError> {
     match scalar {
         Scalar::Int(number) => Ok(number),
-        Scalar::Float(number) if number.fract() == 0.0 && number.abs() < 9.0e15 => {
-            Ok(number as i64)
-        }
+        Scalar::Float(number) if number.fract() == 0.0 && number.abs() < 9.0e15 => Ok(number as i64),
         // A numeric string is tolerated.
-        Scalar::Text(text) => text
-            .parse()
-            .map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
-        Scalar::Number(text) => text
-            .parse()
-            .map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
+        Scalar::Text(text) => text.parse().map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
+        Scalar::Number(text) => text.parse().map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
         _ => Err(cannot_convert(column, "the value")),
     }
 }
@@ -226,18 +176,14 @@ pub(crate) fn parse_decimal(text: &str) -> Option<(i128, bool)> {
     let mut value: i128 = 0;
     let mut lost = false;
     for digit in all.bytes() {
-        value = value
-            .checked_mul(10)?
-            .checked_add(i128::from(digit - b'0'))?;
+        value = value.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
     }
     while shift > 0 {
         value = value.checked_mul(10)?;
         shift -= 1;
     }
     if shift < 0 {
-        let divisor = 10i128
-            .checked_pow(shift.unsigned_abs())
-            .unwrap_or(i128::MAX);
+        let divisor = 10i128.checked_pow(shift.unsigned_abs()).unwrap_or(i128::MAX);
         lost = value % divisor != 0;
         value = divide_rounded(value, divisor);
     }
@@ -247,11 +193,7 @@ pub(crate) fn parse_decimal(text: &str) -> Option<(i128, bool)> {
 /// Half away from zero.
 fn divide_rounded(value: i128, divisor: i128) -> i128 {
     let half = divisor / 2;
-    if value >= 0 {
-        (value + half) / divisor
-    } else {
-        (value - half) / divisor
-    }
+    if value >= 0 { (value + half) / divisor } else { (value - half) / divisor }
 }
 
 /// Rounds a scaled decimal to a number of places.
@@ -280,9 +222,7 @@ fn decimal(
 ) -> Result<Value, ApiError> {
     let text = number_text(column, scalar)?;
     let range = || out_of_range(code, table, column, min, max);
-    let valid = text
-        .parse::<f64>()
-        .map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
+    let valid = text.parse::<f64>().map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
     if valid < min || valid > max {
         return Err(range());
     }
@@ -298,25 +238,13 @@ fn double(
     precision: u8,
 ) -> Result<Value, ApiError> {
     let text = number_text(column, scalar)?;
-    let value = text
-        .parse::<f64>()
-        .map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
+    let value = text.parse::<f64>().map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
     if !value.is_finite() || value < min || value > max {
-        return Err(out_of_range(
-            Code::DecimalValueOutOfRange,
-            table,
-            column,
-            min,
-            max,
-        ));
+        return Err(out_of_range(Code::DecimalValueOutOfRange, table, column, min, max));
     }
     let unit = 10f64.powi(i32::from(precision));
     let scaled = value * unit;
-    Ok(Value::Double(if scaled.is_finite() {
-        scaled.round() / unit
-    } else {
-        value
-    }))
+    Ok(Value::Double(if scaled.is_finite() { scaled.round() / unit } else { value }))
 }
 
 fn boolean(column: &Column, scalar: &Scalar<'_>, strict: bool) -> Result<Value, ApiError> {
@@ -340,12 +268,7 @@ fn time(column: &Column, scalar: &Scalar<'_>, behavior: DateBehavior) -> Result<
     Ok(Value::Time(seconds))
 }
 
-fn choice(
-    table: &Table,
-    column: &Column,
-    scalar: Scalar<'_>,
-    options: &[Opt],
-) -> Result<Value, ApiError> {
+fn choice(table: &Table, column: &Column, scalar: Scalar<'_>, options: &[Opt]) -> Result<Value, ApiError> {
     let number = match scalar {
         // A label is not a value; a numeric string is not one either.
         Scalar::Text(text) if text.parse::<i32>().is_err() => {
@@ -353,37 +276,20 @@ fn choice(
         }
         other => integer(column, other)?,
     };
-    if options
-        .iter()
-        .any(|option| i64::from(option.value) == number)
-    {
+    if options.iter().any(|option| i64::from(option.value) == number) {
         Ok(Value::Int(number))
     } else {
         Err(unknown_option(table, column, number))
     }
 }
 
-fn choices(
-    table: &Table,
-    column: &Column,
-    scalar: &Scalar<'_>,
-    options: &[Opt],
-) -> Result<Option<Value>, ApiError> {
+fn choices(table: &Table, column: &Column, scalar: &Scalar<'_>, options: &[Opt]) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
-        return Err(cannot_convert(
-            column,
-            "a value that is not a list of numbers",
-        ));
+        return Err(cannot_convert(column, "a value that is not a list of numbers"));
     };
     let mut selected = Vec::new();
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let number: i32 = part
-            .parse()
-            .map_err(|_| cannot_convert(column, &format!("the literal '{part}'")))?;
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number: i32 = part.parse().map_err(|_| cannot_convert(column, &format!("the literal '{part}'")))?;
         if !options.iter().any(|option| option.value == number) {
             return Err(unknown_option(table, column, i64::from(number)));
         }
@@ -392,10 +298,7 @@ fn choices(
     if selected.len() > SELECTIONS_MAX {
         return Err(ApiError::new(
             Code::TooManySelections,
-            format!(
-                "The attribute '{}' holds more than {SELECTIONS_MAX} selections.",
-                column.logical
-            ),
+            format!("The attribute '{}' holds more than {SELECTIONS_MAX} selections.", column.logical),
         ));
     }
     selected.sort_unstable();
@@ -405,17 +308,14 @@ fn choices(
 
 fn guid(column: &Column, scalar: &Scalar<'_>) -> Result<Uuid, ApiError> {
     match scalar {
-        Scalar::Text(text) => Uuid::parse_str(text)
-            .map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
+        Scalar::Text(text) => {
+            Uuid::parse_str(text).map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))
+        }
         _ => Err(cannot_convert(column, "a value that is not a GUID")),
     }
 }
 
-fn entity_name(
-    schema: &Schema,
-    column: &Column,
-    scalar: Scalar<'_>,
-) -> Result<Option<Value>, ApiError> {
+fn entity_name(schema: &Schema, column: &Column, scalar: Scalar<'_>) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
         return Err(cannot_convert(column, "a value that is not a table name"));
     };

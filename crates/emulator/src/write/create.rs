@@ -13,9 +13,7 @@ use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
 use crate::address::{Reference, elastic_row_id, parse_reference};
 use crate::error::{ApiError, Code};
-use crate::schema::{
-    ColumnKind, Ordinal, Property, Relationship, Required, Schema, Table, TableId,
-};
+use crate::schema::{ColumnKind, Ordinal, Property, Relationship, Required, Schema, Table, TableId};
 use crate::storage::{Database, Job, JobKind, Value, encode};
 
 type Cell = (Ordinal, Option<Value>);
@@ -47,18 +45,10 @@ fn create_nested(
     let parents = create_parents(session, database, table, &mut input, depth)?;
     let id = input.id.unwrap_or_else(|| new_id(database, session.now));
     let mut cells = Vec::with_capacity(input.cells.len() + 24);
-    cells.extend(
-        input
-            .cells
-            .drain(..)
-            .filter(|(ordinal, _)| table.column(*ordinal).for_create),
-    );
+    cells.extend(input.cells.drain(..).filter(|(ordinal, _)| table.column(*ordinal).for_create));
     for (ordinal, target, bind) in &input.binds {
         if table.column(*ordinal).for_create {
-            cells.push((
-                *ordinal,
-                bind_value(session, database, table, *ordinal, *target, bind)?,
-            ));
+            cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
         }
     }
     cells.extend(parents);
@@ -68,10 +58,7 @@ fn create_nested(
         && !session.settings.create_inactive
         && table.known.state.is_some()
     {
-        return Err(ApiError::new(
-            Code::InvalidState,
-            format!("A {} cannot be created in that state.", table.logical),
-        ));
+        return Err(ApiError::new(Code::InvalidState, format!("A {} cannot be created in that state.", table.logical)));
     }
     add_system_columns(session, database, &schema, table, &mut cells)?;
     number_columns(database, table, &mut cells);
@@ -79,10 +66,7 @@ fn create_nested(
     money::complete(session, database, &schema, table, &mut cells, None)?;
     let row_id = place(table, id, &mut cells);
     if database.get(table.id, &row_id).is_some() {
-        return Err(ApiError::new(
-            Code::DuplicateRecord,
-            "Cannot insert duplicate key.",
-        ));
+        return Err(ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."));
     }
     if session.detect_duplicates {
         super::duplicates::check(database, &schema, table, &cells, None)?;
@@ -97,25 +81,14 @@ fn create_nested(
         run_plugins(session, database, &schema, table, row_id)?;
     }
     schedule_expiry(session, database, table, row_id);
-    create_children(
-        session,
-        database,
-        &schema,
-        table,
-        row_id,
-        input.children,
-        depth,
-    )?;
+    create_children(session, database, &schema, table, row_id, input.children, depth)?;
     Ok(row_id)
 }
 
 fn not_creatable(table: &Table) -> ApiError {
     ApiError::new(
         Code::MessageNotSupported,
-        format!(
-            "The 'Create' method does not support entities of type '{}'.",
-            table.logical
-        ),
+        format!("The 'Create' method does not support entities of type '{}'.", table.logical),
     )
 }
 
@@ -124,10 +97,7 @@ fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table
     let row = database.get(table.id, &id);
     if let Some(seconds) = row.and_then(|row| row.int(table.known.ttl)) {
         let due = (session.now + seconds) as f64;
-        let kind = JobKind::Expire {
-            table: table.id,
-            id,
-        };
+        let kind = JobKind::Expire { table: table.id, id };
         database.schedule(Job { due, kind });
     }
 }
@@ -137,10 +107,7 @@ fn new_id(database: &Database, now: i64) -> Uuid {
     // 48 bits of milliseconds, then the version counter, which no two rows share.
     let millis = (now.max(0) as u128) * 1000;
     let version = u128::from(database.version() + 1);
-    uuid::Builder::from_u128(
-        (millis << 80) | (0x7 << 76) | (0x2 << 62) | (version & 0x3fff_ffff_ffff_ffff),
-    )
-    .into_uuid()
+    uuid::Builder::from_u128((millis << 80) | (0x7 << 76) | (0x2 << 62) | (version & 0x3fff_ffff_ffff_ffff)).into_uuid()
 }
 
 /// Elastic rows are kept under id and partition together; the id itself becomes a cell.
@@ -163,18 +130,12 @@ fn place(table: &Table, id: Uuid, cells: &mut Vec<Cell>) -> Uuid {
 fn check_required(table: &Table, cells: &[Cell]) -> Result<(), ApiError> {
     for (ordinal, value) in cells {
         let column = table.column(*ordinal);
-        if value.is_none()
-            && column.required == Required::System
-            && !is_filled_by_server(table, *ordinal)
-        {
+        if value.is_none() && column.required == Required::System && !is_filled_by_server(table, *ordinal) {
             return Err(required(table, &column.logical));
         }
     }
     let missing = table.live_columns().find(|column| {
-        column.enforced
-            && !cells
-                .iter()
-                .any(|(ordinal, value)| *ordinal == column.ordinal && value.is_some())
+        column.enforced && !cells.iter().any(|(ordinal, value)| *ordinal == column.ordinal && value.is_some())
     });
     match missing {
         Some(column) => Err(required(table, &column.logical)),
@@ -184,17 +145,13 @@ fn check_required(table: &Table, cells: &[Cell]) -> Result<(), ApiError> {
 
 fn is_filled_by_server(table: &Table, ordinal: Ordinal) -> bool {
     let known = table.known;
-    [known.owner, known.state, known.status].contains(&Some(ordinal))
-        || table.column(ordinal).auto_number.is_some()
+    [known.owner, known.state, known.status].contains(&Some(ordinal)) || table.column(ordinal).auto_number.is_some()
 }
 
 pub(super) fn required(table: &Table, column: &str) -> ApiError {
     ApiError::new(
         Code::RequiredFieldMissing,
-        format!(
-            "Required field '{column}' is missing on entity '{}'.",
-            table.logical
-        ),
+        format!("Required field '{column}' is missing on entity '{}'.", table.logical),
     )
 }
 
@@ -227,9 +184,8 @@ fn add_system_columns(
     let user = Some(Value::Lookup(users, session.user));
     let delegate = session.delegate.map(|id| Value::Lookup(users, id));
     // The product keeps the moment of migration in the override column itself.
-    if let Some(cell) = cells
-        .iter_mut()
-        .find(|(ordinal, value)| Some(*ordinal) == known.overridden_created_on && value.is_some())
+    if let Some(cell) =
+        cells.iter_mut().find(|(ordinal, value)| Some(*ordinal) == known.overridden_created_on && value.is_some())
     {
         cell.1 = Some(Value::Time(session.now));
     }
@@ -238,29 +194,18 @@ fn add_system_columns(
             cells.push((ordinal, Some(value)));
         }
     };
-    add(
-        known.created_on,
-        Some(Value::Time(overridden.unwrap_or(session.now))),
-    );
+    add(known.created_on, Some(Value::Time(overridden.unwrap_or(session.now))));
     add(known.modified_on, Some(Value::Time(session.now)));
     add(known.created_by, user.clone());
     add(known.modified_by, user);
     add(known.created_on_behalf, delegate.clone());
     add(known.modified_on_behalf, delegate);
     if let Some(organization) = known.organization {
-        let table = schema
-            .by_logical("organization")
-            .map_or(0, |table| table.id);
-        add(
-            Some(organization),
-            Some(Value::Lookup(table, session.organization)),
-        );
+        let table = schema.by_logical("organization").map_or(0, |table| table.id);
+        add(Some(organization), Some(Value::Lookup(table, session.organization)));
     }
     if table.is_activity {
-        add(
-            table.ordinal("activitytypecode"),
-            Some(Value::Text(table.logical.as_str().into())),
-        );
+        add(table.ordinal("activitytypecode"), Some(Value::Text(table.logical.as_str().into())));
     }
     add_owner(session, database, schema, table, cells)
 }
@@ -288,9 +233,7 @@ pub(super) fn add_owner(
     } else {
         business_unit_of(database, schema, owner_table, owner_id)?
     };
-    let units = schema
-        .by_logical("businessunit")
-        .map_or(0, |table| table.id);
+    let units = schema.by_logical("businessunit").map_or(0, |table| table.id);
     let value = Some(Value::Lookup(owner_table, owner_id));
     cells.retain(|(ordinal, _)| *ordinal != owner);
     cells.push((owner, value.clone()));
@@ -307,57 +250,34 @@ pub(super) fn add_owner(
     Ok(())
 }
 
-fn business_unit_of(
-    database: &Database,
-    schema: &Schema,
-    table: TableId,
-    id: Uuid,
-) -> Result<Uuid, ApiError> {
+fn business_unit_of(database: &Database, schema: &Schema, table: TableId, id: Uuid) -> Result<Uuid, ApiError> {
     let owner = schema.table(table);
     let row = database.get(table, &id);
     let unit = row.and_then(|row| row.lookup(owner.ordinal("businessunitid")));
     unit.map(|(_, id)| id).ok_or_else(|| {
-        ApiError::new(
-            Code::InvalidOwner,
-            format!("The owner {id} does not exist or belongs to no business unit."),
-        )
+        ApiError::new(Code::InvalidOwner, format!("The owner {id} does not exist or belongs to no business unit."))
     })
 }
 
 fn number_columns(database: &mut Database, table: &Table, cells: &mut Vec<Cell>) {
-    for column in table
-        .columns
-        .iter()
-        .filter(|column| column.auto_number.is_some())
-    {
-        let given = cells
-            .iter()
-            .any(|(ordinal, value)| *ordinal == column.ordinal && value.is_some());
+    for column in table.columns.iter().filter(|column| column.auto_number.is_some()) {
+        let given = cells.iter().any(|(ordinal, value)| *ordinal == column.ordinal && value.is_some());
         if let (false, Some(prefix)) = (given, &column.auto_number) {
             cells.retain(|(ordinal, _)| *ordinal != column.ordinal);
             let number = database.next_number(table.id);
-            cells.push((
-                column.ordinal,
-                Some(Value::Text(format!("{prefix}{number:05}").into())),
-            ));
+            cells.push((column.ordinal, Some(Value::Text(format!("{prefix}{number:05}").into()))));
         }
     }
 }
 
 /// Keeps `fullname` of people what their first and last names say.
-pub(super) fn name_people(
-    table: &Table,
-    cells: &mut Vec<Cell>,
-    before: Option<&crate::storage::Row>,
-) {
+pub(super) fn name_people(table: &Table, cells: &mut Vec<Cell>, before: Option<&crate::storage::Row>) {
     if !matches!(table.logical.as_str(), "contact" | "systemuser") {
         return;
     }
-    let (Some(first), Some(last), Some(full)) = (
-        table.ordinal("firstname"),
-        table.ordinal("lastname"),
-        table.ordinal("fullname"),
-    ) else {
+    let (Some(first), Some(last), Some(full)) =
+        (table.ordinal("firstname"), table.ordinal("lastname"), table.ordinal("fullname"))
+    else {
         return;
     };
     if before.is_some() && !has(cells, first) && !has(cells, last) {
@@ -441,42 +361,25 @@ fn create_children(
 ) -> Result<(), ApiError> {
     for (name, property, body) in children {
         let Property::ToMany(index) = property else {
-            return Err(ApiError::not_here(&format!(
-                "writing the property '{name}' of '{}'",
-                table.logical
-            )));
+            return Err(ApiError::not_here(&format!("writing the property '{name}' of '{}'", table.logical)));
         };
-        let Relationship::OneToMany(relationship) = &schema.relationships[usize::from(index)]
-        else {
-            return Err(ApiError::not_here(
-                "deep insert over a many-to-many relationship",
-            ));
+        let Relationship::OneToMany(relationship) = &schema.relationships[usize::from(index)] else {
+            return Err(ApiError::not_here("deep insert over a many-to-many relationship"));
         };
-        let items = body.as_array().ok_or_else(|| {
-            ApiError::bad_request(format!("The property '{name}' takes an array."))
-        })?;
+        let items =
+            body.as_array().ok_or_else(|| ApiError::bad_request(format!("The property '{name}' takes an array.")))?;
         for item in items {
             let link = [(relationship.column, Some(Value::Lookup(table.id, id)))];
             if let Some(link_text) = item.as_str() {
                 let Reference::Row(child, address) = parse_reference(schema, link_text)? else {
                     continue;
                 };
-                let child_id = address
-                    .find(database, &child)
-                    .ok_or_else(|| address.missing(&child))?;
+                let child_id = address.find(database, &child).ok_or_else(|| address.missing(&child))?;
                 super::update::apply(session, database, &child, child_id, link.to_vec())?;
             } else {
                 let child = schema.table(relationship.referencing);
                 let input = parse_row(schema, child, item.to_string().as_bytes())?;
-                link_child(
-                    session,
-                    database,
-                    child,
-                    input,
-                    relationship.column,
-                    (table.id, id),
-                    depth,
-                )?;
+                link_child(session, database, child, input, relationship.column, (table.id, id), depth)?;
             }
         }
     }
@@ -497,18 +400,10 @@ fn link_child(
     }
     // The bind names the right target even where the lookup has several.
     if let ColumnKind::Lookup { targets } = &child.column(column).kind {
-        let index = targets
-            .iter()
-            .position(|target| target.table == table)
-            .unwrap_or(0);
+        let index = targets.iter().position(|target| target.table == table).unwrap_or(0);
         input.binds.retain(|(ordinal, ..)| *ordinal != column);
-        let reference = Reference::Row(
-            Arc::clone(database.schema.table(table)),
-            crate::address::RowAddress::Id(id),
-        );
-        input
-            .binds
-            .push((column, index as u16, super::BindReference::To(reference)));
+        let reference = Reference::Row(Arc::clone(database.schema.table(table)), crate::address::RowAddress::Id(id));
+        input.binds.push((column, index as u16, super::BindReference::To(reference)));
     }
     create_nested(session, database, child, input, depth + 1).map(|_| ())
 }

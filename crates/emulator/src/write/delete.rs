@@ -18,17 +18,9 @@ use crate::storage::Database;
 const DEPTH_MAX: u32 = 16;
 
 /// Deletes one row.
-pub(crate) fn delete(
-    session: &Session<'_>,
-    database: &mut Database,
-    table: &Table,
-    id: Uuid,
-) -> Result<(), ApiError> {
+pub(crate) fn delete(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) -> Result<(), ApiError> {
     if !table.writable {
-        let message = format!(
-            "The 'Delete' method does not support entities of type '{}'.",
-            table.logical
-        );
+        let message = format!("The 'Delete' method does not support entities of type '{}'.", table.logical);
         return Err(ApiError::new(Code::MessageNotSupported, message));
     }
     if database.get(table.id, &id).is_none() {
@@ -58,16 +50,13 @@ fn delete_set(
         return Ok(());
     }
     let schema = Arc::clone(&database.schema);
-    for relationship in schema
-        .one_to_many()
-        .filter(|one| one.referenced == table && one.on_delete != Cascade::NoCascade)
+    for relationship in
+        schema.one_to_many().filter(|one| one.referenced == table && one.on_delete != Cascade::NoCascade)
     {
         let pointing = pointing_rows(database, relationship, ids);
         // Rows deleted in the same breath do not stand in the way.
-        let pointing: HashSet<Uuid> = pointing
-            .into_iter()
-            .filter(|id| relationship.referencing != table || !ids.contains(id))
-            .collect();
+        let pointing: HashSet<Uuid> =
+            pointing.into_iter().filter(|id| relationship.referencing != table || !ids.contains(id)).collect();
         if pointing.is_empty() {
             continue;
         }
@@ -97,22 +86,10 @@ fn follow(
                 relationship.schema_name
             ),
         )),
-        Cascade::Cascade => delete_set(
-            session,
-            database,
-            relationship.referencing,
-            pointing,
-            depth + 1,
-        ),
+        Cascade::Cascade => delete_set(session, database, relationship.referencing, pointing, depth + 1),
         Cascade::RemoveLink => {
             for id in pointing {
-                update::store(
-                    session,
-                    database,
-                    child,
-                    *id,
-                    vec![(relationship.column, None)],
-                )?;
+                update::store(session, database, child, *id, vec![(relationship.column, None)])?;
             }
             Ok(())
         }
@@ -143,17 +120,12 @@ fn unlink_many_to_many(
             continue;
         };
         for side in (0..2).filter(|side| many.tables[*side] == table) {
-            let rows = database
-                .store(many.intersect)
-                .rows_after(None)
-                .filter(|(_, row)| match row.get(many.columns[side]) {
+            let rows =
+                database.store(many.intersect).rows_after(None).filter(|(_, row)| match row.get(many.columns[side]) {
                     Some(crate::storage::ValueRef::Guid(id)) => ids.contains(&id),
                     _ => false,
                 });
-            links
-                .entry(many.intersect)
-                .or_default()
-                .extend(rows.map(|(id, _)| *id));
+            links.entry(many.intersect).or_default().extend(rows.map(|(id, _)| *id));
         }
     }
     for (intersect, rows) in links {

@@ -51,8 +51,7 @@ pub(crate) struct Session<'a> {
     pub(crate) bypass_plugins: bool,
     pub(crate) plugins: &'a [RejectRule],
     /// Rows made earlier in the same change set, by content id.
-    pub(crate) content_ids:
-        Option<&'a std::collections::HashMap<String, (crate::schema::TableId, Uuid)>>,
+    pub(crate) content_ids: Option<&'a std::collections::HashMap<String, (crate::schema::TableId, Uuid)>>,
 }
 
 /// An injected plug-in that refuses rows by a column's value.
@@ -65,18 +64,11 @@ pub(crate) struct RejectRule {
 }
 
 /// The error of an alternate key that is taken.
-pub(crate) fn key_violation(
-    table: &Table,
-    violation: &KeyViolation,
-    settings: &Settings,
-) -> ApiError {
+pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &Settings) -> ApiError {
     let key = table.keys.iter().find(|key| key.id == violation.key);
     let name = key.map_or("", |key| key.label.as_str());
-    let columns: Vec<&str> = key
-        .into_iter()
-        .flat_map(|key| &key.columns)
-        .map(|ordinal| table.column(*ordinal).label.as_str())
-        .collect();
+    let columns: Vec<&str> =
+        key.into_iter().flat_map(|key| &key.columns).map(|ordinal| table.column(*ordinal).label.as_str()).collect();
     let message = format!(
         "Entity Key {name} violated. A record with the same value for {} already exists. A duplicate record cannot be \
          created. Select one or more unique values and try again.",
@@ -100,17 +92,11 @@ pub(crate) fn run_plugins(
     if session.bypass_plugins {
         return Ok(());
     }
-    for rule in session
-        .plugins
-        .iter()
-        .filter(|rule| rule.table == table.logical)
-    {
+    for rule in session.plugins.iter().filter(|rule| rule.table == table.logical) {
         let Some(column) = table.find(&rule.column) else {
             continue;
         };
-        let value = database
-            .get(table.id, &id)
-            .and_then(|row| row.get(column.ordinal));
+        let value = database.get(table.id, &id).and_then(|row| row.get(column.ordinal));
         let text = value.map(|value| crate::query::plain_text(schema, column, &value));
         if text.as_deref() == Some(rule.value.as_str()) {
             return Err(ApiError::new(Code::IsvAborted, rule.message.clone()));

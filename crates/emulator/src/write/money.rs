@@ -27,28 +27,20 @@ pub(super) fn complete(
     let (Some(currency), Some(rate)) = (table.known.currency, table.known.exchange_rate) else {
         return Ok(());
     };
-    let touched = cells.iter().any(|(ordinal, _)| {
-        *ordinal == currency || matches!(table.column(*ordinal).kind, ColumnKind::Money { .. })
-    });
+    let touched = cells
+        .iter()
+        .any(|(ordinal, _)| *ordinal == currency || matches!(table.column(*ordinal).kind, ColumnKind::Money { .. }));
     if !touched {
         return Ok(());
     }
     let amounts: Vec<(Ordinal, Option<i128>)> = base_columns(table)
-        .map(|(money, base)| {
-            (
-                base,
-                current(cells, before, money).and_then(|value| as_decimal(&value)),
-            )
-        })
+        .map(|(money, base)| (base, current(cells, before, money).and_then(|value| as_decimal(&value))))
         .collect();
     let has_amount = amounts.iter().any(|(_, amount)| amount.is_some());
     let currency_id = match current(cells, before, currency) {
         Some(Value::Lookup(_, id)) => id,
         _ if !has_amount => return Ok(()),
-        _ if cells
-            .iter()
-            .any(|(ordinal, value)| *ordinal == currency && value.is_none()) =>
-        {
+        _ if cells.iter().any(|(ordinal, value)| *ordinal == currency && value.is_none()) => {
             return Err(ApiError::new(
                 Code::CurrencyCannotBeNull,
                 "The currency cannot be null when money columns are not.",
@@ -57,33 +49,20 @@ pub(super) fn complete(
         _ => session.base_currency,
     };
     let scaled_rate = exchange_rate(database, schema, currency_id)?;
-    let currency_table = schema
-        .by_logical("transactioncurrency")
-        .map_or(0, |table| table.id);
-    set(
-        cells,
-        currency,
-        Some(Value::Lookup(currency_table, currency_id)),
-    );
+    let currency_table = schema.by_logical("transactioncurrency").map_or(0, |table| table.id);
+    set(cells, currency, Some(Value::Lookup(currency_table, currency_id)));
     set(cells, rate, Some(Value::Decimal(scaled_rate)));
     for (base, amount) in amounts {
-        let value = amount
-            .and_then(|amount| amount.checked_mul(decimal_scale()))
-            .map(|scaled| scaled / scaled_rate.max(1));
-        set(
-            cells,
-            base,
-            value.map(|value| Value::Decimal(round_to(value, BASE_PLACES))),
-        );
+        let value =
+            amount.and_then(|amount| amount.checked_mul(decimal_scale())).map(|scaled| scaled / scaled_rate.max(1));
+        set(cells, base, value.map(|value| Value::Decimal(round_to(value, BASE_PLACES))));
     }
     Ok(())
 }
 
 fn base_columns(table: &Table) -> impl Iterator<Item = (Ordinal, Ordinal)> {
     table.live_columns().filter_map(|column| match column.kind {
-        ColumnKind::Money {
-            base: Some(base), ..
-        } => Some((column.ordinal, base)),
+        ColumnKind::Money { base: Some(base), .. } => Some((column.ordinal, base)),
         _ => None,
     })
 }
@@ -91,9 +70,7 @@ fn base_columns(table: &Table) -> impl Iterator<Item = (Ordinal, Ordinal)> {
 fn current(cells: &[Cell], before: Option<&Row>, ordinal: Ordinal) -> Option<Value> {
     match cells.iter().find(|(found, _)| *found == ordinal) {
         Some((_, value)) => value.clone(),
-        None => before
-            .and_then(|row| row.get(ordinal))
-            .map(|value| value.to_value()),
+        None => before.and_then(|row| row.get(ordinal)).map(|value| value.to_value()),
     }
 }
 
@@ -111,24 +88,11 @@ fn set(cells: &mut Vec<Cell>, ordinal: Ordinal, value: Option<Value>) {
     }
 }
 
-fn exchange_rate(
-    database: &Database,
-    schema: &Schema,
-    currency: uuid::Uuid,
-) -> Result<i128, ApiError> {
-    let missing = || {
-        ApiError::new(
-            Code::LookupNotFound,
-            format!("The currency {currency} does not exist."),
-        )
-    };
-    let table = schema
-        .by_logical("transactioncurrency")
-        .ok_or_else(missing)?;
+fn exchange_rate(database: &Database, schema: &Schema, currency: uuid::Uuid) -> Result<i128, ApiError> {
+    let missing = || ApiError::new(Code::LookupNotFound, format!("The currency {currency} does not exist."));
+    let table = schema.by_logical("transactioncurrency").ok_or_else(missing)?;
     let row = database.get(table.id, &currency).ok_or_else(missing)?;
-    let rate = table
-        .ordinal("exchangerate")
-        .and_then(|ordinal| row.get(ordinal));
+    let rate = table.ordinal("exchangerate").and_then(|ordinal| row.get(ordinal));
     match rate {
         Some(ValueRef::Decimal(rate)) if rate > 0 => Ok(rate),
         _ => Ok(decimal_scale()),

@@ -8,9 +8,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -39,8 +37,7 @@ pub(crate) struct RowInput {
 impl RowInput {
     /// Whether the body sets a column, to a value or to null.
     pub(crate) fn sets(&self, ordinal: Ordinal) -> bool {
-        self.cells.iter().any(|(found, _)| *found == ordinal)
-            || self.binds.iter().any(|(found, ..)| *found == ordinal)
+        self.cells.iter().any(|(found, _)| *found == ordinal) || self.binds.iter().any(|(found, ..)| *found == ordinal)
     }
 }
 
@@ -60,48 +57,28 @@ impl Context<'_> {
 
 /// Reads a body of one row.
 pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8]) -> Result<RowInput, ApiError> {
-    let context = Context {
-        schema,
-        table,
-        error: RefCell::new(None),
-    };
+    let context = Context { schema, table, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = RowSeed(&context)
-        .deserialize(&mut deserializer)
-        .and_then(|row| deserializer.end().map(|()| row));
+    let read = RowSeed(&context).deserialize(&mut deserializer).and_then(|row| deserializer.end().map(|()| row));
     read.map_err(|error| refusal(&context, &error))
 }
 
 /// Reads a body of `Targets`; every one must name its type.
-pub(crate) fn parse_targets(
-    schema: &Schema,
-    table: &Table,
-    body: &[u8],
-) -> Result<Vec<RowInput>, ApiError> {
-    let context = Context {
-        schema,
-        table,
-        error: RefCell::new(None),
-    };
+pub(crate) fn parse_targets(schema: &Schema, table: &Table, body: &[u8]) -> Result<Vec<RowInput>, ApiError> {
+    let context = Context { schema, table, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = TargetsSeed(&context)
-        .deserialize(&mut deserializer)
-        .and_then(|rows| deserializer.end().map(|()| rows));
+    let read = TargetsSeed(&context).deserialize(&mut deserializer).and_then(|rows| deserializer.end().map(|()| rows));
     let rows = read.map_err(|error| refusal(&context, &error))?;
     let rows = rows.ok_or_else(|| ApiError::bad_request("Required field 'Targets' is missing"))?;
     if rows.is_empty() {
-        return Err(ApiError::bad_request(
-            "The value of the parameter 'Targets' cannot be null or empty.",
-        ));
+        return Err(ApiError::bad_request("The value of the parameter 'Targets' cannot be null or empty."));
     }
     Ok(rows)
 }
 
 fn refusal(context: &Context<'_>, error: &serde_json::Error) -> ApiError {
     context.error.borrow_mut().take().unwrap_or_else(|| {
-        ApiError::bad_request(format!(
-            "An error occurred while validating input parameters: {error}"
-        ))
+        ApiError::bad_request(format!("An error occurred while validating input parameters: {error}"))
     })
 }
 
@@ -190,10 +167,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RowInput, A::Error> {
         let context = self.0;
-        let mut row = RowInput {
-            cells: Vec::with_capacity(24),
-            ..RowInput::default()
-        };
+        let mut row = RowInput { cells: Vec::with_capacity(24), ..RowInput::default() };
         while let Some(member) = map.next_key_seed(MemberSeed(context))? {
             match member {
                 Member::Column(ordinal) => {
@@ -202,8 +176,8 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                 }
                 Member::Bind(ordinal, target) => {
                     let text: Option<Cow<'de, str>> = map.next_value()?;
-                    let reference = bind_reference(context.schema, text.as_deref())
-                        .map_err(|error| context.fail(error))?;
+                    let reference =
+                        bind_reference(context.schema, text.as_deref()).map_err(|error| context.fail(error))?;
                     row.binds.push((ordinal, target, reference));
                 }
                 Member::Type => {
@@ -213,8 +187,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                 }
                 Member::Address => {
                     let link: Cow<'de, str> = map.next_value()?;
-                    row.address =
-                        Some(target_address(context, &link).map_err(|error| context.fail(error))?);
+                    row.address = Some(target_address(context, &link).map_err(|error| context.fail(error))?);
                 }
                 Member::Child(name, property) => {
                     row.children.push((name, property, map.next_value()?));
@@ -361,14 +334,8 @@ struct CellSeed<'a> {
 impl CellSeed<'_> {
     fn convert<E: serde::de::Error>(&self, scalar: Scalar<'_>) -> Result<Option<Value>, E> {
         let table = self.context.table;
-        convert(
-            self.context.schema,
-            table,
-            table.column(self.ordinal),
-            scalar,
-            true,
-        )
-        .map_err(|error| self.context.fail(error))
+        convert(self.context.schema, table, table.column(self.ordinal), scalar, true)
+            .map_err(|error| self.context.fail(error))
     }
 }
 
@@ -402,11 +369,7 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
     type Value = Option<Value>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "a value for property '{}'",
-            self.context.table.column(self.ordinal).logical
-        )
+        write!(formatter, "a value for property '{}'", self.context.table.column(self.ordinal).logical)
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {

@@ -28,10 +28,7 @@ pub(crate) fn resolve(
 ) -> Result<(TableId, Uuid), ApiError> {
     match reference {
         Reference::ContentId(content_id) => {
-            let found = session
-                .content_ids
-                .and_then(|ids| ids.get(content_id))
-                .copied();
+            let found = session.content_ids.and_then(|ids| ids.get(content_id)).copied();
             found.ok_or_else(|| unknown_content_id(content_id))
         }
         Reference::Row(table, address) => {
@@ -40,18 +37,14 @@ pub(crate) fn resolve(
                     return Ok((table.id, *id));
                 }
             }
-            let id = address
-                .find(database, table)
-                .ok_or_else(|| unresolved(session, address, table))?;
+            let id = address.find(database, table).ok_or_else(|| unresolved(session, address, table))?;
             Ok((table.id, id))
         }
     }
 }
 
 pub(crate) fn unknown_content_id(content_id: &str) -> ApiError {
-    ApiError::bad_request(format!(
-        "Content-ID Reference: '${content_id}' does not exist in the batch context."
-    ))
+    ApiError::bad_request(format!("Content-ID Reference: '${content_id}' does not exist in the batch context."))
 }
 
 fn unresolved(session: &Session<'_>, address: &RowAddress, table: &Table) -> ApiError {
@@ -86,10 +79,7 @@ pub(super) fn bind_value(
     if !accepts(column, target, target_table) {
         return Err(ApiError::new(
             Code::InvalidArgument,
-            format!(
-                "The lookup '{}' cannot point at the table of the given reference.",
-                column.logical
-            ),
+            format!("The lookup '{}' cannot point at the table of the given reference.", column.logical),
         ));
     }
     Ok(Some(Value::Lookup(target_table, id)))
@@ -103,7 +93,5 @@ fn accepts(column: &Column, target: u16, table: TableId) -> bool {
     let Some(chosen) = targets.get(usize::from(target)) else {
         return false;
     };
-    targets
-        .iter()
-        .any(|other| other.table == table && other.navigation == chosen.navigation)
+    targets.iter().any(|other| other.table == table && other.navigation == chosen.navigation)
 }

@@ -41,10 +41,7 @@ pub(crate) fn update(
     input: RowInput,
 ) -> Result<(), ApiError> {
     if !table.writable {
-        let message = format!(
-            "The 'Update' method does not support entities of type '{}'.",
-            table.logical
-        );
+        let message = format!("The 'Update' method does not support entities of type '{}'.", table.logical);
         return Err(ApiError::new(Code::MessageNotSupported, message));
     }
     if let Some((name, ..)) = input.children.first() {
@@ -53,18 +50,10 @@ pub(crate) fn update(
         )));
     }
     let mut cells: Vec<Cell> = Vec::with_capacity(input.cells.len() + 8);
-    cells.extend(
-        input
-            .cells
-            .into_iter()
-            .filter(|(ordinal, _)| table.column(*ordinal).for_update),
-    );
+    cells.extend(input.cells.into_iter().filter(|(ordinal, _)| table.column(*ordinal).for_update));
     for (ordinal, target, bind) in &input.binds {
         if table.column(*ordinal).for_update {
-            cells.push((
-                *ordinal,
-                bind_value(session, database, table, *ordinal, *target, bind)?,
-            ));
+            cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
         }
     }
     apply(session, database, table, id, cells)
@@ -79,18 +68,13 @@ pub(super) fn apply(
     mut cells: Vec<Cell>,
 ) -> Result<(), ApiError> {
     let schema = Arc::clone(&database.schema);
-    let before = database
-        .get(table.id, &id)
-        .ok_or_else(|| does_not_exist(table, id))?;
-    let cleared = cells.iter().find(|(ordinal, value)| {
-        value.is_none() && table.column(*ordinal).required == Required::System
-    });
+    let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    let cleared =
+        cells.iter().find(|(ordinal, value)| value.is_none() && table.column(*ordinal).required == Required::System);
     if let Some((ordinal, _)) = cleared {
         return Err(required(table, &table.column(*ordinal).logical));
     }
-    let state_before = before
-        .int(table.known.state)
-        .and_then(|state| i32::try_from(state).ok());
+    let state_before = before.int(table.known.state).and_then(|state| i32::try_from(state).ok());
     let new_state = state::complete(table, &mut cells, state_before)?;
     if let (Some(action), Some(1)) = (&table.close_action, new_state) {
         // Only the action that records the resolution leads out of the active state.
@@ -100,11 +84,7 @@ pub(super) fn apply(
     }
     money::complete(session, database, &schema, table, &mut cells, Some(before))?;
     name_people(table, &mut cells, Some(before));
-    if table
-        .known
-        .owner
-        .is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner))
-    {
+    if table.known.owner.is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner)) {
         add_owner(session, database, &schema, table, &mut cells)?;
     }
     store(session, database, table, id, cells)
@@ -135,18 +115,10 @@ pub(super) fn store(
     if session.detect_duplicates {
         super::duplicates::check(database, &schema, table, &cells, Some(id))?;
     }
-    let before = database
-        .get(table.id, &id)
-        .ok_or_else(|| does_not_exist(table, id))?;
+    let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     let merged = merge(before, &cells);
-    database
-        .put(table.id, id, merged)
-        .map_err(|violation| key_violation(table, &violation, session.settings))?;
-    if session.plugins.is_empty() {
-        Ok(())
-    } else {
-        run_plugins(session, database, &schema, table, id)
-    }
+    database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    if session.plugins.is_empty() { Ok(()) } else { run_plugins(session, database, &schema, table, id) }
 }
 
 fn keep_last(cells: &mut Vec<Cell>) {
@@ -166,18 +138,11 @@ pub(crate) fn upsert(
     if let Some(id) = address.find(database, table) {
         if let RowAddress::Key(key) = address {
             // The key cannot be changed through itself.
-            input
-                .cells
-                .retain(|(ordinal, _)| !key.values.iter().any(|(column, _)| column == ordinal));
-            input
-                .binds
-                .retain(|(ordinal, ..)| !key.values.iter().any(|(column, _)| column == ordinal));
+            input.cells.retain(|(ordinal, _)| !key.values.iter().any(|(column, _)| column == ordinal));
+            input.binds.retain(|(ordinal, ..)| !key.values.iter().any(|(column, _)| column == ordinal));
         }
         update(session, database, table, id, input)?;
-        return Ok(Upserted {
-            id,
-            outcome: UpsertOutcome::Updated,
-        });
+        return Ok(Upserted { id, outcome: UpsertOutcome::Updated });
     }
     match address {
         RowAddress::Id(id) if table.is_elastic => input.id = input.id.or(Some(*id)),
@@ -185,10 +150,7 @@ pub(crate) fn upsert(
         RowAddress::Key(key) => add_key_values(table, &key.values, &mut input),
     }
     let id = create(session, database, table, input)?;
-    Ok(Upserted {
-        id,
-        outcome: UpsertOutcome::Created,
-    })
+    Ok(Upserted { id, outcome: UpsertOutcome::Created })
 }
 
 /// Key values of the address fill what the body leaves out; the body wins where both speak.
@@ -204,11 +166,7 @@ fn add_key_values(table: &Table, values: &[(Ordinal, Value)], input: &mut RowInp
     }
 }
 
-fn lookup_bind(
-    table: &Table,
-    ordinal: Ordinal,
-    value: &Value,
-) -> Option<(Ordinal, u16, super::BindReference)> {
+fn lookup_bind(table: &Table, ordinal: Ordinal, value: &Value) -> Option<(Ordinal, u16, super::BindReference)> {
     let Value::Lookup(_, id) = value else {
         return None;
     };

@@ -5,9 +5,7 @@ use reqwest::Method;
 use crate::support::{Reply, World, send, world};
 
 pub(crate) async fn batch(world: &World, headers: &[(&str, &str)], body: &str) -> Reply {
-    let mut request = world
-        .request(Method::POST, "$batch")
-        .header("content-type", "multipart/mixed; boundary=\"b\"");
+    let mut request = world.request(Method::POST, "$batch").header("content-type", "multipart/mixed; boundary=\"b\"");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -38,28 +36,14 @@ pub(crate) fn change_set(parts: &[(&str, &str, &str)]) -> String {
 async fn a_change_set_refers_to_its_own_rows() {
     let world = world().await;
     world.order_table().await;
-    let body = change_set(&[
-        ("1", "POST /api/data/v9.2/accounts", r#"{"name":"Contoso"}"#),
-        (
-            "2",
-            "POST /api/data/v9.2/wr_orders",
-            r#"{"wr_name":"SO-1","wr_AccountId@odata.bind":"$1"}"#,
-        ),
-        ("3", "PATCH $1", r#"{"accountnumber":"C-1"}"#),
-    ]) + &part(
-        "GET /api/data/v9.2/wr_orders?$select=wr_name&$expand=wr_AccountId($select=accountnumber)",
-        "",
-    ) + "--b--\n";
+    let body =
+        change_set(&[
+            ("1", "POST /api/data/v9.2/accounts", r#"{"name":"Contoso"}"#),
+            ("2", "POST /api/data/v9.2/wr_orders", r#"{"wr_name":"SO-1","wr_AccountId@odata.bind":"$1"}"#),
+            ("3", "PATCH $1", r#"{"accountnumber":"C-1"}"#),
+        ]) + &part("GET /api/data/v9.2/wr_orders?$select=wr_name&$expand=wr_AccountId($select=accountnumber)", "")
+            + "--b--\n";
     let reply = batch(&world, &[], &body).await.expect(200);
-    assert_eq!(
-        reply.text.matches("HTTP/1.1 204").count(),
-        3,
-        "{}",
-        reply.text
-    );
-    assert!(
-        reply.text.contains(r#""accountnumber":"C-1""#),
-        "{}",
-        reply.text
-    );
+    assert_eq!(reply.text.matches("HTTP/1.1 204").count(), 3, "{}", reply.text);
+    assert!(reply.text.contains(r#""accountnumber":"C-1""#), "{}", reply.text);
 }

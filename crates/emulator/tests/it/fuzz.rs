@@ -166,18 +166,10 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
 async fn bombard(world: &World, task: usize) {
     let mut rng = Rng(task as u64);
     for _ in 0..REQUESTS / TASKS {
-        let (method, path, query, body) = (
-            pick(&mut rng, METHODS),
-            pick(&mut rng, PATHS),
-            pick(&mut rng, QUERIES),
-            pick(&mut rng, BODIES),
-        );
+        let (method, path, query, body) =
+            (pick(&mut rng, METHODS), pick(&mut rng, PATHS), pick(&mut rng, QUERIES), pick(&mut rng, BODIES));
         let target = format!("{}?{}", mutated(&mut rng, path), mutated(&mut rng, query));
-        let kind = if path == "$batch" {
-            "multipart/mixed; boundary=b"
-        } else {
-            "application/json"
-        };
+        let kind = if path == "$batch" { "multipart/mixed; boundary=b" } else { "application/json" };
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let request = world
             .request(method, &target)
@@ -187,16 +179,10 @@ async fn bombard(world: &World, task: usize) {
             .timeout(Duration::from_secs(20))
             .body(mutated(&mut rng, body));
         let described = format!("{request:?} {body}");
-        let response = request
-            .send()
-            .await
-            .unwrap_or_else(|error| panic!("{error:?}: {described}"));
+        let response = request.send().await.unwrap_or_else(|error| panic!("{error:?}: {described}"));
         let status = response.status().as_u16();
         assert!(status < 500 || status == 501, "{status}: {described}");
-        response
-            .bytes()
-            .await
-            .unwrap_or_else(|error| panic!("{error:?}: {described}"));
+        response.bytes().await.unwrap_or_else(|error| panic!("{error:?}: {described}"));
     }
 }
 

@@ -6,10 +6,7 @@ use serde_json::json;
 use crate::support::{send, targets, world, world_with};
 
 fn kept_in(directory: &std::path::Path) -> Options {
-    Options {
-        data: Some(directory.to_owned()),
-        ..Options::default()
-    }
+    Options { data: Some(directory.to_owned()), ..Options::default() }
 }
 
 #[tokio::test]
@@ -19,25 +16,10 @@ async fn rows_and_schema_survive_a_torn_tail() {
     {
         let world = world_with(kept_in(directory.path())).await;
         world.order_table().await;
-        kept = world
-            .post("wr_orders", &json!({ "wr_ordernumber": "1" }))
-            .await
-            .expect(204)
-            .id();
-        gone = world
-            .post("wr_orders", &json!({ "wr_ordernumber": "2" }))
-            .await
-            .expect(204)
-            .id();
-        world
-            .delete(&format!("wr_orders({gone})"), &[])
-            .await
-            .expect(204);
-        lost = world
-            .post("wr_orders", &json!({ "wr_ordernumber": "3" }))
-            .await
-            .expect(204)
-            .id();
+        kept = world.post("wr_orders", &json!({ "wr_ordernumber": "1" })).await.expect(204).id();
+        gone = world.post("wr_orders", &json!({ "wr_ordernumber": "2" })).await.expect(204).id();
+        world.delete(&format!("wr_orders({gone})"), &[]).await.expect(204);
+        lost = world.post("wr_orders", &json!({ "wr_ordernumber": "3" })).await.expect(204).id();
         // Dropped, not stopped: nothing is written at the end.
     }
     let log = directory.path().join("emulator.log");
@@ -48,10 +30,7 @@ async fn rows_and_schema_survive_a_torn_tail() {
     world.get("wr_orders(wr_ordernumber='1')").await.expect(200);
     world.get(&format!("wr_orders({gone})")).await.expect(404);
     world.get(&format!("wr_orders({lost})")).await.expect(404);
-    world
-        .post("wr_orders", &json!({ "wr_ordernumber": "1" }))
-        .await
-        .refused(412, "0x80060892");
+    world.post("wr_orders", &json!({ "wr_ordernumber": "1" })).await.refused(412, "0x80060892");
     assert_eq!(world.get("accounts/$count").await.text, "0");
 }
 
@@ -59,10 +38,7 @@ async fn rows_and_schema_survive_a_torn_tail() {
 async fn tls_answers_under_its_own_authority() {
     let world = world().await;
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
-        tls: true,
-        ..kept_in(directory.path())
-    };
+    let options = Options { tls: true, ..kept_in(directory.path()) };
     let emulator = Emulator::start(options).await.unwrap();
     let ready = emulator.ready();
     let authority = fs_err::read(ready.ca_file.clone().unwrap()).unwrap();
@@ -70,18 +46,8 @@ async fn tls_answers_under_its_own_authority() {
     let client = crate::support::client_trusting(certificate);
     let url = format!("{}/api/data/v9.2/WhoAmI", ready.url);
     assert!(url.starts_with("https://"));
-    send(client.get(&url).bearer_auth(&ready.token))
-        .await
-        .expect(200);
-    assert!(
-        world
-            .client
-            .get(&url)
-            .bearer_auth(&ready.token)
-            .send()
-            .await
-            .is_err()
-    );
+    send(client.get(&url).bearer_auth(&ready.token)).await.expect(200);
+    assert!(world.client.get(&url).bearer_auth(&ready.token).send().await.is_err());
     emulator.stop().await;
 }
 
@@ -92,11 +58,7 @@ async fn a_response_can_be_lost_after_the_commit() {
     world.control("faults", &rule).await;
     let path = "accounts/Microsoft.Dynamics.CRM.CreateMultiple";
     let body = targets("account", vec![json!({ "name": "a" })]);
-    let lost = world
-        .request(reqwest::Method::POST, path)
-        .json(&body)
-        .send()
-        .await;
+    let lost = world.request(reqwest::Method::POST, path).json(&body).send().await;
     assert!(lost.is_err());
     assert_eq!(world.get("accounts/$count").await.text, "1");
     world.post(path, &body).await.expect(200);
@@ -107,16 +69,8 @@ async fn a_response_can_be_lost_after_the_commit() {
 async fn a_commit_can_come_after_the_answer() {
     let world = world().await;
     let effect = json!({ "delay_commit": "300ms", "answer": 504 });
-    world
-        .control(
-            "faults",
-            &json!([{ "match": { "op": "Create", "nth": 1 }, "do": effect }]),
-        )
-        .await;
-    world
-        .post("accounts", &json!({ "name": "late" }))
-        .await
-        .expect(504);
+    world.control("faults", &json!([{ "match": { "op": "Create", "nth": 1 }, "do": effect }])).await;
+    world.post("accounts", &json!({ "name": "late" })).await.expect(504);
     assert_eq!(world.get("accounts/$count").await.text, "0");
     let mut count = String::new();
     for _ in 0..100 {
@@ -140,52 +94,28 @@ async fn injected_answers_have_the_shape_they_are_given() {
     ]);
     world.control("faults", &rules).await;
     let limited = world.get("WhoAmI").await.refused(429, "0x80072321");
-    assert_eq!(
-        limited.header("retry-after"),
-        "Fri, 31 Dec 1999 23:59:59 GMT"
-    );
+    assert_eq!(limited.header("retry-after"), "Fri, 31 Dec 1999 23:59:59 GMT");
     let broken = world.get("WhoAmI").await.expect(502);
     assert!(broken.header("content-type").starts_with("text/html"));
-    let cut = world
-        .request(reqwest::Method::GET, "WhoAmI")
-        .send()
-        .await
-        .unwrap();
+    let cut = world.request(reqwest::Method::GET, "WhoAmI").send().await.unwrap();
     assert!(cut.bytes().await.is_err());
-    world
-        .post("accounts", &json!({ "name": "bad" }))
-        .await
-        .refused(400, "0x80040265");
-    world
-        .post("accounts", &json!({ "name": "good" }))
-        .await
-        .expect(204);
+    world.post("accounts", &json!({ "name": "bad" })).await.refused(400, "0x80040265");
+    world.post("accounts", &json!({ "name": "good" })).await.expect(204);
     assert_eq!(world.get("accounts/$count").await.text, "1");
     world.control("faults", &json!([])).await;
-    world
-        .post("accounts", &json!({ "name": "bad" }))
-        .await
-        .expect(204);
+    world.post("accounts", &json!({ "name": "bad" })).await.expect(204);
 }
 
 #[tokio::test]
 async fn snapshots_take_the_service_back_in_time() {
     let world = world().await;
-    world
-        .control("snapshot", &json!({ "name": "before" }))
-        .await;
+    world.control("snapshot", &json!({ "name": "before" })).await;
     let version = world.stats().await["version"].clone();
-    world
-        .post("accounts", &json!({ "name": "a" }))
-        .await
-        .expect(204);
+    world.post("accounts", &json!({ "name": "a" })).await.expect(204);
     world.control("restore", &json!({ "name": "before" })).await;
     assert_eq!(world.get("accounts/$count").await.text, "0");
     assert_eq!(world.stats().await["version"], version);
-    world
-        .post("accounts", &json!({ "name": "a" }))
-        .await
-        .expect(204);
+    world.post("accounts", &json!({ "name": "a" })).await.expect(204);
     world.control("reset", &json!({})).await;
     assert_eq!(world.get("accounts/$count").await.text, "0");
 }
@@ -194,24 +124,13 @@ async fn snapshots_take_the_service_back_in_time() {
 async fn bulk_deletion_is_a_job() {
     let world = world().await;
     for name in ["a", "b", "b"] {
-        world
-            .post("accounts", &json!({ "name": name }))
-            .await
-            .expect(204);
+        world.post("accounts", &json!({ "name": name })).await.expect(204);
     }
-    let condition = json!({ "AttributeName": "name", "Operator": "In", "Values": [{ "Value": "b", "Type": "System.String" }] });
+    let condition =
+        json!({ "AttributeName": "name", "Operator": "In", "Values": [{ "Value": "b", "Type": "System.String" }] });
     let query = json!({ "EntityName": "account", "Criteria": { "FilterOperator": "And", "Conditions": [condition] } });
-    let reply = world
-        .post(
-            "BulkDelete",
-            &json!({ "JobName": "purge", "QuerySet": [query] }),
-        )
-        .await
-        .expect(200);
-    let job = format!(
-        "asyncoperations({})?$select=statecode,statuscode",
-        reply.json()["JobId"].as_str().unwrap()
-    );
+    let reply = world.post("BulkDelete", &json!({ "JobName": "purge", "QuerySet": [query] })).await.expect(200);
+    let job = format!("asyncoperations({})?$select=statecode,statuscode", reply.json()["JobId"].as_str().unwrap());
     assert_eq!(world.get(&job).await.expect(200).json()["statecode"], 0);
     assert_eq!(world.get("accounts/$count").await.text, "3");
     world.skip(60.0).await;

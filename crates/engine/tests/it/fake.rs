@@ -305,7 +305,7 @@ impl Destination for FakeDestination {
     async fn provision(
         &self,
         _tables: &[TableSpec],
-        _progress: &(dyn Fn(&ProvisionStep) + Send + Sync),
+        _progress: &(dyn for<'a> Fn(&'a ProvisionStep) + Send + Sync),
     ) -> Result<(), ConnectorError> {
         Ok(())
     }
