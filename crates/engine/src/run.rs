@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowgate_core::connector::Connections;
+use flowgate_core::destination::RequestCounts;
 use flowgate_core::project::{Flow, Load, Lookup, Stream};
 use flowgate_core::{CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project};
 use flowgate_sorted::{Manifest, State};
@@ -134,6 +135,8 @@ pub(crate) struct FlowRun<'a> {
     pub(crate) guards: BTreeMap<LoadName, GuardStop>,
     pub(crate) destinations: BTreeMap<String, Arc<dyn Destination>>,
     pub(crate) ids: Ids,
+    /// Requests that are in the record, or that other runs sent over the same connections.
+    requests_seen: RequestCounts,
     /// Nothing is sent; what would be is written down in `planned`.
     pub(crate) is_plan: bool,
     pub(crate) planned: Arc<Planned>,
@@ -158,6 +161,7 @@ impl<'a> FlowRun<'a> {
             guards: BTreeMap::new(),
             destinations: BTreeMap::new(),
             ids: Ids::new(Arc::clone(&engine.clock)),
+            requests_seen: RequestCounts::default(),
             is_plan: false,
             planned: Arc::default(),
         }
@@ -210,6 +214,9 @@ impl<'a> FlowRun<'a> {
         let destination = opened.destination.ok_or_else(|| {
             RunError::refused(Code::UNKNOWN_REFERENCE, format!("`{}` cannot be loaded into", load.into))
         })?;
+        let before = destination.requests();
+        self.requests_seen.sent += before.sent;
+        self.requests_seen.throttled += before.throttled;
         destination.check().await?;
         self.destinations.insert(load.into.to_string(), Arc::clone(&destination));
         Ok(destination)
@@ -217,10 +224,14 @@ impl<'a> FlowRun<'a> {
 
     /// Saves the record; the store refuses one whose equations do not hold.
     pub(crate) fn save(&mut self) -> Result<(), RunError> {
-        let counts = self.destinations.values().map(|destination| destination.requests());
-        let (sent, throttled) = counts.fold((0, 0), |sum, counts| (sum.0 + counts.sent, sum.1 + counts.throttled));
-        self.record.requests_sent = self.record.requests_sent.max(sent);
-        self.record.requests_throttled = self.record.requests_throttled.max(throttled);
+        let mut now = RequestCounts::default();
+        for destination in self.destinations.values() {
+            now.sent += destination.requests().sent;
+            now.throttled += destination.requests().throttled;
+        }
+        self.record.requests_sent += now.sent.saturating_sub(self.requests_seen.sent);
+        self.record.requests_throttled += now.throttled.saturating_sub(self.requests_seen.throttled);
+        self.requests_seen = now;
         Ok(self.engine.store.save_run(self.lease, &self.record)?)
     }
 

@@ -123,9 +123,8 @@ async fn start_process(dir: &Path, project_dir: &Path, settings: &Value) -> Resu
     let mut child = command.spawn().map_err(storage)?;
     let Some(output) = child.stdout.take() else { return Err(not_started(dir)) };
     let mut lines = BufReader::new(output).lines();
-    let line = match tokio::time::timeout(START_TIMEOUT, lines.next_line()).await {
-        Ok(Ok(Some(line))) => line,
-        _ => return Err(not_started(dir)),
+    let Ok(Ok(Some(line))) = tokio::time::timeout(START_TIMEOUT, lines.next_line()).await else {
+        return Err(not_started(dir));
     };
     let ready: Value = serde_json::from_str(&line).map_err(|_| not_started(dir))?;
     let written = json!({ "ready": ready, "settings": settings }).to_string();

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use clap::Args;
 use flowgate_config::{Loaded, Problem, Report};
 use flowgate_core::Code;
 use flowgate_core::Project;
@@ -10,35 +9,29 @@ use flowgate_core::project::{Flow, Load};
 use flowgate_sql::{Inspected, SqlError, inspect};
 use serde_json::json;
 
+use super::App;
 use super::usage::nearest;
-use super::{App, Ended};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render::number::counted;
 
-#[derive(Debug, Args)]
-pub(crate) struct Check {}
-
-impl Check {
-    #[expect(clippy::unused_self, reason = "every command is run alike")]
-    pub(crate) fn run(self, app: &App) -> Ended {
-        match read(app) {
-            Ok(Loaded { project, warnings }) => {
-                if !warnings.problems.is_empty() {
-                    app.printer.report(&warnings);
-                }
-                let flows: Vec<_> = project.flows.keys().collect();
-                app.printer.json(&json!({
-                    "ok": true, "environment": project.environment, "flows": flows, "problems": warnings.to_json(),
-                }));
-                app.printer.answer(format!("{} {}", app.printer.out.good("✓"), size(&project)));
-                Ok(Exit::Complete)
+pub(crate) fn run(app: &App) -> Exit {
+    match read(app) {
+        Ok(Loaded { project, warnings }) => {
+            if !warnings.problems.is_empty() {
+                app.printer.report(&warnings);
             }
-            Err(Failure { report }) => {
-                app.printer.report(&report);
-                app.printer.json(&json!({ "ok": false, "problems": report.to_json() }));
-                Ok(Exit::Usage)
-            }
+            let flows: Vec<_> = project.flows.keys().collect();
+            app.printer.json(&json!({
+                "ok": true, "environment": project.environment, "flows": flows, "problems": warnings.to_json(),
+            }));
+            app.printer.answer(format!("{} {}", app.printer.out.good("✓"), size(&project)));
+            Exit::Complete
+        }
+        Err(Failure { report }) => {
+            app.printer.report(&report);
+            app.printer.json(&json!({ "ok": false, "problems": report.to_json() }));
+            Exit::Usage
         }
     }
 }

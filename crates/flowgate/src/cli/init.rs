@@ -1,6 +1,5 @@
 //! `flowgate init`: a new project that runs at once, or a load made from a table's live metadata.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,31 +127,43 @@ fn write_new<'a>(dir: &Path, files: impl Iterator<Item = (&'a str, &'a str)> + C
 
 fn flow_text(project: &Project, shape: &TableShape, connection: &str) -> String {
     let table = &shape.table;
-    let sources: Vec<_> = project
-        .connections
-        .values()
-        .filter(|connection| flowgate_connect::find(&connection.connector).is_some_and(|spec| spec.is_source))
-        .map(|connection| connection.name.as_str())
-        .collect();
-    let from = sources.first().copied().unwrap_or("source");
-    let mut text = format!(
-        "# Made from the metadata of `{table}`.\nflow: {table}\nstreams:\n  \
-         # What is read. Its name is the table that SQL sees.\n  row: {{ from: {from} }}\n\
-         loads:\n  {table}:\n    into: {connection}\n    table: {table}\n    select: {table}.sql\n    match: [{}]\n",
-        match_columns(shape).join(", ")
-    );
+    let from = source_of(project, connection).unwrap_or("source");
+    let mut lines = vec![
+        format!("# Made from the metadata of `{table}`."),
+        format!("flow: {table}"),
+        "streams:".to_owned(),
+        "  # What is read. Its name is the table that SQL sees.".to_owned(),
+        format!("  row: {{ from: {from} }}"),
+        "loads:".to_owned(),
+        format!("  {table}:"),
+        format!("    into: {connection}"),
+        format!("    table: {table}"),
+        format!("    select: {table}.sql"),
+        format!("    match: [{}]", match_columns(shape).join(", ")),
+    ];
     for key in &shape.keys {
         let state = if key.active { "" } else { "  (not active)" };
-        let _ = writeln!(text, "    # key {}: [{}]{state}", key.name, key.columns.join(", "));
+        lines.push(format!("    # key {}: [{}]{state}", key.name, key.columns.join(", ")));
     }
-    let lookups: Vec<_> = lookups(shape).collect();
+    let lookups: Vec<_> =
+        lookups(shape).map(|(name, target)| format!("    #   {name}: {{ {target}: name }}")).collect();
     if !lookups.is_empty() {
-        text.push_str("    # lookups:\n");
+        lines.push("    # lookups:".to_owned());
     }
-    for (name, target) in lookups {
-        let _ = writeln!(text, "    #   {name}: {{ {target}: name }}");
-    }
-    text
+    lines.extend(lookups);
+    lines.join("\n") + "\n"
+}
+
+/// The connection to read from: one that needs no further keys if there is one, and not the destination.
+fn source_of<'a>(project: &'a Project, destination: &str) -> Option<&'a str> {
+    let others = project.connections.values().filter(|connection| connection.name.as_str() != destination);
+    let sources = others.filter_map(|connection| {
+        let spec = flowgate_connect::find(&connection.connector).filter(|spec| spec.is_source)?;
+        Some((connection.name.as_str(), (spec.check_stream)(&json!({})).is_ok()))
+    });
+    let sources: Vec<_> = sources.collect();
+    let ready = sources.iter().find(|(_, is_ready)| *is_ready);
+    ready.or_else(|| sources.first()).map(|(name, _)| *name)
 }
 
 /// The first active alternate key, or the primary id.
@@ -177,22 +188,24 @@ fn sql_text(shape: &TableShape) -> String {
     let writable: Vec<&ColumnShape> =
         shape.columns.values().filter(|column| is_writable(column) || matched.contains(&column.name)).collect();
     let width = writable.iter().map(|column| column.name.len()).max().unwrap_or_default();
-    let mut text = format!(
-        "-- One SELECT; its columns are columns of `{}`. Take the `--` off those you need, and put what\n\
-         -- they hold in the place of NULL.\nSELECT\n",
-        shape.table
-    );
-    let needed: Vec<_> = writable.iter().copied().filter(|column| is_needed(column)).collect();
-    for (at, column) in needed.iter().enumerate() {
+    let mut lines = vec![
+        format!(
+            "-- One SELECT; its columns are columns of `{}`. Take the `--` off those you need, and put what",
+            shape.table
+        ),
+        "-- they hold in the place of NULL.".to_owned(),
+        "SELECT".to_owned(),
+    ];
+    for (at, column) in writable.iter().filter(|column| is_needed(column)).enumerate() {
         let comma = if at == 0 { "  " } else { ", " };
         let why = if matched.contains(&column.name) { "the match column" } else { "required" };
-        let _ = writeln!(text, "    {comma}NULL AS {:width$}  -- {}; {why}", column.name, kind_text(&column.kind));
+        lines.push(format!("    {comma}NULL AS {:width$}  -- {}; {why}", column.name, kind_text(&column.kind)));
     }
     for column in writable.iter().filter(|column| !is_needed(column)) {
-        let _ = writeln!(text, "-- , NULL AS {:width$}    -- {}", column.name, kind_text(&column.kind));
+        lines.push(format!("--  , NULL AS {:width$}  -- {}", column.name, kind_text(&column.kind)));
     }
-    text.push_str("FROM row\n");
-    text
+    lines.push("FROM row".to_owned());
+    lines.join("\n") + "\n"
 }
 
 fn kind_text(kind: &ColumnKind) -> String {

@@ -72,7 +72,7 @@ enum Command {
     /// Write a new project, or a load made from a table's live metadata
     Init(init::Init),
     /// Read the whole project offline and report every mistake
-    Check(check::Check),
+    Check,
     /// Write JSON Schemas of the project's files, for editors
     Schema(schema::Schema),
     /// Show the tables, columns and keys that are missing, then create them
@@ -84,7 +84,7 @@ enum Command {
     /// List runs
     Runs(runs::Runs),
     /// Show the last run of every flow, and what to do next
-    Status(status::Status),
+    Status,
     /// Look at rows that were set aside, and decide about them
     #[command(subcommand)]
     Letters(letters::Letters),
@@ -94,7 +94,7 @@ enum Command {
     Demo(crate::demo::Demo),
     /// Describe the program as one JSON object, for the reference pages
     #[command(hide = true)]
-    Reference(reference::Reference),
+    Reference,
 }
 
 /// What a command works with.
@@ -132,17 +132,17 @@ pub(crate) fn main() -> Exit {
 async fn dispatch(app: &App, command: Command) -> Ended {
     match command {
         Command::Init(init) => init.run(app).await,
-        Command::Check(check) => check.run(app),
+        Command::Check => Ok(check::run(app)),
         Command::Schema(schema) => schema.run(app),
         Command::Provision(provision) => provision.run(app).await,
         Command::Plan(plan) => plan.run(app).await,
         Command::Run(run) => run.run(app).await,
         Command::Runs(runs) => runs.run(app),
-        Command::Status(status) => status.run(app),
+        Command::Status => status::run(app),
         Command::Letters(letters) => letters.run(app),
         Command::Emulator(serve) => serve.run(app).await,
         Command::Demo(demo) => demo.run(app).await,
-        Command::Reference(reference) => reference.run(),
+        Command::Reference => Ok(reference::run()),
     }
 }
 
@@ -184,12 +184,10 @@ pub(crate) fn flow_named(project: &Project, name: &str) -> Result<FlowName, Fail
     found.cloned().ok_or_else(|| {
         let failure = Failure::new(Code::UNKNOWN_REFERENCE, format!("there is no flow `{name}`"));
         let names = project.flows.keys().map(FlowName::as_str);
-        match usage::nearest(name, names.clone()) {
-            Some(nearest) => failure.nearest(Some(nearest.to_owned())),
-            None => {
-                let known: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-                failure.hint(format!("flows: {}", known.join(", ")))
-            }
+        if let Some(nearest) = usage::nearest(name, names.clone()) {
+            return failure.nearest(Some(nearest.to_owned()));
         }
+        let known: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+        failure.hint(format!("flows: {}", known.join(", ")))
     })
 }

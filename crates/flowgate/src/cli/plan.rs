@@ -27,7 +27,7 @@ impl PlanFlows {
         let mut exit = Exit::Complete;
         for name in &names {
             let Some(flow) = wiring.project.flows.get(name) else { continue };
-            let mode = progress::Mode::of(&app.printer, app.is_logging);
+            let mode = progress::Mode::of(app.printer, app.is_logging);
             let observer = progress::observer(mode, app.printer, std::sync::Arc::clone(&app.clock), flow);
             let planned = wiring.engine(observer).plan(name, &app.cancel).await;
             let plan = planned.map_err(|error| Failure::from(failure::of_run(&error, &wiring.project.dir)))?;
@@ -60,7 +60,7 @@ fn text(plan: &Plan, paint: Paint) -> String {
 fn load_lines(load: &LoadPlan, paint: Paint) -> Vec<String> {
     let mut lines =
         vec![format!("  load {} into `{}`: {}", paint.strong(load.load.as_str()), load.table, changes(load))];
-    if let Some(adopted) = load.adopted {
+    if let Some(adopted) = load.adopted.filter(|rows| *rows > 0) {
         lines.push(format!("    {} of the table would be adopted as state first", counted(adopted, "row")));
     }
     if load.estimate.requests > 0 {

@@ -102,7 +102,9 @@ pub(crate) async fn create(
 fn show(app: &App, missing: &[Missing]) {
     for missing in missing.iter().filter(|missing| !missing.steps.is_empty()) {
         app.printer.answer(format!("missing in `{}`:", missing.connection));
-        missing.steps.iter().for_each(|step| app.printer.answer(format!("  {}", step.what)));
+        for step in &missing.steps {
+            app.printer.answer(format!("  {}", step.what));
+        }
     }
 }
 

@@ -127,7 +127,7 @@ async fn run_one(app: &App, wiring: &Wiring, flow: &FlowName, options: RunOption
     let Some(definition) = wiring.project.flows.get(flow) else {
         return FlowEnd::Refused { flow: flow.clone(), error: RunError::Defect("a flow that was just there is gone") };
     };
-    let mode = progress::Mode::of(&app.printer, app.is_logging);
+    let mode = progress::Mode::of(app.printer, app.is_logging);
     let observer = progress::observer(mode, app.printer, std::sync::Arc::clone(&app.clock), definition);
     match wiring.engine(observer).run(flow, options, &app.cancel).await {
         Ok(outcome) => FlowEnd::Ran(Box::new(outcome)),

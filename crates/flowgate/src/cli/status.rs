@@ -1,6 +1,5 @@
 //! `flowgate status`: where every flow stands, and the next thing to do.
 
-use clap::Args;
 use flowgate_core::{FlowName, Project};
 use flowgate_store::{LetterFilter, LetterStatus, RunRecord, RunState, Store, StoreError};
 use serde_json::{Value, json};
@@ -13,9 +12,6 @@ use crate::render::progress::outcome_text;
 use crate::render::table::{Align, Cell, Table};
 use crate::render::{Tone, json, summary};
 
-#[derive(Debug, Args)]
-pub(crate) struct Status {}
-
 struct FlowStatus {
     flow: FlowName,
     last: Option<RunRecord>,
@@ -24,33 +20,34 @@ struct FlowStatus {
     next: Option<String>,
 }
 
-impl Status {
-    #[expect(clippy::unused_self, reason = "every command is run alike")]
-    pub(crate) fn run(self, app: &App) -> Ended {
-        let wiring = app.open()?;
-        let project = &wiring.project;
-        let flows =
-            project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
-        app.printer.json(&json!({
-            "environment": project.environment,
-            "project": project.dir,
-            "flows": flows.iter().map(|flow| to_json(flow, project)).collect::<Vec<_>>(),
-        }));
-        let paint = app.printer.out;
-        let columns = [("flow", Align::Left), ("last run", Align::Left), ("state", Align::Left), ("rows", Align::Left)];
-        let mut table = Table::new(&columns);
-        flows.iter().for_each(|flow| table.row(cells(flow)));
-        app.printer.answer(table.render("", paint));
-        let next: Vec<_> = flows.iter().filter_map(|flow| flow.next.as_ref()).collect();
-        match next.as_slice() {
-            [] => app.printer.answer(format!("\n{} nothing to do", paint.good("✓"))),
-            next => {
-                app.printer.answer(format!("\n{}", paint.strong("next")));
-                next.iter().for_each(|action| app.printer.answer(format!("  {action}")));
+pub(crate) fn run(app: &App) -> Ended {
+    let wiring = app.open()?;
+    let project = &wiring.project;
+    let flows =
+        project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
+    app.printer.json(&json!({
+        "environment": project.environment,
+        "project": project.dir,
+        "flows": flows.iter().map(|flow| to_json(flow, project)).collect::<Vec<_>>(),
+    }));
+    let paint = app.printer.out;
+    let columns = [("flow", Align::Left), ("last run", Align::Left), ("state", Align::Left), ("rows", Align::Left)];
+    let mut table = Table::new(&columns);
+    for flow in &flows {
+        table.row(cells(flow));
+    }
+    app.printer.answer(table.render("", paint));
+    let next: Vec<_> = flows.iter().filter_map(|flow| flow.next.as_ref()).collect();
+    match next.as_slice() {
+        [] => app.printer.answer(format!("\n{} nothing to do", paint.good("✓"))),
+        next => {
+            app.printer.answer(format!("\n{}", paint.strong("next")));
+            for action in next {
+                app.printer.answer(format!("  {action}"));
             }
         }
-        Ok(Exit::Complete)
     }
+    Ok(Exit::Complete)
 }
 
 fn status_of(store: &dyn Store, flow: &FlowName) -> Result<FlowStatus, StoreError> {

@@ -20,7 +20,7 @@ pub(crate) fn explain(error: &clap::Error) -> Exit {
             Exit::Complete
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand if !is_json => {
-            printer.alarm(styled(error).trim_end());
+            Printer::alarm(styled(error).trim_end());
             Exit::Usage
         }
         _ => {
@@ -44,10 +44,10 @@ fn failure(error: &clap::Error) -> Failure {
         ErrorKind::UnknownArgument => {
             (format!("there is no option `{given}` here"), text_of(error, ContextKind::SuggestedArg))
         }
-        ErrorKind::MissingRequiredArgument => (format!("`{given}` is missing"), None),
+        ErrorKind::MissingRequiredArgument => (format!("`{}` is missing", plain(&given)), None),
         ErrorKind::InvalidValue => {
             let value = text_of(error, ContextKind::InvalidValue).unwrap_or_default();
-            (format!("`{value}` is not a value of `{given}`"), text_of(error, ContextKind::SuggestedValue))
+            (format!("`{value}` is not a value of `{}`", plain(&given)), text_of(error, ContextKind::SuggestedValue))
         }
         _ => (first_line(error), None),
     };
@@ -56,6 +56,11 @@ fn failure(error: &clap::Error) -> Failure {
         Some(values) => failure.hint(format!("values: {values}")),
         None => failure.hint("`flowgate help`, or `flowgate help COMMAND`, shows what there is"),
     }
+}
+
+/// `<FLOW>...` as a person says it.
+fn plain(argument: &str) -> String {
+    argument.replace(['<', '>'], "").replace("...", "")
 }
 
 fn text_of(error: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -85,8 +85,7 @@ impl Day {
         let all_complete = states.iter().all(|state| *state == "complete") && self.exit == Exit::Complete;
         let found = if all_complete { "complete".to_owned() } else { states.join(", ") };
         checks.add(format!("day {day}: all flows"), "complete".to_owned(), found);
-        let pending: u64 =
-            self.records.iter().map(|record| record.rows()).map(|rows| rows.pending + rows.gone_pending).sum();
+        let pending: u64 = self.records.iter().map(RunRecord::rows).map(|rows| rows.pending + rows.gone_pending).sum();
         checks.add_count(&format!("day {day}: rows pending"), 0, pending);
         let broken = self.records.iter().flat_map(summary::equations).filter(|equation| !equation.holds()).count();
         checks.add_count(&format!("day {day}: equations that do not hold"), 0, broken as u64);

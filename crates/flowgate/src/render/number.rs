@@ -5,7 +5,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -43,6 +43,6 @@ mod tests {
     #[test]
     fn times_have_the_unit_they_need() {
         let texts = [0.04, 9.96, 41.2, 125.0, 12_000.0].map(of_seconds);
-        assert_eq!(texts.join(", "), "0.0 s, 10.0 s, 41 s, 2 min 05 s, 3 h 20 min");
+        assert_eq!(texts.join(", "), "0.0 s, 10 s, 41 s, 2 min 05 s, 3 h 20 min");
     }
 }

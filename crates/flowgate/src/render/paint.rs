@@ -28,6 +28,7 @@ impl Paint {
         Self { is_on: stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb }
     }
 
+    #[cfg(test)]
     pub(crate) fn off() -> Self {
         Self { is_on: false }
     }

@@ -23,14 +23,14 @@ impl Printer {
     }
 
     /// The answer, for a person. Nothing with `--json`.
-    pub(crate) fn answer(&self, text: impl AsRef<str>) {
+    pub(crate) fn answer(self, text: impl AsRef<str>) {
         if !self.is_json {
             write_line(&mut stdout().lock(), text.as_ref());
         }
     }
 
     /// The answer, for a script. Nothing without `--json`.
-    pub(crate) fn json(&self, value: &Value) {
+    pub(crate) fn json(self, value: &Value) {
         if self.is_json {
             write_line(&mut stdout().lock(), &value.to_string());
         }
@@ -42,23 +42,23 @@ impl Printer {
     }
 
     /// Something said beside the answer.
-    pub(crate) fn note(&self, text: impl AsRef<str>) {
+    pub(crate) fn note(self, text: impl AsRef<str>) {
         if !self.is_quiet {
             write_line(&mut stderr().lock(), text.as_ref());
         }
     }
 
     /// Something that must be said, however quiet.
-    pub(crate) fn alarm(&self, text: impl AsRef<str>) {
+    pub(crate) fn alarm(text: impl AsRef<str>) {
         write_line(&mut stderr().lock(), text.as_ref());
     }
 
-    pub(crate) fn report(&self, report: &Report) {
+    pub(crate) fn report(self, report: &Report) {
         write_line(&mut stderr().lock(), report.render(Style { colour: self.err.is_on() }).trim_end());
     }
 
     /// A failed command: drawn on standard error, and one object on standard output with `--json`.
-    pub(crate) fn failure(&self, failure: &Failure) {
+    pub(crate) fn failure(self, failure: &Failure) {
         self.report(&failure.report);
         self.json(&json!({ "error": failure.to_json() }));
     }

@@ -30,7 +30,7 @@ pub(crate) enum Mode {
 
 impl Mode {
     /// Bars for a person at a terminal. Log lines would tear them apart, so then there are none.
-    pub(crate) fn of(printer: &Printer, is_logging: bool) -> Self {
+    pub(crate) fn of(printer: Printer, is_logging: bool) -> Self {
         match (printer.is_quiet, Printer::is_terminal() && printer.err.is_on() && !is_logging) {
             (true, _) => Self::Silent,
             (false, true) => Self::Bars,

@@ -32,14 +32,16 @@ const GONE_CLASSES: &[Class] = &[
 
 /// A run in a dozen lines.
 pub(crate) fn run(record: &RunRecord, guards: &BTreeMap<LoadName, GuardStop>, paint: Paint) -> String {
-    let mut lines = vec![headline(record, paint), loads_table(record).render("  ", paint)];
-    lines.extend(equations(record).iter().map(|equation| format!("  {}", equation.render(paint))));
-    lines.push(paint.faint(format!("  {}", effort(record))));
+    let mut lines = vec![headline(record, paint)];
+    if !record.loads.is_empty() {
+        lines.push(loads_table(record).render("  ", paint));
+        lines.extend(equations(record).iter().map(|equation| format!("  {}", equation.render(paint))));
+        lines.push(paint.faint(format!("  {}", effort(record))));
+    }
     for (load, stop) in guards {
         lines.push(format!("  {} {load}: {}", paint.bad("stopped by"), stop));
     }
     lines.extend(next_action(record).map(|next| format!("  {} {next}", paint.strong("next:"))));
-    lines.retain(|line| !line.trim().is_empty());
     lines.join("\n")
 }
 

@@ -61,12 +61,12 @@ impl Table {
             let text = cell.tone.map_or(cell.text.clone(), |tone| paint.paint(tone, &cell.text));
             let is_last = at + 1 == cells.len();
             match self.columns.get(at).map(|(_, align)| *align) {
-                Some(Align::Right) => line += &format!("{missing}{text}"),
-                _ if is_last => line += &text,
-                _ => line += &format!("{text}{missing}"),
+                Some(Align::Right) => line.extend([missing, text]),
+                _ if is_last => line.push_str(&text),
+                _ => line.extend([text, missing]),
             }
             if !is_last {
-                line += GAP;
+                line.push_str(GAP);
             }
         }
         line.trim_end().to_owned()

@@ -1,0 +1,208 @@
+//! A project in a directory of its own, and the binary run in it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What `flowgate` said, and how it ended.
+pub(crate) struct Said {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) status: i32,
+}
+
+impl Said {
+    /// The one JSON object on standard output.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.out.trim_end().lines().count(), 1, "one line of JSON: {}\n{}", self.out, self.err);
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// Everything, in a form that is the same on every machine and at every time.
+    pub(crate) fn everything(&self) -> String {
+        format!("status {}\n--- standard output\n{}--- standard error\n{}", self.status, self.out, self.err)
+    }
+}
+
+/// A directory with a project in it.
+pub(crate) struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// An empty directory.
+    pub(crate) fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// What `flowgate init` writes.
+    pub(crate) fn new_project() -> Self {
+        let place = Self::empty();
+        let said = run_in(Path::new("."), &["init", place.path().to_str().unwrap()]);
+        assert_eq!(said.status, 0, "{}", said.err);
+        place
+    }
+
+    /// The new project, its alternate key provisioned.
+    pub(crate) fn provisioned() -> Self {
+        let place = Self::new_project();
+        let said = place.flowgate(&["provision", "--yes"]);
+        assert_eq!(said.status, 0, "{}", said.err);
+        place
+    }
+
+    /// A project whose rows and emulator are such that a run takes a while.
+    pub(crate) fn slow(rows: usize) -> Self {
+        let place = Self::new_project();
+        let settings = "emulator: { profile: realistic, time_scale: 2.0 }";
+        place.change("flowgate.yaml", "emulator: {}", settings);
+        place.change("flows/offices.yaml", "guards: { create_max: 1000 }", "guards: { create_max: 1000000 }");
+        place.write("data/offices.csv", &offices(rows, "Office"));
+        let said = place.flowgate(&["provision", "--yes"]);
+        assert_eq!(said.status, 0, "{}", said.err);
+        place
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.file(name);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    }
+
+    /// Replaces `from`, which must be there, by `to`.
+    pub(crate) fn change(&self, name: &str, from: &str, to: &str) {
+        let text = fs_err::read_to_string(self.file(name)).unwrap();
+        assert!(text.contains(from), "no `{from}` in {name}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    pub(crate) fn flowgate(&self, arguments: &[&str]) -> Said {
+        run_in(self.path(), arguments)
+    }
+
+    /// Starts the binary and returns at once.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        command(self.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The project's emulator, used the way a command uses it.
+    pub(crate) fn emulator(&self) -> UsedEmulator {
+        let dir = self.file(".flowgate/emulator/crm");
+        let users = fs_err::File::open(dir.join("users.lock")).unwrap();
+        // While it stops this waits; before that, it keeps it from stopping.
+        users.file().lock_shared().unwrap();
+        if let Ok(text) = fs_err::read_to_string(dir.join("ready.json")) {
+            let written: Value = serde_json::from_str(&text).unwrap();
+            return UsedEmulator { ready: written["ready"].clone(), process: None, _users: users };
+        }
+        let data = dir.join("data");
+        let mut process = self.spawn(&["emulator", "--data", data.to_str().unwrap()]);
+        let ready = serde_json::from_str(&first_line(&mut process)).unwrap();
+        UsedEmulator { ready, process: Some(process), _users: users }
+    }
+
+    /// The rows of `account` that have our key, as a plain client reads them: number and name, sorted.
+    pub(crate) fn accounts(&self) -> Vec<String> {
+        let emulator = self.emulator();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut rows = runtime.block_on(read_accounts(&emulator.ready));
+        rows.sort();
+        rows
+    }
+}
+
+pub(crate) struct UsedEmulator {
+    pub(crate) ready: Value,
+    process: Option<Child>,
+    _users: fs_err::File,
+}
+
+impl Drop for UsedEmulator {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+}
+
+/// A CSV file of offices.
+pub(crate) fn offices(rows: usize, name: &str) -> String {
+    let head = "code,name,city,postcode,phone,opened\n".to_owned();
+    let row = |row| format!("OF-{row:06},{name} {row},Bristol,BS1 4ND,0117 496 0101,1998-04-01\n");
+    std::iter::once(head).chain((0..rows).map(row)).collect()
+}
+
+pub(crate) fn first_line(child: &mut Child) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line
+}
+
+pub(crate) fn run_in(dir: &Path, arguments: &[&str]) -> Said {
+    let output = command(dir, arguments).stdin(Stdio::null()).output().unwrap();
+    Said {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        status: output.status.code().unwrap_or(-1),
+    }
+}
+
+fn command(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
+    command.current_dir(dir).args(arguments).env_remove("FLOWGATE_LOG").env_remove("COLUMNS");
+    command
+}
+
+async fn read_accounts(ready: &Value) -> Vec<String> {
+    use flowgate_core::Secret;
+    use flowgate_http::{HttpClient, HttpOptions, Origin, Request};
+    let base = url::Url::parse(ready["url"].as_str().unwrap()).unwrap();
+    let origin = Origin::of(&base).unwrap();
+    let client = HttpClient::new(HttpOptions::to(vec![origin.clone()])).unwrap();
+    let mut next = Some("api/data/v9.2/accounts?$select=accountnumber,name".to_owned());
+    let mut rows = Vec::new();
+    while let Some(address) = next {
+        let mut request = Request::new(http::Method::GET, base.join(&address).unwrap());
+        request.bearer = Some((Secret::new(ready["token"].as_str().unwrap()), origin.clone()));
+        let answer = client.send(request).await.unwrap();
+        let page: Value = serde_json::from_slice(&answer.body).unwrap();
+        for row in page["value"].as_array().unwrap() {
+            if let Some(number) = row["accountnumber"].as_str() {
+                rows.push(format!("{number} {}", row["name"].as_str().unwrap_or_default()));
+            }
+        }
+        next = page["@odata.nextLink"].as_str().map(str::to_owned);
+    }
+    rows
+}
+
+/// Filters for what differs from run to run.
+pub(crate) fn stable<T>(place: &Place, test: impl FnOnce() -> T) -> T {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.add_filter(&regex_of(place.path()), "[DIR]");
+    settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[RUN]");
+    settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]");
+    settings.add_filter(r"\b\d+\.\d+ s\b", "[S] s");
+    settings.add_filter(r"\b\d+ requests?\b", "[N] requests");
+    settings.add_filter(r"127\.0\.0\.1:\d+", "[ADDRESS]");
+    settings.add_filter(r"process \d+", "process [PID]");
+    settings.bind(test)
+}
+
+fn regex_of(path: &Path) -> String {
+    path.display().to_string().replace('.', r"\.")
+}
