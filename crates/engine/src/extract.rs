@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow_cast::{CastOptions, cast_with_options};
@@ -154,7 +155,9 @@ impl FlowRun<'_> {
             let (rows, faulty) = typed_rows(&batch.upserts, &schema, &types)?;
             read.extracted += batch.upserts.num_rows() as u64 + batch.malformed.len() as u64;
             read.malformed += (faulty.len() + batch.malformed.len()) as u64;
+            let started = self.engine.clock.elapsed();
             writer.write(&rows)?;
+            read.staging += self.engine.clock.elapsed().since(started);
             for malformed in batch.malformed.into_iter().chain(faulty) {
                 read.key_unknown |= malformed.key_unknown;
                 letters.push(self.malformed_letter(stream, &malformed));
@@ -174,6 +177,7 @@ impl FlowRun<'_> {
             self.engine.tell(Event::Extracting { stream: &stream.name, rows: read.extracted });
         }
         self.engine.store.save_letters(self.lease, &letters)?;
+        let started = self.engine.clock.elapsed();
         read.staged = writer.finish()?;
         let has_deletes = deletes.map(ImageWriter::finish).transpose()?.is_some();
         if let Some(last) = last.filter(|_| is_changes) {
@@ -187,6 +191,8 @@ impl FlowRun<'_> {
             read.cursor = read.cursor.or_else(|| last.cursor.clone());
             read.key_unknown |= last.malformed_key_unknown;
         }
+        read.staging += self.engine.clock.elapsed().since(started);
+        self.add_seconds("stage", read.staging);
         Ok(read)
     }
 
@@ -300,12 +306,14 @@ struct Read {
     key_unknown: bool,
     cursor: Option<Cursor>,
     staged: Staged,
+    /// Time spent on writing and merging images.
+    staging: Duration,
 }
 
 impl Read {
     fn new(schema: SchemaRef) -> Self {
         let staged = Staged { rows: 0, bytes: 0, checksum: String::new() };
-        Self { schema, extracted: 0, malformed: 0, key_unknown: false, cursor: None, staged }
+        Self { schema, extracted: 0, malformed: 0, key_unknown: false, cursor: None, staged, staging: Duration::ZERO }
     }
 }
 

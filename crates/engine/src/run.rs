@@ -173,8 +173,10 @@ impl<'a> FlowRun<'a> {
             self.destination(load).await?;
         }
         let started = self.engine.clock.elapsed();
+        let staged_before = self.seconds("stage");
         self.extract().await?;
-        self.add_seconds("extract", self.engine.clock.elapsed().since(started));
+        let staging = Duration::from_secs_f64(self.seconds("stage") - staged_before);
+        self.add_seconds("extract", self.engine.clock.elapsed().since(started).saturating_sub(staging));
         let transforms = self.open_transforms().await?;
         let mut second_pass = Vec::new();
         for load in &flow.loads {
@@ -237,6 +239,10 @@ impl<'a> FlowRun<'a> {
 
     pub(crate) fn add_seconds(&mut self, phase: &str, duration: Duration) {
         *self.record.seconds.entry(phase.to_owned()).or_default() += duration.as_secs_f64();
+    }
+
+    fn seconds(&self, phase: &str) -> f64 {
+        self.record.seconds.get(phase).copied().unwrap_or_default()
     }
 
     pub(crate) fn progress(&mut self, load: &Load) -> &mut LoadProgress {
