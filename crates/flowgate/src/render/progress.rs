@@ -11,7 +11,7 @@ use std::time::Duration;
 use flowgate_core::project::Flow;
 use flowgate_core::{Clock, Elapsed, LoadRows};
 use flowgate_engine::{Event, Observer};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::number::{count, counted};
 use super::{Paint, Printer};
@@ -157,10 +157,10 @@ impl Bars {
 }
 
 impl Drop for Bars {
-    /// What never ran says so, and the picture stays on the terminal.
+    /// The summary that follows says it all again.
     fn drop(&mut self) {
-        for bar in self.items.values().filter(|bar| !bar.is_finished()) {
-            bar.abandon();
+        if let Err(error) = self.multi.clear() {
+            tracing::debug!(%error, "the terminal could not be written");
         }
     }
 }
@@ -186,7 +186,11 @@ fn spinner_style() -> ProgressStyle {
 }
 
 fn bar_style() -> ProgressStyle {
-    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {per_sec:.dim}  {eta:.dim}")
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        write!(text, "{}/s", count(state.per_sec() as u64)).unwrap_or_default();
+    };
+    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {rate:.dim}  {eta:.dim}")
+        .with_key("rate", rate)
         .progress_chars("━━─")
 }
 
