@@ -76,6 +76,8 @@ pub(crate) fn outcome_text(rows: &LoadRows) -> String {
 struct Bars {
     paint: Paint,
     multi: MultiProgress,
+    /// The flow's name.
+    head: ProgressBar,
     items: BTreeMap<String, ProgressBar>,
 }
 
@@ -87,7 +89,7 @@ impl Bars {
         let width = streams.clone().chain(loads.clone()).map(|(_, name)| name.len()).max().unwrap_or_default();
         let head = multi.add(ProgressBar::new_spinner().with_style(style("{prefix}")));
         head.set_prefix(paint.strong(flow.name.as_str()));
-        head.finish();
+        head.tick();
         let mut items = BTreeMap::new();
         for (item, name) in streams.chain(loads) {
             let bar = multi.add(ProgressBar::new(0).with_style(waiting_style()));
@@ -96,7 +98,7 @@ impl Bars {
             bar.tick();
             items.insert(item, bar);
         }
-        Self { paint, multi, items }
+        Self { paint, multi, head, items }
     }
 
     /// Shows an item that has no known end.
@@ -159,9 +161,13 @@ impl Bars {
 impl Drop for Bars {
     /// The summary that follows says it all again.
     fn drop(&mut self) {
-        if let Err(error) = self.multi.clear() {
-            tracing::debug!(%error, "the terminal could not be written");
+        for bar in self.items.values() {
+            // A spinner turns in a thread of its own, and would draw over what comes next.
+            bar.disable_steady_tick();
+            bar.finish_and_clear();
         }
+        self.head.finish_and_clear();
+        self.multi.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
