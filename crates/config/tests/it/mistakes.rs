@@ -199,7 +199,7 @@ fn the_same_as_json() {
 #[test]
 fn colour_is_only_drawn_when_asked_for() {
     let report = load(&[("flows/cases.yaml", "flow: 5\n")], None).unwrap_err();
-    let colour = report.render(Style { colour: true, width: Style::default().width });
+    let colour = report.render(Style { colour: true });
     assert!(colour.contains('\u{1b}'));
     assert!(!report.render(Style::default()).contains('\u{1b}'));
 }

@@ -68,7 +68,7 @@ impl Source for FakeSource {
         let name = request.settings["table"].as_str().unwrap().to_owned();
         let rows = self.tables.lock().unwrap().get(&name).cloned().unwrap().batch();
         let mut batch = Batch::of(rows.clone());
-        batch.malformed = self.malformed.lock().unwrap().clone();
+        batch.malformed.clone_from(&self.malformed.lock().unwrap());
         Ok(Reading { schema: rows.schema(), image: Image::Whole, batches: stream::iter([Ok(batch)]).boxed() })
     }
 }
