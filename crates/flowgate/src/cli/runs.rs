@@ -33,13 +33,13 @@ impl Runs {
             app.printer.answer("no run yet: `flowgate run FLOW` makes one");
             return Ok(Exit::Complete);
         }
+        // Ids are for scripts: `--json` has them.
         let columns = [
             ("started", Align::Left),
             ("flow", Align::Left),
             ("state", Align::Left),
             ("time", Align::Right),
             ("rows", Align::Left),
-            ("run", Align::Left),
         ];
         let mut table = Table::new(&columns);
         for record in &runs {
@@ -58,7 +58,6 @@ fn cells(record: &RunRecord) -> Vec<Cell> {
         Cell::toned(tone(record.state), summary::state_text(record.state)),
         Cell::new(of_seconds(total)),
         Cell::new(outcome_text(&record.rows())),
-        Cell::toned(Tone::Faint, record.run.to_string()),
     ]
 }
 

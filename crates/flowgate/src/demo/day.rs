@@ -14,6 +14,7 @@ use crate::cli::App;
 use crate::cli::run::{self, FlowEnd};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::render::number::counted;
 use crate::render::progress::outcome_text;
 use crate::render::table::{Align, Cell, Table};
 use crate::render::{Paint, Tone, json as shapes, summary};
@@ -83,12 +84,13 @@ impl Day {
         let day = self.number;
         let states: Vec<_> = self.records.iter().map(|record| summary::state_text(record.state)).collect();
         let all_complete = states.iter().all(|state| *state == "complete") && self.exit == Exit::Complete;
-        let found = if all_complete { "complete".to_owned() } else { states.join(", ") };
-        checks.add(format!("day {day}: all flows"), "complete".to_owned(), found);
+        let ends = if all_complete { "complete".to_owned() } else { states.join(", ") };
         let pending: u64 = self.records.iter().map(RunRecord::rows).map(|rows| rows.pending + rows.gone_pending).sum();
-        checks.add_count(&format!("day {day}: rows pending"), 0, pending);
         let broken = self.records.iter().flat_map(summary::equations).filter(|equation| !equation.holds()).count();
-        checks.add_count(&format!("day {day}: equations that do not hold"), 0, broken as u64);
+        let text = |ends: &str, pending: u64, broken: usize| {
+            format!("{ends}, {} pending, {broken} equations broken", counted(pending, "row"))
+        };
+        checks.add(format!("day {day}: every flow"), text("complete", 0, 0), text(&ends, pending, broken));
         known.check_assets(day, self.rows(ASSETS_LOAD), checks);
         if day == super::DAYS {
             checks.add_count(&format!("day {day}: rows written, by the service's own count"), 0, self.written);
@@ -102,8 +104,8 @@ impl Day {
         for (name, table) in known.tables.iter().filter(|(name, _)| is_whole || *name == ASSETS_TABLE) {
             let Some(expected) = known.answer(day, name) else { continue };
             let found = read_back.table(table).await?;
-            let text = |answer: &super::known::Answer| format!("{} rows, hash {}", answer.rows, answer.hash);
-            checks.add(format!("day {day}: `{name}` read back"), text(expected), text(&found.answer));
+            let text = |answer: &super::known::Answer| format!("{}, hash {}", counted(answer.rows, "row"), answer.hash);
+            checks.add(format!("day {day}: `{name}` read back over HTTP"), text(expected), text(&found.answer));
             if name == CASES_TABLE {
                 self.closed = found.inactive;
             }

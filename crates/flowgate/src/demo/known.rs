@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::day::Day;
 use super::outcome::Checks;
 use crate::failure::Failure;
+use crate::render::number::count;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Known {
@@ -92,6 +93,7 @@ impl Known {
         let text = |changes: Option<AssetChanges>| match changes {
             None => "nothing".to_owned(),
             Some(AssetChanges { created, updated, unchanged, gone, .. }) => {
+                let [created, updated, unchanged, gone] = [created, updated, unchanged, gone].map(count);
                 format!("{created} created, {updated} updated, {unchanged} unchanged, {gone} gone")
             }
         };
@@ -106,10 +108,7 @@ impl Known {
         checks.add_count("enquiries read", sources.enquiries, read("enquiry"));
         let cases = first.rows("cases").unwrap_or_default();
         checks.add_count("enquiries alike in every column, superseded", sources.enquiries_superseded, cases.superseded);
-        let what = format!(
-            "cases closed, of {} completed enquiries",
-            crate::render::number::count(sources.enquiries_completed)
-        );
+        let what = format!("cases closed, of {} completed enquiries", count(sources.enquiries_completed));
         checks.add_count(&what, sources.cases_closed, first.closed);
         checks.add_count("customers read", sources.customers, read("customer"));
         let customers = first.rows("customers").unwrap_or_default();

@@ -76,7 +76,6 @@ impl Demo {
         ));
         let made = self.make(app, &place).await?;
         let local_s = app.clock.elapsed().since(started).as_secs_f64();
-        app.printer.answer(made.comparison.text(paint));
         app.printer.answer(made.checks.verdict(local_s, paint));
         app.printer.json(&json!({
             "demo": "roads-agency",
@@ -105,6 +104,7 @@ impl Demo {
             place.put_register_of(number)?;
             let day = day::run(app, &wiring, number, &read_back, &mut checks, &known).await?;
             app.printer.answer(day.text(app.printer.out));
+            app.printer.answer(checks.news(app.printer.out));
             let is_over = day.exit != Exit::Complete;
             days.push(day);
             if is_over {
@@ -112,8 +112,11 @@ impl Demo {
             }
         }
         known.check_sources(&days, &mut checks);
-        app.printer.answer(checks.text(app.printer.out));
+        app.printer.answer(format!("\n{}", app.printer.out.strong("the sources, counted without Flowgate")));
+        app.printer.answer(checks.news(app.printer.out));
         let comparison = self.compare(app, &wiring, &read_back, &days, &mut checks).await?;
+        app.printer.answer(comparison.text(app.printer.out));
+        app.printer.answer(checks.news(app.printer.out));
         Ok(Made { days, checks, comparison })
     }
 

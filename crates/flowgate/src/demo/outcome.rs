@@ -17,6 +17,8 @@ struct Check {
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     checks: Vec<Check>,
+    /// How many of them were shown.
+    shown: usize,
 }
 
 impl Checks {
@@ -43,9 +45,11 @@ impl Checks {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.holds)
     }
 
-    pub(crate) fn text(&self, paint: Paint) -> String {
-        let mut lines = vec![format!("\n{}", paint.strong("answers known without Flowgate"))];
-        lines.extend(self.checks.iter().map(|check| line(check, paint)));
+    /// The checks that were made since this was last asked, a line each.
+    pub(crate) fn news(&mut self, paint: Paint) -> String {
+        let new = self.checks.iter().skip(self.shown).map(|check| line(check, paint));
+        let lines: Vec<_> = new.collect();
+        self.shown = self.checks.len();
         lines.join("\n")
     }
 
@@ -88,6 +92,6 @@ mod tests {
         assert!(checks.hold());
         checks.add_at_most("share", 3.0, f64::NAN);
         assert!(!checks.hold());
-        assert!(checks.text(Paint::off()).contains("✗ share: NaN %, and not at most 3 %"));
+        assert!(checks.news(Paint::off()).contains("✗ share: NaN %, and not at most 3 %"));
     }
 }

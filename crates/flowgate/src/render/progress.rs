@@ -11,7 +11,7 @@ use std::time::Duration;
 use flowgate_core::project::Flow;
 use flowgate_core::{Clock, Elapsed, LoadRows};
 use flowgate_engine::{Event, Observer};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::number::{count, counted};
 use super::{Paint, Printer};
@@ -76,6 +76,8 @@ pub(crate) fn outcome_text(rows: &LoadRows) -> String {
 struct Bars {
     paint: Paint,
     multi: MultiProgress,
+    /// The flow's name.
+    head: ProgressBar,
     items: BTreeMap<String, ProgressBar>,
 }
 
@@ -87,7 +89,7 @@ impl Bars {
         let width = streams.clone().chain(loads.clone()).map(|(_, name)| name.len()).max().unwrap_or_default();
         let head = multi.add(ProgressBar::new_spinner().with_style(style("{prefix}")));
         head.set_prefix(paint.strong(flow.name.as_str()));
-        head.finish();
+        head.tick();
         let mut items = BTreeMap::new();
         for (item, name) in streams.chain(loads) {
             let bar = multi.add(ProgressBar::new(0).with_style(waiting_style()));
@@ -96,7 +98,7 @@ impl Bars {
             bar.tick();
             items.insert(item, bar);
         }
-        Self { paint, multi, items }
+        Self { paint, multi, head, items }
     }
 
     /// Shows an item that has no known end.
@@ -157,11 +159,15 @@ impl Bars {
 }
 
 impl Drop for Bars {
-    /// What never ran says so, and the picture stays on the terminal.
+    /// The summary that follows says it all again.
     fn drop(&mut self) {
-        for bar in self.items.values().filter(|bar| !bar.is_finished()) {
-            bar.abandon();
+        for bar in self.items.values() {
+            // A spinner turns in a thread of its own, and would draw over what comes next.
+            bar.disable_steady_tick();
+            bar.finish_and_clear();
         }
+        self.head.finish_and_clear();
+        self.multi.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
@@ -186,7 +192,11 @@ fn spinner_style() -> ProgressStyle {
 }
 
 fn bar_style() -> ProgressStyle {
-    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {per_sec:.dim}  {eta:.dim}")
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        write!(text, "{}/s", count(state.per_sec() as u64)).unwrap_or_default();
+    };
+    style("  {prefix}  {bar:30.cyan/dim} {human_pos:>9} of {human_len}  {rate:.dim}  {eta:.dim}")
+        .with_key("rate", rate)
         .progress_chars("━━─")
 }
 

@@ -6,4 +6,5 @@ mod bad_input;
 mod commands;
 mod interruption;
 mod output;
+mod service;
 mod usage;

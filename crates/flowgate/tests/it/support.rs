@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use flowgate_core::Secret;
+use flowgate_http::{HttpClient, HttpOptions, Origin, Request};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -108,15 +110,27 @@ impl Place {
         }
         let data = dir.join("data");
         let mut process = self.spawn(&["emulator", "--data", data.to_str().unwrap()]);
-        let ready = serde_json::from_str(&first_line(&mut process)).unwrap();
+        let ready: Value = serde_json::from_str(&first_line(&mut process)).unwrap();
+        // Commands that come now share it.
+        let written = serde_json::json!({ "ready": ready, "settings": {} });
+        self.write(".flowgate/emulator/crm/ready.json", &written.to_string());
         UsedEmulator { ready, process: Some(process), _users: users }
     }
 
     /// The rows of `account` that have our key, as a plain client reads them: number and name, sorted.
     pub(crate) fn accounts(&self) -> Vec<String> {
         let emulator = self.emulator();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut rows = runtime.block_on(read_accounts(&emulator.ready));
+        let mut next = Some("api/data/v9.2/accounts?$select=accountnumber,name".to_owned());
+        let mut rows = Vec::new();
+        while let Some(address) = next {
+            let page = emulator.send("GET", &address, "");
+            for row in page["value"].as_array().unwrap() {
+                if let Some(number) = row["accountnumber"].as_str() {
+                    rows.push(format!("{number} {}", row["name"].as_str().unwrap_or_default()));
+                }
+            }
+            next = page["@odata.nextLink"].as_str().map(str::to_owned);
+        }
         rows.sort();
         rows
     }
@@ -126,6 +140,27 @@ pub(crate) struct UsedEmulator {
     pub(crate) ready: Value,
     process: Option<Child>,
     _users: fs_err::File,
+}
+
+impl UsedEmulator {
+    /// Sends one request as a plain client, and returns the JSON of the answer.
+    pub(crate) fn send(&self, method: &str, address: &str, body: &str) -> Value {
+        let base = url::Url::parse(self.ready["url"].as_str().unwrap()).unwrap();
+        let origin = Origin::of(&base).unwrap();
+        let client = HttpClient::new(HttpOptions::to(vec![origin.clone()])).unwrap();
+        let mut request = Request::new(method.parse().unwrap(), base.join(address).unwrap());
+        request.bearer = Some((Secret::new(self.ready["token"].as_str().unwrap()), origin));
+        request.body = body.to_owned().into();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answer = runtime.block_on(client.send(request)).unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Makes the service misbehave.
+    pub(crate) fn fault(&self, rules: &Value) {
+        self.send("POST", "__emulator/faults", &rules.to_string());
+    }
 }
 
 impl Drop for UsedEmulator {
@@ -166,35 +201,13 @@ fn command(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn read_accounts(ready: &Value) -> Vec<String> {
-    use flowgate_core::Secret;
-    use flowgate_http::{HttpClient, HttpOptions, Origin, Request};
-    let base = url::Url::parse(ready["url"].as_str().unwrap()).unwrap();
-    let origin = Origin::of(&base).unwrap();
-    let client = HttpClient::new(HttpOptions::to(vec![origin.clone()])).unwrap();
-    let mut next = Some("api/data/v9.2/accounts?$select=accountnumber,name".to_owned());
-    let mut rows = Vec::new();
-    while let Some(address) = next {
-        let mut request = Request::new(http::Method::GET, base.join(&address).unwrap());
-        request.bearer = Some((Secret::new(ready["token"].as_str().unwrap()), origin.clone()));
-        let answer = client.send(request).await.unwrap();
-        let page: Value = serde_json::from_slice(&answer.body).unwrap();
-        for row in page["value"].as_array().unwrap() {
-            if let Some(number) = row["accountnumber"].as_str() {
-                rows.push(format!("{number} {}", row["name"].as_str().unwrap_or_default()));
-            }
-        }
-        next = page["@odata.nextLink"].as_str().map(str::to_owned);
-    }
-    rows
-}
-
 /// Filters for what differs from run to run.
 pub(crate) fn stable<T>(place: &Place, test: impl FnOnce() -> T) -> T {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.add_filter(&regex_of(place.path()), "[DIR]");
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[RUN]");
+    settings.add_filter(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "[ID]");
     settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]");
     settings.add_filter(r"\b\d+\.\d+ s\b", "[S] s");
     settings.add_filter(r"\b\d+ requests?\b", "[N] requests");
