@@ -61,7 +61,7 @@ pub(crate) struct CredentialSettings {
     /// The application's client secret; refer to it.
     #[schemars(with = "Option<String>", example = &"${file:/run/secrets/crm}")]
     secret: Option<Secret>,
-    /// The Entra tenant, by id or domain.
+    /// The Entra tenant, by id or domain. Without it the environment is asked, and believed if it names Entra.
     #[schemars(example = &"agency.onmicrosoft.com")]
     tenant: Option<String>,
     /// Where tokens are issued, if not by Entra's public address for the tenant.
@@ -169,9 +169,6 @@ impl CredentialSettings {
         if self.secret.is_none() {
             problems.push(missing(&["credential"], "secret", None));
         }
-        if self.tenant.is_none() && self.token_url.is_none() {
-            problems.push(missing(&["credential"], "tenant", Some("the id or domain of the Entra tenant")));
-        }
         problems
     }
 }
@@ -255,10 +252,9 @@ pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
 
 fn credential(settings: Option<CredentialSettings>) -> Credential {
     let Some(settings) = settings else { return Credential::Token(Secret::default()) };
-    let tenant = settings.tenant.unwrap_or_default();
-    let entra = || format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+    let entra = |tenant| format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
     Credential::ClientSecret {
-        token_url: settings.token_url.unwrap_or_else(entra),
+        token_url: settings.token_url.or_else(|| settings.tenant.map(entra)),
         client_id: settings.client.unwrap_or_default(),
         secret: settings.secret.unwrap_or_default(),
     }
@@ -323,7 +319,9 @@ mod tests {
         assert_eq!(messages(&json!({})), [": `url` is missing", ": `credential` is missing"]);
         let credential = json!({"client": "${var:client}", "secret": "${env:S}"});
         let block = json!({"url": "${var:url}", "organization": "${var:org}", "credential": credential});
-        assert_eq!(messages(&block), ["credential: `tenant` is missing"]);
+        assert_eq!(messages(&block), [""; 0], "the tenant is asked of the environment");
+        let block = json!({"url": "${var:url}", "credential": {"tenant": "agency.example"}});
+        assert_eq!(messages(&block), ["credential: `client` is missing", "credential: `secret` is missing"]);
         assert_eq!(messages(&json!({"emulator": {}})), [""; 0]);
     }
 
