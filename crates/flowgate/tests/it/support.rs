@@ -48,6 +48,22 @@ impl Place {
         place
     }
 
+    /// A copy of a project, without what running it left there.
+    pub(crate) fn copy_of(project: &Path) -> Self {
+        let place = Self::empty();
+        for entry in ["flowgate.yaml", "data", "environments", "flows", "tables"] {
+            let status = Command::new("cp").arg("-r").arg(project.join(entry)).arg(place.path()).status();
+            assert!(status.unwrap().success(), "{entry}");
+        }
+        place
+    }
+
+    pub(crate) fn unpack(&self, from: &str, to: &str) {
+        let mut packed = flate2::read::GzDecoder::new(fs_err::File::open(self.file(from)).unwrap());
+        self.write(to, "");
+        std::io::copy(&mut packed, &mut fs_err::File::create(self.file(to)).unwrap()).unwrap();
+    }
+
     /// The new project, its alternate key provisioned.
     pub(crate) fn provisioned() -> Self {
         let place = Self::new_project();
