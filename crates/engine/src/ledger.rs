@@ -138,7 +138,11 @@ pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
 
 /// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that
 /// they are based on. Returns the writer, the past, and the next sequence number.
-pub(crate) async fn open(run_dir: &Path, pass: u8, manifest_version: u64) -> Result<(LedgerWriter, Past, u64), RunError> {
+pub(crate) async fn open(
+    run_dir: &Path,
+    pass: u8,
+    manifest_version: u64,
+) -> Result<(LedgerWriter, Past, u64), RunError> {
     fs_err::create_dir_all(run_dir)?;
     let mut past = Past::default();
     let mut sequence = 0;

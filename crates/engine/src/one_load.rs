@@ -162,13 +162,19 @@ impl FlowRun<'_> {
     ) -> Result<(State, u64), RunError> {
         let state_dir =
             if self.is_plan { dir.join("state") } else { self.engine.state_dir(&self.flow.name, &scope.load.name) };
-        let Adopted { manifest, rows, ambiguous } =
+        let Adopted { manifest, rows, ambiguous, lost } =
             adopt(scope, prepared, last, &state_dir, &dir.join("adopted")).await?;
         remove_dir(&dir.join("adopted"))?;
         if ambiguous > 0 {
             self.engine.warn(&format!(
                 "load `{}`: {ambiguous} keys stand for more than one row of `{}`; those rows are not touched",
                 scope.load.name, scope.load.table
+            ));
+        }
+        if lost > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: the keys of {lost} rows were lost with the damaged state; those that left the source stay at the destination",
+                scope.load.name
             ));
         }
         let version = last.map_or(0, |state| state.manifest().version);
