@@ -110,6 +110,15 @@ impl Authority {
         Ok(Token { secret: token, generation })
     }
 
+    /// A new token for another audience than the environment's address, and its life; `None` if
+    /// the credential is a fixed token. For those who study the service.
+    pub(crate) async fn token_for(&self, audience: &str) -> Option<Result<(Secret, Duration), ConnectorError>> {
+        let Grant::ClientSecret { http, token_url, client_id, secret, .. } = &self.grant else { return None };
+        let request = token_request(token_url, client_id, secret, &format!("{audience}/.default"));
+        let answer = self.fetch(http, request).await;
+        Some(answer.map(|answer| (Secret::new(answer.access_token), Duration::from_secs(answer.expires_in))))
+    }
+
     async fn fetch(&self, http: &HttpClient, request: Request) -> Result<TokenAnswer, ConnectorError> {
         let mut tries = 1;
         loop {

@@ -15,3 +15,5 @@ mod reads;
 mod session;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod verify;

@@ -16,6 +16,9 @@ use crate::schema::{Schema, Table};
 use crate::storage::{Job, JobKind, Value};
 use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, create, merge_rows, parse_row};
 
+/// The version of the service that it says it is.
+const VERSION: &str = "9.2.24113.00190";
+
 pub(super) fn answer(
     call: &Call<'_>,
     access: &mut Access<'_>,
@@ -27,9 +30,8 @@ pub(super) fn answer(
     let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
     match (request.method.as_str(), name) {
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
-        ("GET", "RetrieveVersion") => {
-            Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
-        }
+        ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
+        ("GET", "RetrieveCurrentOrganization") => Ok(current_organization(call)),
         ("GET", "RetrieveTotalRecordCount") => {
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
         }
@@ -69,6 +71,19 @@ fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json
     body.insert("@odata.context".into(), format!("{}/$metadata#Microsoft.Dynamics.CRM.{response}", call.base).into());
     body.extend(members.map(|(name, value)| (name.to_owned(), value)));
     Answer::json(Json::Object(body).to_string().into_bytes())
+}
+
+fn current_organization(call: &Call<'_>) -> Answer {
+    let detail = serde_json::json!({
+        "OrganizationId": call.organization.to_string(),
+        "OrganizationType": call.settings.organization_type,
+        "OrganizationVersion": VERSION,
+        "FriendlyName": "contoso",
+        "UniqueName": "contoso",
+        "UrlName": "contoso",
+        "State": "Enabled",
+    });
+    object(call, "RetrieveCurrentOrganizationResponse", [("Detail", detail)])
 }
 
 fn who_am_i(call: &Call<'_>) -> Answer {
@@ -183,7 +198,7 @@ fn resolution_input(
     // The documented form nests the case as `incidentid: { incidentid: ... }`.
     let nested =
         fields.remove("incidentid").as_ref().and_then(|value| value.get("incidentid").or(Some(value)).and_then(guid));
-    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes())?;
+    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes(), call.settings.value_rules())?;
     if let Some(id) = nested {
         return Ok((id, input));
     }
@@ -219,7 +234,7 @@ fn merge(
             if let Some(fields) = content.as_object_mut() {
                 fields.remove(table.primary_id());
             }
-            parse_row(schema, table, content.to_string().as_bytes())?
+            parse_row(schema, table, content.to_string().as_bytes(), call.settings.value_rules())?
         }
         _ => RowInput::default(),
     };
