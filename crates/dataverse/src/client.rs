@@ -15,9 +15,10 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
-use crate::auth::{Authority, Token};
+use crate::auth::{Authority, SignIn, Token};
 use crate::budget::{AnswerFacts, Budget, Permit, Shares, Throttled};
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
+use crate::challenge;
 use crate::fault::{CONCURRENCY_LIMIT, FaultClass, Refusal, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
@@ -83,11 +84,14 @@ impl Client {
         let addresses = Addresses::of(options)?;
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(clock, options.time_scale));
         let http = HttpClient::new(http_options(options, vec![addresses.service.clone()]))?;
-        let token_origins: Vec<Origin> = addresses.token.iter().map(|(_, origin)| origin.clone()).collect();
-        let mut token_http = http_options(options, token_origins);
+        let token_origins = match &addresses.token {
+            Some((_, origin)) => vec![origin.clone()],
+            None => challenge::trusted_origins(&addresses.service),
+        };
+        let mut token_http = http_options(options, token_origins.clone());
         token_http.exchange_timeout = SIGN_IN_WAIT;
-        let token_http = HttpClient::new(token_http)?;
-        let authority = Authority::new(&options.credential, &addresses, token_http, Arc::clone(&clock));
+        let sign_in = SignIn { http: http.clone(), token_http: HttpClient::new(token_http)?, trusted: token_origins };
+        let authority = Authority::new(&options.credential, &addresses, sign_in, Arc::clone(&clock));
         Ok(Self {
             http,
             authority,

@@ -12,6 +12,7 @@
 mod auth;
 mod budget;
 mod call;
+mod challenge;
 mod client;
 mod dataverse;
 mod fault;

@@ -30,7 +30,8 @@ async fn start() -> (Emulator, Arc<Dataverse>, tempfile::TempDir) {
     let emulator = Emulator::start(options).await.unwrap();
     let ready = emulator.ready();
     let credential = Credential::ClientSecret {
-        token_url: ready.token_url.clone(),
+        // The emulator announces it, as an environment does.
+        token_url: None,
         client_id: ready.client_id.clone(),
         secret: Secret::new(&ready.client_secret),
     };

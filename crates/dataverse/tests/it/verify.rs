@@ -74,7 +74,7 @@ async fn start(file: Option<&Path>) -> Place {
     let emulator = Emulator::start(options).await.unwrap();
     let ready = emulator.ready();
     let credential = Credential::ClientSecret {
-        token_url: ready.token_url.clone(),
+        token_url: Some(ready.token_url.clone()),
         client_id: ready.client_id.clone(),
         secret: Secret::new(&ready.client_secret),
     };
