@@ -34,7 +34,7 @@ pub(crate) struct Authority {
 #[derive(Debug)]
 enum Grant {
     Fixed(Secret),
-    ClientSecret { address: TokenAddress, client_id: String, secret: Secret, scope: String },
+    ClientSecret { address: Box<TokenAddress>, client_id: String, secret: Secret, scope: String },
 }
 
 /// The clients that sign-in needs.
@@ -98,11 +98,11 @@ impl Authority {
     pub(crate) fn new(credential: &Credential, addresses: &Addresses, sign_in: SignIn, clock: Arc<dyn Clock>) -> Self {
         let grant = match credential {
             Credential::ClientSecret { client_id, secret, .. } => Grant::ClientSecret {
-                address: TokenAddress {
+                address: Box::new(TokenAddress {
                     sign_in,
                     api: addresses.api.clone(),
                     url: OnceCell::new_with(addresses.token.as_ref().map(|(url, _)| url.clone())),
-                },
+                }),
                 client_id: client_id.clone(),
                 secret: secret.clone(),
                 scope: format!("{}/.default", addresses.service),

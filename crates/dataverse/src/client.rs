@@ -117,6 +117,10 @@ impl Client {
         self.budget.parallel_max()
     }
 
+    pub(crate) fn pinned(&self) -> Option<Uuid> {
+        self.pinned
+    }
+
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -435,7 +439,7 @@ fn headers(call: &Call) -> HeaderMap {
 }
 
 /// `Wed, 21 Oct 2026 07:28:00 GMT`.
-fn parse_http_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp())
 }
 

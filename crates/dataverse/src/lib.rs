@@ -15,6 +15,7 @@ mod call;
 mod challenge;
 mod client;
 mod dataverse;
+mod examine;
 mod fault;
 mod json_in;
 mod json_out;

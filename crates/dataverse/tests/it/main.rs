@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod emulator;
 #[cfg(test)]
+mod examine;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod load;

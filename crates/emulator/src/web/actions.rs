@@ -12,7 +12,7 @@ use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::{QueryOptions, Reader, encode_query};
-use crate::schema::{Schema, Table};
+use crate::schema::{Schema, Table, stable_id};
 use crate::storage::{Job, JobKind, Value};
 use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, create, merge_rows, parse_row};
 
@@ -61,9 +61,34 @@ pub(super) fn bound(
 ) -> Result<Answer, ApiError> {
     let (name, _) = split_segment(action);
     match (request.method.as_str(), name.trim_start_matches("Microsoft.Dynamics.CRM.")) {
+        ("GET", "RetrieveUserPrivileges") if row.table.logical == "systemuser" => Ok(user_privileges(call, row)),
         ("POST", "AddToQueue") if row.table.logical == "queue" => queue(call, access, request, row),
         (_, other) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
     }
+}
+
+/// Privileges beside those of tables, and the setting that gives each.
+fn other_privileges(settings: &crate::settings::Settings) -> [(&'static str, bool); 3] {
+    [
+        ("prvBypassCustomBusinessLogic", settings.bypass_allowed),
+        ("prvActOnBehalfOfAnotherUser", settings.impersonation_allowed),
+        ("prvOverrideCreatedOnCreatedBy", settings.overridden_created_on),
+    ]
+}
+
+/// Every user is a system administrator here.
+fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
+    let of_tables = row.schema.live_tables().flat_map(|table| crate::metadata::privileges(table).map(|(_, name)| name));
+    let held = other_privileges(call.settings).into_iter().filter(|(_, is_held)| *is_held);
+    let names: std::collections::BTreeSet<String> = of_tables.chain(held.map(|(name, _)| name.to_owned())).collect();
+    let privilege = |name: String| {
+        serde_json::json!({
+            "Depth": "Global", "PrivilegeId": stable_id(&format!("privilege:{name}")), "PrivilegeName": name,
+            "BusinessUnitId": call.business_unit,
+        })
+    };
+    let list: Vec<Json> = names.into_iter().map(privilege).collect();
+    object(call, "RetrieveUserPrivilegesResponse", [("RolePrivileges", list.into())])
 }
 
 fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {
