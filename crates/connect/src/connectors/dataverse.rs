@@ -95,6 +95,10 @@ pub(crate) struct EmulatorSettings {
     /// A file with tables besides the standard ones, from the project directory.
     #[schemars(example = &"emulator/tables.yaml")]
     schema: Option<String>,
+    /// What `flowgate doctor --verify` saw of an environment, from the project directory: the emulator
+    /// behaves so.
+    #[schemars(example = &"crm.observed.json")]
+    settings: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -1,4 +1,4 @@
-//! The place where probes work: a scratch table of its own, and ways to ask.
+//! The place where probes work: a scratch table of its own.
 //!
 //! The table is made in the connection's solution under its publisher's prefix, and removed with
 //! everything in it whatever happens to the probes; only a killed process leaves it behind, under a
@@ -6,29 +6,27 @@
 
 use std::time::Duration;
 
-use flowgate_core::destination::Class;
 use flowgate_core::project::{ColumnSpec, ColumnSpecKind};
 use flowgate_core::{CancellationToken, Code, ConnectorError, ErrorKind};
-use http::{HeaderName, HeaderValue, Method};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
-use url::Url;
 use uuid::Uuid;
 
+use super::ask::{STRONG, add_header, write};
 use super::probe::NoAnswer;
 use super::reply::Reply;
 use crate::Dataverse;
-use crate::budget::Cost;
-use crate::call::{Address, Bounds, Call, CallError, Caller};
+use crate::call::CallError;
 use crate::client::WhoAmI;
+use crate::metadata::Consistency;
 use crate::provision::{Publisher, definition};
 
 /// What follows the prefix in the names of scratch tables.
 pub(super) const SCRATCH_NAME: &str = "flowgatescratch";
 
-/// Definitions take seconds of the service's time, rows a fraction of one.
+/// Definitions take seconds of the service's time.
 const DEFINITION_BUSY: Duration = Duration::from_secs(3);
-const ROW_BUSY: Duration = Duration::from_millis(100);
 
 /// How often something that takes time is looked at, and for how long at most.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -39,11 +37,9 @@ const KEY_MAX: Duration = Duration::from_mins(15);
 const REMOVE_TRIES_MAX: u32 = 5;
 const REMOVE_WAIT: Duration = Duration::from_secs(10);
 
-const CONSISTENCY: (&str, &str) = ("consistency", "Strong");
-
 pub(super) struct Lab<'a> {
     pub(super) dataverse: &'a Dataverse,
-    cancel: &'a CancellationToken,
+    pub(super) cancel: &'a CancellationToken,
     pub(super) who: WhoAmI,
     /// Whether to send what takes megabytes or thousands of rows.
     pub(super) with_large: bool,
@@ -128,15 +124,14 @@ impl<'a> Lab<'a> {
         }
         let created = self.now();
         let late = format!("{attributes}(LogicalName='{}')?$select=LogicalName", self.column("late"));
-        self.lag_seconds = self.wait_until(created, LAG_MAX, &late, &[], Reply::is_success).await?;
+        self.lag_seconds = self.wait_until(created, LAG_MAX, &late, Consistency::Cached, Reply::is_success).await?;
         let key = definition::key(&self.column("scratchkey"), &[self.column("key")]);
         let keys = format!("EntityDefinitions(LogicalName='{}')/Keys", self.table);
         self.define(&keys, key).await?;
         let created = self.now();
         let is_active = |reply: &Reply| reply.rows().iter().any(|key| key["EntityKeyIndexStatus"] == "Active");
         let keys = format!("{keys}?$select=SchemaName,EntityKeyIndexStatus");
-        self.key_seconds = self.wait_until(created, KEY_MAX, &keys, &[CONSISTENCY], is_active).await?;
-        self.wait_until(self.now(), LAG_MAX, &keys, &[], is_active).await?;
+        self.key_seconds = self.wait_until(created, KEY_MAX, &keys, Consistency::Strong, is_active).await?;
         self.set = self.set_of(&self.table).await?;
         Ok(())
     }
@@ -147,12 +142,12 @@ impl<'a> Lab<'a> {
         since: f64,
         wait_max: Duration,
         path: &str,
-        headers: &[(&str, &str)],
+        consistency: Consistency,
         is_wanted: impl Fn(&Reply) -> bool,
     ) -> Result<f64, NoAnswer> {
         loop {
             let asked = self.now();
-            let reply = self.get_with(path, headers).await?;
+            let reply = self.look(path, consistency).await?;
             if is_wanted(&reply) {
                 return Ok((asked - since).max(0.0));
             }
@@ -164,12 +159,12 @@ impl<'a> Lab<'a> {
     }
 
     pub(super) async fn wait_until_visible(&self, path: &str) -> Result<f64, NoAnswer> {
-        self.wait_until(self.now(), LAG_MAX, path, &[], Reply::is_success).await
+        self.wait_until(self.now(), LAG_MAX, path, Consistency::Strong, Reply::is_success).await
     }
 
     pub(super) async fn set_of(&self, table: &str) -> Result<String, NoAnswer> {
         let path = format!("EntityDefinitions(LogicalName='{table}')?$select=EntitySetName");
-        let reply = self.get_with(&path, &[CONSISTENCY]).await?.required("reading the scratch table's definition")?;
+        let reply = self.get(&path).await?.required("reading the scratch table's definition")?;
         Ok(reply.json["EntitySetName"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -181,7 +176,8 @@ impl<'a> Lab<'a> {
             ("big", ColumnSpecKind::BigInteger),
             ("money", ColumnSpecKind::Money),
             ("when", ColumnSpecKind::DateTime),
-            ("choice", ColumnSpecKind::Choice { labels: vec!["One".to_owned(), "Two".to_owned()] }),
+            // Their order by number is not their order by label.
+            ("choice", ColumnSpecKind::Choice { labels: vec!["Zulu".to_owned(), "Alpha".to_owned()] }),
             ("parent", ColumnSpecKind::Lookup { target: self.table.clone() }),
             ("late", ColumnSpecKind::Text { length: 100 }),
         ];
@@ -206,8 +202,7 @@ impl<'a> Lab<'a> {
         let solution = self.dataverse.solution_name().map_err(CallError::Fatal)?;
         let mut call = write(Method::POST, path, body, DEFINITION_BUSY);
         add_header(&mut call, "mscrm.solutionuniquename", solution);
-        add_header(&mut call, CONSISTENCY.0, CONSISTENCY.1);
-        self.observe(&call).await
+        self.observe(call).await
     }
 
     /// Removes what was made. Runs to its end even after a cancellation.
@@ -223,7 +218,7 @@ impl<'a> Lab<'a> {
         let path = format!("EntityDefinitions(LogicalName='{table}')");
         let mut call = write(Method::DELETE, &path, &Value::Null, DEFINITION_BUSY).repeatable();
         add_header(&mut call, "if-match", "*");
-        add_header(&mut call, CONSISTENCY.0, CONSISTENCY.1);
+        add_header(&mut call, STRONG.0, STRONG.1);
         let mut said = String::new();
         for attempt in 0..REMOVE_TRIES_MAX {
             if attempt > 0 {
@@ -251,110 +246,5 @@ impl<'a> Lab<'a> {
             () = self.dataverse.client.clock().sleep(duration) => Ok(()),
             () = self.cancel.cancelled() => Err(CallError::Cancelled.into()),
         }
-    }
-
-    pub(super) fn bounds(&self) -> Bounds<'a> {
-        self.dataverse.client.bounds_with(self.cancel)
-    }
-
-    pub(super) async fn observe(&self, call: &Call) -> Result<Reply, NoAnswer> {
-        Ok(Reply::of(&self.dataverse.client.observe(call, self.bounds()).await?))
-    }
-
-    pub(super) async fn get(&self, path: &str) -> Result<Reply, NoAnswer> {
-        self.get_with(path, &[]).await
-    }
-
-    pub(super) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Reply, NoAnswer> {
-        self.get_as(Caller::Ourselves, path, headers).await
-    }
-
-    pub(super) async fn get_as(&self, caller: Caller, path: &str, headers: &[(&str, &str)]) -> Result<Reply, NoAnswer> {
-        let mut call = Call::get(path, Class::Interactive).called_by(caller);
-        add_headers(&mut call, headers);
-        self.observe(&call).await
-    }
-
-    /// Follows a link of an answer.
-    pub(super) async fn follow(&self, link: &str, headers: &[(&str, &str)]) -> Result<Reply, NoAnswer> {
-        let link =
-            Url::parse(link).map_err(|_| NoAnswer::NotObservable("a link of an answer is no address".to_owned()))?;
-        let mut call = Call::get("", Class::Interactive);
-        call.address = Address::Link(link);
-        add_headers(&mut call, headers);
-        self.observe(&call).await
-    }
-
-    pub(super) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> Result<Reply, NoAnswer> {
-        let mut call = write(method, path, body, ROW_BUSY);
-        add_headers(&mut call, headers);
-        self.observe(&call).await
-    }
-
-    pub(super) async fn send_bytes(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Reply, NoAnswer> {
-        let cost = Cost { busy: ROW_BUSY, entitlement: 1 };
-        self.observe(&Call::write(method, path, body.into(), Class::Interactive, cost)).await
-    }
-
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Reply, NoAnswer> {
-        self.send(Method::POST, path, &[], body).await
-    }
-
-    /// Creates a scratch row that has to be taken.
-    pub(super) async fn create(&self, body: &Value) -> Result<Uuid, NoAnswer> {
-        let reply = self.post(&self.set, body).await?.required("creating a scratch row")?;
-        match reply.entity_id() {
-            Some(id) => Ok(id),
-            None => Err(NoAnswer::NotObservable("a create did not tell the new row's id".to_owned())),
-        }
-    }
-
-    /// The columns of a scratch row.
-    pub(super) async fn row(&self, id: Uuid) -> Result<Value, NoAnswer> {
-        Ok(self.get(&self.row_path(id)).await?.required("reading a scratch row")?.json)
-    }
-
-    /// A bulk message of the scratch table; every target gets its type.
-    pub(super) async fn bulk(&self, message: &str, targets: Vec<Value>) -> Result<Reply, NoAnswer> {
-        self.bulk_on(&self.set, &self.table, message, targets, &[]).await
-    }
-
-    pub(super) async fn bulk_on(
-        &self,
-        set: &str,
-        table: &str,
-        message: &str,
-        mut targets: Vec<Value>,
-        headers: &[(&str, &str)],
-    ) -> Result<Reply, NoAnswer> {
-        for target in &mut targets {
-            target["@odata.type"] = json!(format!("Microsoft.Dynamics.CRM.{table}"));
-        }
-        let path = format!("{set}/Microsoft.Dynamics.CRM.{message}");
-        self.send(Method::POST, &path, headers, &json!({ "Targets": targets })).await
-    }
-}
-
-fn write(method: Method, path: &str, body: &Value, busy: Duration) -> Call {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    Call::write(method, path, body.into(), Class::Interactive, Cost { busy, entitlement: 1 })
-}
-
-fn add_headers(call: &mut Call, headers: &[(&str, &str)]) {
-    for (name, value) in headers {
-        add_header(call, name, value);
-    }
-}
-
-/// Adds a header made of constants and of names that were checked; others are left out.
-pub(super) fn add_header(call: &mut Call, name: &str, value: &str) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
-        call.headers.append(name, value);
     }
 }

@@ -8,6 +8,7 @@
 //! Promised: no row of any other table is written; every request passes the budget; nothing runs
 //! against a production environment unless that is asked for. Left out: provoking the limits.
 
+mod ask;
 mod bulk;
 mod definitions;
 mod file;

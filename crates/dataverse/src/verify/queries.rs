@@ -5,7 +5,8 @@ use http::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::lab::{Lab, add_header};
+use super::ask::add_header;
+use super::lab::Lab;
 use super::probe::{NoAnswer, Probing, Seen, unobservable};
 use super::reply::Reply;
 use crate::budget::Cost;
@@ -34,6 +35,139 @@ pub(super) fn nulls_first<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
             }
             rows => unobservable(format!("{} rows came back in place of 2", rows.len())),
         }
+    }
+    .boxed()
+}
+
+/// Two rows in the order of one of their columns; whether the first one made comes first.
+async fn is_first(lab: &Lab<'_>, first: Value, second: Value, order: &str) -> Result<bool, NoAnswer> {
+    let (mark, name) = (Uuid::new_v4().to_string(), lab.column("late"));
+    let mut ids = Vec::new();
+    for mut row in [first, second] {
+        row[&name] = json!(mark);
+        ids.push(lab.create(&row).await?);
+    }
+    let filter = encode(&format!("{name} eq '{mark}'"));
+    let path = format!("{}?$select={name}&$filter={filter}&$orderby={order}%20asc", lab.set);
+    let reply = lab.get(&path).await?.required("reading scratch rows in order")?;
+    match reply.rows() {
+        [first, _] => Ok(first[lab.id_column()] == json!(ids[0].to_string())),
+        rows => unobservable(format!("{} rows came back in place of 2", rows.len())),
+    }
+}
+
+pub(super) fn choices_order_by_number<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let column = lab.column("choice");
+        let row = |number: i32| json!({ column.as_str(): lab.first_option() + number });
+        // The first option has the last label.
+        let by_number = is_first(lab, row(0), row(1), &column).await?;
+        Ok(Seen::new(by_number, if by_number { "by number" } else { "by label" }))
+    }
+    .boxed()
+}
+
+pub(super) fn lookups_order_by_name<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let (name, column) = (lab.column("name"), lab.column("parent"));
+        // The row with the lesser id has the greater name.
+        let ids =
+            [Uuid::from_u128(Uuid::new_v4().as_u128() >> 8), Uuid::from_u128(Uuid::new_v4().as_u128() | (0xf << 124))];
+        let mut rows = Vec::new();
+        for (id, text) in ids.iter().zip(["Zulu", "Alpha"]) {
+            lab.create(&json!({ lab.id_column(): id.to_string(), name.as_str(): text })).await?;
+            rows.push(json!({ format!("{column}@odata.bind"): format!("/{}", lab.row_path(*id)) }));
+        }
+        let (first, second) = (rows.remove(0), rows.remove(0));
+        let by_id = is_first(lab, first, second, &format!("_{column}_value")).await?;
+        Ok(Seen::new(!by_id, if by_id { "by id" } else { "by name" }))
+    }
+    .boxed()
+}
+
+const NOT_IMPLEMENTED: u16 = 501;
+
+pub(super) fn sql_top_allowed<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let select = |top: &str| {
+            let text = format!("SELECT {top}{} FROM {}", lab.column("name"), lab.table);
+            format!("{}?sql={}", lab.set, encode(&text))
+        };
+        let plain = lab.get_with(&select(""), &[("prefer", "odata.maxpagesize=1")]).await?;
+        if !plain.is_success() {
+            return unobservable(format!("`?sql=` is not offered: {}", plain.words()));
+        }
+        Ok(lab.get(&select("TOP 1 ")).await?.is_taken())
+    }
+    .boxed()
+}
+
+async fn fetch(lab: &Lab<'_>, inner: &str) -> Result<Reply, NoAnswer> {
+    let text = format!("<fetch top=\"1\"><entity name=\"{}\">{inner}</entity></fetch>", lab.table);
+    let reply = lab.get(&format!("{}?fetchXml={}", lab.set, encode(&text))).await?;
+    if reply.status == NOT_IMPLEMENTED {
+        return unobservable("FetchXML is not offered");
+    }
+    Ok(reply)
+}
+
+fn link(lab: &Lab<'_>, alias: &str, inner: &str) -> String {
+    let (id, column) = (lab.id_column(), lab.column("parent"));
+    let names = format!("name=\"{}\" from=\"{id}\" to=\"{column}\" alias=\"{alias}\"", lab.table);
+    format!("<link-entity {names} link-type=\"outer\">{inner}</link-entity>")
+}
+
+/// A column of a joined row is named by the join's alias and a point.
+pub(super) fn fetch_alias_with_point<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let name = lab.column("name");
+        let bind = format!("/{}", lab.row_path(lab.create(&json!({ name.as_str(): "parent" })).await?));
+        let mark = Uuid::new_v4().to_string();
+        let body = json!({ name.as_str(): mark, format!("{}@odata.bind", lab.column("parent")): bind });
+        lab.create(&body).await?;
+        let filter = format!("<filter><condition attribute=\"{name}\" operator=\"eq\" value=\"{mark}\"/></filter>");
+        let joined = link(lab, "up", &format!("<attribute name=\"{name}\"/>"));
+        let reply = fetch(lab, &format!("{filter}{joined}")).await?.required("a query by FetchXML")?;
+        let row = reply.rows().first().cloned().unwrap_or_default();
+        let has = |separator: &str| row.get(format!("up{separator}{name}")).is_some();
+        Ok(match (has("."), has("_x002e_")) {
+            (true, _) => Seen::new(true, "alias, point, column"),
+            (_, true) => Seen::new(false, "alias, `_x002e_`, column"),
+            _ => Seen::strange("the joined column has another name"),
+        })
+    }
+    .boxed()
+}
+
+const TOO_MANY_LINKS: u32 = 0x8004_430D;
+const TOO_MANY_CONDITIONS: u32 = 0x8004_430C;
+
+/// As many as are taken, then one more.
+async fn is_bound(lab: &Lab<'_>, most: String, one_more: String, code: u32) -> Result<Seen, NoAnswer> {
+    let most = fetch(lab, &most).await?;
+    if !most.is_success() {
+        return Ok(Seen::new(false, format!("less than that: {}", most.words())));
+    }
+    let reply = fetch(lab, &one_more).await?;
+    Ok(Seen::new(reply.code == Some(code), reply.words()))
+}
+
+pub(super) fn fetch_links_max<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let links = |count: usize| (0..count).map(|number| link(lab, &format!("l{number}"), "")).collect::<String>();
+        is_bound(lab, links(15), links(16), TOO_MANY_LINKS).await
+    }
+    .boxed()
+}
+
+pub(super) fn fetch_conditions_max<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let name = lab.column("name");
+        let filter = |count: usize| {
+            let condition = format!("<condition attribute=\"{name}\" operator=\"null\"/>");
+            format!("<filter type=\"or\">{}</filter>", condition.repeat(count))
+        };
+        is_bound(lab, filter(500), filter(501), TOO_MANY_CONDITIONS).await
     }
     .boxed()
 }
@@ -131,7 +265,7 @@ async fn batch(lab: &Lab<'_>, kind: &str, body: String) -> Result<Reply, NoAnswe
     let mut call =
         Call::write(Method::POST, "$batch", body.into(), flowgate_core::destination::Class::Interactive, cost);
     add_header(&mut call, "content-type", kind);
-    lab.observe(&call).await
+    lab.observe(call).await
 }
 
 /// A change set of one create that is refused, and where its answer stands.
