@@ -31,8 +31,8 @@ pub use file::Observations;
 
 use crate::Dataverse;
 use crate::call::{Call, CallError};
-use crate::metadata::parse;
-use lab::Lab;
+use crate::metadata::{list_tables, parse};
+use lab::{Lab, SCRATCH_NAME};
 use probe::{NoAnswer, Probe, Seen};
 use table::{NOT_PROBED, PROBES};
 
@@ -119,6 +119,8 @@ pub struct Verification {
     pub results: Vec<ProbeResult>,
     /// Stopped before all probes had run.
     pub is_interrupted: bool,
+    /// Scratch tables of earlier verifications that were killed, or of one that runs elsewhere.
+    pub leftovers: Vec<String>,
     /// Why the scratch table is still there, if it is.
     pub left_behind: Option<ConnectorError>,
 }
@@ -205,6 +207,7 @@ impl Dataverse {
             check_kind(&environment)?;
         }
         let publisher = self.publisher().await?;
+        let leftovers = self.leftovers(&publisher.prefix).await?;
         let mut lab = Lab::new(self, cancel, who, publisher, options.with_large);
         tell(VerifyStep::Scratch(&lab.table));
         let done = match lab.prepare().await {
@@ -214,9 +217,19 @@ impl Dataverse {
         tell(VerifyStep::Removing(&lab.table));
         let left_behind = lab.remove().await.err();
         match done {
-            Ok((results, is_interrupted)) => Ok(Verification { environment, results, is_interrupted, left_behind }),
+            Ok((results, is_interrupted)) => {
+                Ok(Verification { environment, results, is_interrupted, leftovers, left_behind })
+            }
             Err(error) => Err(left_behind.unwrap_or_else(|| not_prepared(error))),
         }
+    }
+}
+
+impl Dataverse {
+    async fn leftovers(&self, prefix: &str) -> Result<Vec<String>, ConnectorError> {
+        let start = format!("{prefix}_{SCRATCH_NAME}");
+        let tables = list_tables(&self.client).await?.into_iter().map(|table| table.logical_name);
+        Ok(tables.filter(|name| name.starts_with(&start)).collect())
     }
 }
 
