@@ -224,6 +224,9 @@ impl Refusal {
 
     /// Our code for a row that was refused this way.
     pub(crate) fn row_code(&self) -> Code {
+        if self.class == FaultClass::Limited {
+            return Code::ROW_SERVICE_FAILED;
+        }
         let known = ROW_CODES.iter().find(|(code, _)| Some(*code) == self.code);
         known.map_or(Code::ROW_REFUSED, |(_, row_code)| *row_code)
     }

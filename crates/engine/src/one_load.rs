@@ -218,7 +218,7 @@ impl FlowRun<'_> {
         let prepared = &compared.prepared;
         if counts.contradictory > 0 {
             self.engine.warn(&format!(
-                "load `{}`: {} rows differ from another row with the same key; `latest_by:` would decide which one counts",
+                "load `{}`: rows that differ from another row with the same key: {}; `latest_by:` would decide which one counts",
                 load.name, counts.contradictory
             ));
         }

@@ -56,9 +56,9 @@ fn check_files(settings: &Value) -> Result<(), Vec<FieldError>> {
     match (settings.get("path"), settings.get("format").and_then(Value::as_str)) {
         (None, _) => Err(vec![FieldError::missing([""; 0], "path")]),
         (_, None | Some("csv" | "parquet")) => Ok(()),
-        (_, Some(other)) => {
-            Err(vec![FieldError::new(["format"], format!("`{other}` is not a format")).hint("formats: `csv`, `parquet`")])
-        }
+        (_, Some(other)) => Err(vec![
+            FieldError::new(["format"], format!("`{other}` is not a format")).hint("formats: `csv`, `parquet`"),
+        ]),
     }
 }
 

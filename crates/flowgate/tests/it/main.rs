@@ -4,7 +4,12 @@ mod support;
 
 mod bad_input;
 mod commands;
+mod example;
 mod interruption;
 mod output;
 mod service;
 mod usage;
+// The server is the same as that of the connector's own tests.
+#[path = "../../../connect/tests/it/postgres.rs"]
+#[expect(dead_code, reason = "the connector's tests need TLS too")]
+mod postgres;

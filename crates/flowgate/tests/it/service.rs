@@ -2,22 +2,25 @@
 
 use serde_json::json;
 
-use crate::support::{Place, stable};
+use crate::support::{Place, offices, stable};
 
 /// What a person sees of a run while the service does this to every request that matches.
 fn run_while(name: &str, rules: &serde_json::Value) {
-    let place = Place::provisioned();
+    run_of_place_while(&Place::provisioned(), name, 12, rules);
+}
+
+fn run_of_place_while(place: &Place, name: &str, rows: usize, rules: &serde_json::Value) {
     let emulator = place.emulator();
     emulator.fault(rules);
     let said = place.flowgate(&["run", "offices"]);
-    stable(&place, || insta::assert_snapshot!(name, said.everything()));
+    stable(place, || insta::assert_snapshot!(name, said.everything()));
     assert_eq!(said.status, 1, "{}", said.everything());
     // Nothing is lost: when the service is well again, the rows arrive.
     emulator.fault(&json!([]));
     let said = place.flowgate(&["run", "offices", "--json"]);
     assert_eq!(said.status, 0, "{}", said.err);
-    let rows = said.json()["rows"].clone();
-    assert_eq!(rows["created"], 12, "{rows}");
+    let counts = said.json()["rows"].clone();
+    assert_eq!(counts["created"], rows, "{counts}");
 }
 
 #[test]
@@ -29,6 +32,23 @@ fn sign_in_is_refused() {
 fn a_privilege_is_missing() {
     let refuse = json!({ "status": 403, "code": "0x80040220", "message": "missing prvCreateAccount privilege" });
     run_while("not_allowed", &json!([{ "match": { "op": "CreateMultiple" }, "do": refuse }]));
+}
+
+#[test]
+fn the_service_keeps_failing() {
+    let place = Place::new_project();
+    // Its waits are long ones.
+    place.change("flowgate.yaml", "emulator: {}", "emulator: { time_scale: 50.0 }");
+    assert_eq!(place.flowgate(&["provision", "--yes"]).status, 0);
+    place.write("data/offices.csv", &offices(40, "Office"));
+    let fail = json!([{ "match": { "op": "CreateMultiple" }, "do": { "status": 500 } }]);
+    run_of_place_while(&place, "keeps_failing", 40, &fail);
+}
+
+#[test]
+fn the_address_has_no_web_api() {
+    let gone = json!({ "status": 404, "html": true });
+    run_while("not_found", &json!([{ "match": {}, "do": gone }]));
 }
 
 #[test]
