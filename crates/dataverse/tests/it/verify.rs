@@ -114,7 +114,7 @@ fn all_switched() -> Value {
 }
 
 /// The same for the settings that the emulator has.
-async fn switched() -> Map<String, Value> {
+pub(crate) async fn switched() -> Map<String, Value> {
     let settings = start(None).await.control(http::Method::GET, "settings", Value::Null).await;
     let all: Map<String, Value> = serde_json::from_value(all_switched()).unwrap();
     all.into_iter().filter(|(name, _)| settings.get(name).is_some()).collect()
