@@ -14,6 +14,7 @@ mod definitions;
 mod file;
 mod keys;
 mod lab;
+mod other_languages;
 mod probe;
 mod queries;
 mod reply;

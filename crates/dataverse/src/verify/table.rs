@@ -7,7 +7,7 @@ use super::lab::Lab;
 use super::probe::Expected::{self, Flag, Number, Seconds, Text};
 use super::probe::Place::{self, Nowhere, Servers, Setting};
 use super::probe::{Probe, Probing};
-use super::{bulk, definitions, keys, queries, sign_in, tracking, values};
+use super::{bulk, definitions, keys, other_languages, queries, sign_in, tracking, values};
 
 type Run = for<'a> fn(&'a Lab<'a>) -> Probing<'a>;
 
@@ -77,10 +77,10 @@ pub(super) const PROBES: &[Probe] = &[
     probe("nulls_first", "13.4", Flag(true), Setting, queries::nulls_first, "nulls come first in an ascending order"),
     probe("choices_order_by_number", "13.4", Flag(true), Nowhere, queries::choices_order_by_number, "an order by a choice is by number, not by label"),
     probe("lookups_order_by_name", "13.4", Flag(true), Nowhere, queries::lookups_order_by_name, "an order by a lookup is by the other row's name, not by its id"),
-    probe("sql_top_allowed", "14.2", Flag(true), Setting, queries::sql_top_allowed, "`?sql=` takes TOP (sources conflict)"),
-    probe("fetch_alias_with_point", "14.1", Flag(true), Nowhere, queries::fetch_alias_with_point, "FetchXML names joined columns by alias, point and column"),
-    probe("fetch_links_max", "27", Flag(true), Nowhere, queries::fetch_links_max, "FetchXML takes 15 joins, and no more"),
-    probe("fetch_conditions_max", "27", Flag(true), Nowhere, queries::fetch_conditions_max, "FetchXML takes 500 conditions, and no more"),
+    probe("sql_top_allowed", "14.2", Flag(true), Setting, other_languages::sql_top_allowed, "`?sql=` takes TOP (sources conflict)"),
+    probe("fetch_alias_with_point", "14.1", Flag(true), Nowhere, other_languages::fetch_alias_with_point, "FetchXML names joined columns by alias, point and column"),
+    probe("fetch_links_max", "27", Flag(true), Nowhere, other_languages::fetch_links_max, "FetchXML takes 15 joins, and no more"),
+    probe("fetch_conditions_max", "27", Flag(true), Nowhere, other_languages::fetch_conditions_max, "FetchXML takes 500 conditions, and no more"),
     probe("other_functions_refused", "13.2", Flag(true), Nowhere, queries::other_functions_refused, "`$filter` has no functions but contains, startswith and endswith"),
     probe("lambdas", "13.2", Flag(true), Nowhere, queries::lambdas, "`any` and `all` work over referring rows"),
     probe("query_fault_code", "25.1", Text("0x80060888"), Nowhere, queries::query_fault_code, "a query that does not parse has this code"),
