@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+use crate::examination::{Finding, TableUse};
 use crate::project::{History, TableSpec};
 use crate::{CancellationToken, Code, ConnectorError, TableShape};
 
@@ -215,6 +216,12 @@ pub enum ProvisionKind {
 pub trait Destination: Send + Sync {
     /// Signs in, compares the pinned organisation, and says in one line what was reached.
     async fn check(&self) -> Result<String, ConnectorError>;
+
+    /// Looks at everything that loads and reads of these tables depend on. An `Err` means that the
+    /// system was not reached at all.
+    async fn examine(&self, _uses: &[TableUse]) -> Result<Vec<Finding>, ConnectorError> {
+        Ok(vec![Finding::good("reached", self.check().await?)])
+    }
 
     /// The live shape of `table`.
     async fn describe(&self, table: &str) -> Result<Arc<TableShape>, ConnectorError>;

@@ -34,7 +34,7 @@ pub(crate) struct Authority {
 #[derive(Debug)]
 enum Grant {
     Fixed(Secret),
-    ClientSecret { address: TokenAddress, client_id: String, secret: Secret, scope: String },
+    ClientSecret { address: Box<TokenAddress>, client_id: String, secret: Secret, scope: String },
 }
 
 /// The clients that sign-in needs.
@@ -98,11 +98,11 @@ impl Authority {
     pub(crate) fn new(credential: &Credential, addresses: &Addresses, sign_in: SignIn, clock: Arc<dyn Clock>) -> Self {
         let grant = match credential {
             Credential::ClientSecret { client_id, secret, .. } => Grant::ClientSecret {
-                address: TokenAddress {
+                address: Box::new(TokenAddress {
                     sign_in,
                     api: addresses.api.clone(),
                     url: OnceCell::new_with(addresses.token.as_ref().map(|(url, _)| url.clone())),
-                },
+                }),
                 client_id: client_id.clone(),
                 secret: secret.clone(),
                 scope: format!("{}/.default", addresses.service),
@@ -134,6 +134,29 @@ impl Authority {
         let token = Secret::new(answer.access_token);
         *held = Some(Held { token: token.clone(), renew_at: now.after(usable), generation });
         Ok(Token { secret: token, generation })
+    }
+
+    /// A new token for another audience than the environment's address, and its life; `None` if
+    /// the credential is a fixed token. For those who study the service.
+    pub(crate) async fn token_for(&self, audience: &str) -> Option<Result<(Secret, Duration), ConnectorError>> {
+        match &self.grant {
+            Grant::Fixed(_) => None,
+            Grant::ClientSecret { address, client_id, secret, .. } => {
+                Some(self.grant_for(address, client_id, secret, audience).await)
+            }
+        }
+    }
+
+    async fn grant_for(
+        &self,
+        address: &TokenAddress,
+        client_id: &str,
+        secret: &Secret,
+        audience: &str,
+    ) -> Result<(Secret, Duration), ConnectorError> {
+        let request = token_request(address.get().await?, client_id, secret, &format!("{audience}/.default"));
+        let answer = self.fetch(&address.sign_in.token_http, request).await?;
+        Ok((Secret::new(answer.access_token), Duration::from_secs(answer.expires_in)))
     }
 
     async fn fetch(&self, http: &HttpClient, request: Request) -> Result<TokenAnswer, ConnectorError> {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use flowgate_core::destination::{
     Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, WriteUnit,
 };
+use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
 use futures::stream::BoxStream;
@@ -18,7 +19,7 @@ use crate::client::Client;
 use crate::load::{self, Tally, pace};
 use crate::metadata::Metadata;
 use crate::options::DataverseOptions;
-use crate::{read, values};
+use crate::{examine, read, values};
 
 /// A connection to one environment. Cheap to share; one budget serves all who share it.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Dataverse {
     pub(crate) client: Arc<Client>,
     pub(crate) metadata: Metadata,
     pub(crate) solution: Option<String>,
+    /// How many seconds of the service pass in a real one.
+    pub(crate) time_scale: f64,
     tally: Tally,
 }
 
@@ -37,7 +40,7 @@ impl Dataverse {
     pub fn connect(options: DataverseOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ConnectorError> {
         let client = Arc::new(Client::new(&options, clock)?);
         let (metadata, tally) = (Metadata::default(), Tally::default());
-        Ok(Arc::new(Self { client, metadata, solution: options.solution, tally }))
+        Ok(Arc::new(Self { client, metadata, solution: options.solution, time_scale: options.time_scale, tally }))
     }
 }
 
@@ -48,6 +51,10 @@ impl Destination for Dataverse {
         let who = session.map_err(|error| error.into_error("signing in to the environment"))?;
         let origin = self.client.service_origin();
         Ok(format!("{origin}: organization `{}`, user `{}`", who.organization_id, who.user_id))
+    }
+
+    async fn examine(&self, uses: &[TableUse]) -> Result<Vec<Finding>, ConnectorError> {
+        examine::examine(self, uses).await
     }
 
     async fn describe(&self, table: &str) -> Result<Arc<TableShape>, ConnectorError> {

@@ -46,6 +46,7 @@ pub(crate) struct Engine {
     pub(crate) random: Mutex<Random>,
     pub(crate) stats: Mutex<Stats>,
     settings: RwLock<Arc<Settings>>,
+    initial_settings: Settings,
     initial: Image,
     snapshots: Mutex<HashMap<String, Image>>,
 }
@@ -63,10 +64,11 @@ impl Engine {
         (profile, profile_name): (Profile, ProfileName),
         servers: u16,
         seed: u64,
+        settings: Settings,
     ) -> Self {
         let identity = Identity::from_seed(seed);
         if is_new {
-            add_starting_rows(&mut database, &identity, clock.now() as i64);
+            add_starting_rows(&mut database, &identity, clock.now() as i64, &settings);
         }
         resume_jobs(&mut database, clock.now());
         let initial = database.image();
@@ -76,7 +78,8 @@ impl Engine {
             faults: Mutex::new(Faults::default()),
             random: Mutex::new(Random::new(seed.wrapping_add(2))),
             stats: Mutex::new(Stats::default()),
-            settings: RwLock::new(Arc::new(Settings::default())),
+            settings: RwLock::new(Arc::new(settings.clone())),
+            initial_settings: settings,
             snapshots: Mutex::new(HashMap::new()),
             clock,
             profile,
@@ -99,7 +102,7 @@ impl Engine {
         self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Back to the rows of the start, with no faults, no usage and default settings.
+    /// Back to the rows and the settings of the start, with no faults and no usage.
     pub(crate) fn reset(&self) {
         let mut database = self.database_mut();
         database.restore(&self.initial);
@@ -108,7 +111,7 @@ impl Engine {
         lock(&self.limits).clear();
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
-        self.set_settings(Settings::default());
+        self.set_settings(self.initial_settings.clone());
     }
 
     pub(crate) fn snapshot(&self, name: &str) {
@@ -260,7 +263,7 @@ fn text(value: &str) -> Value {
     Value::Text(value.into())
 }
 
-fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
+fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64, settings: &Settings) {
     let schema = Arc::clone(&database.schema);
     let result: Result<(), ()> = database.transaction(|database| {
         let who = |table: &str, id: Uuid| lookup(&schema, table, id);
@@ -290,7 +293,7 @@ fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
             ];
             put(database, "transactioncurrency", stable_id(&format!("currency:{code}")), &system(values));
         }
-        add_organization(database, identity, &who, &system);
+        add_organization(database, identity, settings.change_tracking_days, &who, &system);
         let subject = vec![("title", text("Default Subject")), ("featuremask", Value::Int(1))];
         put(database, "subject", stable_id("subject:root"), &system(subject));
         add_solutions(database, &who, &system);
@@ -303,11 +306,17 @@ fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
 type Lookup<'a> = &'a dyn Fn(&str, Uuid) -> Value;
 type Stamp<'a> = &'a dyn Fn(Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)>;
 
-fn add_organization(database: &mut Database, identity: &Identity, who: Lookup<'_>, system: Stamp<'_>) {
+fn add_organization(
+    database: &mut Database,
+    identity: &Identity,
+    change_tracking_days: i64,
+    who: Lookup<'_>,
+    system: Stamp<'_>,
+) {
     let organization = vec![
         ("name", text("contoso")),
         ("basecurrencyid", who("transactioncurrency", base_currency())),
-        ("expirechangetrackingindays", Value::Int(7)),
+        ("expirechangetrackingindays", Value::Int(change_tracking_days)),
         ("languagecode", Value::Int(1033)),
         ("localeid", Value::Int(2057)),
         ("currencydecimalprecision", Value::Int(2)),

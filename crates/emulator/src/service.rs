@@ -17,9 +17,6 @@ use crate::profile::ProfileName;
 use crate::settings::Settings;
 use crate::web::{Answer, Call, Operation, Preferences, Request, answer, operation};
 
-/// The affinity cookie; its name is UNVERIFIED.
-const COOKIE: &str = "ARRAffinity";
-
 /// What goes back over the wire.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -57,7 +54,8 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let caller = match authenticate(engine, address, &request, &settings) {
         Ok(caller) => caller,
         Err(error) => {
-            return Reply::Answer(finish(engine, unauthenticated(engine, address, &error), None, &request));
+            let answer = unauthenticated(engine, address, &error, &settings);
+            return Reply::Answer(finish(engine, answer, None, &request));
         }
     };
     if settings.administration_mode {
@@ -66,7 +64,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
         return Reply::Answer(finish(engine, Answer::error(&error, false), None, &request));
     }
     let user = caller.delegate.unwrap_or(caller.user);
-    let server = choose_server(engine, &request.headers);
+    let server = choose_server(engine, &request.headers, &settings.affinity_cookie);
     let now = engine.clock.now();
     let admitted = lock(&engine.limits).admit((user, server), now);
     let remaining = match admitted {
@@ -276,9 +274,9 @@ fn authenticate(
     Ok(Caller { user: acting_user, business_unit: acting_unit, delegate: Some(user) })
 }
 
-fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answer {
+fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError, settings: &Settings) -> Answer {
     let mut answer = Answer::error(error, false);
-    if error.status == StatusCode::UNAUTHORIZED {
+    if error.status == StatusCode::UNAUTHORIZED && settings.challenge {
         let origin = &address.origin;
         let challenge = format!(
             "Bearer authorization_uri={origin}/{}/oauth2/authorize, resource_id={origin}/",
@@ -290,10 +288,10 @@ fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answ
 }
 
 /// The server the affinity cookie names, or any.
-fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
+fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
     let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let named = cookies.flat_map(|line| line.split(';')).find_map(|cookie| {
-        let value = cookie.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
+        let value = cookie.trim().strip_prefix(name)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
     });
     match named.filter(|server| *server < engine.servers) {
@@ -385,11 +383,14 @@ fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remai
     if let Some(client) = header(&request.headers, "x-ms-client-request-id").map(str::to_owned) {
         answer.set("x-ms-client-request-id", &client);
     }
-    answer
-        .set("x-ms-dop-hint", &(u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server)).to_string());
+    let settings = engine.settings();
+    if settings.limit_headers {
+        let hint = u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server);
+        answer.set("x-ms-dop-hint", &hint.to_string());
+    }
     if let Some((server, remaining)) = server {
-        answer.set("set-cookie", &format!("{COOKIE}=server-{server}; Path=/; HttpOnly"));
-        if let Some(remaining) = remaining {
+        answer.set("set-cookie", &format!("{}=server-{server}; Path=/; HttpOnly", settings.affinity_cookie));
+        if let Some(remaining) = remaining.filter(|_| settings.limit_headers) {
             answer.set("x-ms-ratelimit-burst-remaining-xrm-requests", &remaining.requests.to_string());
             answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &format!("{:.2}", remaining.execution_s));
         }

@@ -95,6 +95,10 @@ pub(crate) struct EmulatorSettings {
     /// A file with tables besides the standard ones, from the project directory.
     #[schemars(example = &"emulator/tables.yaml")]
     schema: Option<String>,
+    /// What `flowgate doctor --verify` saw of an environment, from the project directory: the emulator
+    /// behaves so.
+    #[schemars(example = &"crm.observed.json")]
+    settings: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -216,6 +220,13 @@ pub(crate) fn sees_deletes(_stream: &Value) -> bool {
 }
 
 pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let dataverse = open_dataverse(request)?;
+    let source = Arc::new(DataverseSource { dataverse: Arc::clone(&dataverse) });
+    Ok(Opened { source: Some(source), destination: Some(dataverse) })
+}
+
+/// Opens the environment itself, for what only an environment has: its verification.
+pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, ConnectorError> {
     let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
     let OpenRequest { project_dir, clock, budget, time_zone, .. } = request;
     if settings.emulator.is_some() {
@@ -231,9 +242,7 @@ pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
     options.time_scale = settings.time_scale.unwrap_or(1.0);
     options.budget = budget.cloned().unwrap_or_default();
     time_zone.clone_into(&mut options.time_zone);
-    let dataverse = Dataverse::connect(options, clock)?;
-    let source = Arc::new(DataverseSource { dataverse: Arc::clone(&dataverse) });
-    Ok(Opened { source: Some(source), destination: Some(dataverse) })
+    Dataverse::connect(options, clock)
 }
 
 fn credential(settings: Option<CredentialSettings>) -> Credential {

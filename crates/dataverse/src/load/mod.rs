@@ -8,7 +8,7 @@
 //! Promised: exactly one outcome a row; no row is sent twice unless sending it twice is the same as
 //! once; after an answer that never came, the destination is asked what is there.
 
-mod batch;
+pub(crate) mod batch;
 mod bulk;
 pub(crate) mod pace;
 mod parts;

@@ -16,3 +16,4 @@ pub(crate) use edmx::{edmx, service_document};
 pub(crate) use keys::{finish_key, reactivate_key};
 pub(crate) use read::answer;
 pub(crate) use relationships::create_polymorphic;
+pub(crate) use render::privileges;

@@ -236,7 +236,14 @@ fn delete_table(call: &Call<'_>, access: &mut Access<'_>, id: TableId) -> Result
             if !schema.table(id).is_custom {
                 return Err(ApiError::new(Code::InvalidArgument, "A system table cannot be deleted."));
             }
-            Arc::make_mut(&mut schema.tables[usize::from(id)]).deleted = true;
+            // Tables of pairs go with either of the tables that they join.
+            let pairs = schema.relationships.iter().filter_map(|relationship| match relationship {
+                Relationship::ManyToMany(many) if many.tables.contains(&id) => Some(many.intersect),
+                _ => None,
+            });
+            for table in pairs.chain([id]).collect::<Vec<_>>() {
+                Arc::make_mut(&mut schema.tables[usize::from(table)]).deleted = true;
+            }
             schema.relationships.retain(|relationship| match relationship {
                 Relationship::OneToMany(one) => one.referenced != id && one.referencing != id,
                 Relationship::ManyToMany(many) => !many.tables.contains(&id),

@@ -12,7 +12,7 @@ use super::parse::{Expr, Operand, Operator};
 use crate::error::{ApiError, Code};
 use crate::schema::{Column, ColumnKind, Ordinal, Property, Relationship, Schema, Table, TableId};
 use crate::storage::Value;
-use crate::write::{Scalar, convert};
+use crate::write::{Scalar, ValueRules, convert};
 
 /// A column of the row or of a row its lookups lead to.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) user: Uuid,
     pub(crate) business_unit: Uuid,
     pub(crate) teams: &'a [Uuid],
+    /// Whether an ascending order begins with nulls.
+    pub(crate) nulls_first: bool,
 }
 
 impl<'a> Scope<'a> {
@@ -205,7 +207,8 @@ pub(crate) fn literal(
         ColumnKind::Double { .. } => text.parse().map(|number| Some(Value::Double(number))).map_err(|_| mismatch()),
         ColumnKind::Lookup { .. } => Uuid::parse_str(text).map(|id| Some(Value::Lookup(0, id))).map_err(|_| mismatch()),
         ColumnKind::DateTime { .. } => crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds))),
-        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), false).map_err(|_| mismatch()),
+        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), ValueRules::QUERY)
+            .map_err(|_| mismatch()),
     }
 }
 

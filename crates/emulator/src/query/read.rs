@@ -18,7 +18,7 @@ use super::view::RowView;
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::{Database, Row, Value};
-use crate::write::{Scalar, convert};
+use crate::write::{Scalar, ValueRules, convert};
 
 /// `$count` stops here.
 const COUNT_MAX: u64 = 5000;
@@ -219,7 +219,7 @@ impl Reader<'_> {
                     Some(Value::Text(text.as_str().into()))
                 }
                 (Some(text), _) => {
-                    convert(self.scope.schema, table, column, Scalar::Text(text.as_str().into()), false)?
+                    convert(self.scope.schema, table, column, Scalar::Text(text.as_str().into()), ValueRules::QUERY)?
                 }
             };
             values.push(value);

@@ -12,9 +12,12 @@ use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::{QueryOptions, Reader, encode_query};
-use crate::schema::{Schema, Table};
+use crate::schema::{Schema, Table, stable_id};
 use crate::storage::{Job, JobKind, Value};
 use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, create, merge_rows, parse_row};
+
+/// The version of the service that it says it is.
+const VERSION: &str = "9.2.24113.00190";
 
 pub(super) fn answer(
     call: &Call<'_>,
@@ -27,9 +30,8 @@ pub(super) fn answer(
     let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
     match (request.method.as_str(), name) {
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
-        ("GET", "RetrieveVersion") => {
-            Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
-        }
+        ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
+        ("GET", "RetrieveCurrentOrganization") => Ok(current_organization(call)),
         ("GET", "RetrieveTotalRecordCount") => {
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
         }
@@ -59,9 +61,34 @@ pub(super) fn bound(
 ) -> Result<Answer, ApiError> {
     let (name, _) = split_segment(action);
     match (request.method.as_str(), name.trim_start_matches("Microsoft.Dynamics.CRM.")) {
+        ("GET", "RetrieveUserPrivileges") if row.table.logical == "systemuser" => Ok(user_privileges(call, row)),
         ("POST", "AddToQueue") if row.table.logical == "queue" => queue(call, access, request, row),
         (_, other) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
     }
+}
+
+/// Privileges beside those of tables, and the setting that gives each.
+fn other_privileges(settings: &crate::settings::Settings) -> [(&'static str, bool); 3] {
+    [
+        ("prvBypassCustomBusinessLogic", settings.bypass_allowed),
+        ("prvActOnBehalfOfAnotherUser", settings.impersonation_allowed),
+        ("prvOverrideCreatedOnCreatedBy", settings.overridden_created_on),
+    ]
+}
+
+/// Every user is a system administrator here.
+fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
+    let of_tables = row.schema.live_tables().flat_map(|table| crate::metadata::privileges(table).map(|(_, name)| name));
+    let held = other_privileges(call.settings).into_iter().filter(|(_, is_held)| *is_held);
+    let names: std::collections::BTreeSet<String> = of_tables.chain(held.map(|(name, _)| name.to_owned())).collect();
+    let privilege = |name: String| {
+        serde_json::json!({
+            "Depth": "Global", "PrivilegeId": stable_id(&format!("privilege:{name}")), "PrivilegeName": name,
+            "BusinessUnitId": call.business_unit,
+        })
+    };
+    let list: Vec<Json> = names.into_iter().map(privilege).collect();
+    object(call, "RetrieveUserPrivilegesResponse", [("RolePrivileges", list.into())])
 }
 
 fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {
@@ -69,6 +96,19 @@ fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json
     body.insert("@odata.context".into(), format!("{}/$metadata#Microsoft.Dynamics.CRM.{response}", call.base).into());
     body.extend(members.map(|(name, value)| (name.to_owned(), value)));
     Answer::json(Json::Object(body).to_string().into_bytes())
+}
+
+fn current_organization(call: &Call<'_>) -> Answer {
+    let detail = serde_json::json!({
+        "OrganizationId": call.organization.to_string(),
+        "OrganizationType": call.settings.organization_type,
+        "OrganizationVersion": VERSION,
+        "FriendlyName": "contoso",
+        "UniqueName": "contoso",
+        "UrlName": "contoso",
+        "State": "Enabled",
+    });
+    object(call, "RetrieveCurrentOrganizationResponse", [("Detail", detail)])
 }
 
 fn who_am_i(call: &Call<'_>) -> Answer {
@@ -183,7 +223,7 @@ fn resolution_input(
     // The documented form nests the case as `incidentid: { incidentid: ... }`.
     let nested =
         fields.remove("incidentid").as_ref().and_then(|value| value.get("incidentid").or(Some(value)).and_then(guid));
-    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes())?;
+    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes(), call.settings.value_rules())?;
     if let Some(id) = nested {
         return Ok((id, input));
     }
@@ -219,7 +259,7 @@ fn merge(
             if let Some(fields) = content.as_object_mut() {
                 fields.remove(table.primary_id());
             }
-            parse_row(schema, table, content.to_string().as_bytes())?
+            parse_row(schema, table, content.to_string().as_bytes(), call.settings.value_rules())?
         }
         _ => RowInput::default(),
     };

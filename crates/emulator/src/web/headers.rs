@@ -9,6 +9,7 @@ use super::Answer;
 use crate::error::{ApiError, Code};
 use crate::query::{Annotations, PAGE_ROWS_MAX};
 use crate::settings::Settings;
+use crate::write::under_status;
 
 /// What `Prefer` asks for.
 #[derive(Clone, Debug, Default)]
@@ -168,10 +169,9 @@ impl WriteWishes {
             || is("mscrm.bypasscustompluginexecution", "true")
             || headers.contains_key("mscrm.bypassbusinesslogicexecutionstepids");
         if asks && !settings.bypass_allowed {
-            return Err(ApiError::new(
-                Code::PrivilegeDenied,
-                "Principal user is missing prvBypassCustomBusinessLogic privilege.",
-            ));
+            let message = "Principal user is missing prvBypassCustomBusinessLogic privilege.";
+            let error = ApiError::new(Code::PrivilegeDenied, message);
+            return Err(under_status(error, settings.bypass_refused_status));
         }
         let bypass_plugins = logic.contains("CustomSync") || is("mscrm.bypasscustompluginexecution", "true");
         Ok(WriteWishes { detect_duplicates: is("mscrm.suppressduplicatedetection", "false"), bypass_plugins })

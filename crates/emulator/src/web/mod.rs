@@ -165,6 +165,7 @@ impl Call<'_> {
             user: self.user,
             business_unit: self.business_unit,
             teams: self.teams,
+            nulls_first: self.settings.nulls_first,
         }
     }
 

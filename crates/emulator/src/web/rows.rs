@@ -65,9 +65,14 @@ fn require_json(request: &Request) -> Result<(), ApiError> {
     Err(ApiError::bad_request(message).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-pub(super) fn parse_body(request: &Request, schema: &Schema, table: &Table) -> Result<RowInput, ApiError> {
+pub(super) fn parse_body(
+    call: &Call<'_>,
+    request: &Request,
+    schema: &Schema,
+    table: &Table,
+) -> Result<RowInput, ApiError> {
     require_json(request)?;
-    parse_row(schema, table, &request.body)
+    parse_row(schema, table, &request.body, call.settings.value_rules())
 }
 
 pub(super) fn create_row(
@@ -79,7 +84,7 @@ pub(super) fn create_row(
 ) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
-    let input = parse_body(request, schema, table)?;
+    let input = parse_body(call, request, schema, table)?;
     let given = input.id;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
@@ -193,7 +198,7 @@ pub(super) fn patch(
     let preferences = Preferences::read(&request.headers);
     let conditions = Preconditions::read(&request.headers);
     conditions.check_table(row.table)?;
-    let mut input = parse_body(request, row.schema, row.table)?;
+    let mut input = parse_body(call, request, row.schema, row.table)?;
     if let RowAddress::Id(id) = &row.address {
         // A different id in the body does not move the row.
         input.id = input.id.filter(|given| given == id);
@@ -285,7 +290,7 @@ fn read_property(
     let stored = database.get(table.id, &key).ok_or_else(|| row.address.missing(table))?;
     let view = RowView { table, key, row: stored };
     let Some(value) = view.value(ordinal) else {
-        return Ok(Answer::no_content());
+        return null_property(call, row, ordinal);
     };
     let column = table.column(ordinal);
     if is_value {
@@ -299,6 +304,16 @@ fn read_property(
     Ok(Answer::json(body))
 }
 
+/// A property without a value; its status is UNVERIFIED.
+fn null_property(call: &Call<'_>, row: &RowRequest<'_>, ordinal: Ordinal) -> Result<Answer, ApiError> {
+    match StatusCode::from_u16(call.settings.null_property_status) {
+        Ok(status) if status.is_client_error() => {
+            Err(ApiError::no_resource(&row.table.column(ordinal).wire).with_status(status))
+        }
+        _ => Ok(Answer::no_content()),
+    }
+}
+
 fn write_property_value(
     call: &Call<'_>,
     access: &mut Access<'_>,
@@ -308,7 +323,7 @@ fn write_property_value(
     value: &serde_json::Value,
 ) -> Result<Answer, ApiError> {
     let body = serde_json::json!({ row.table.column(ordinal).logical.as_str(): value }).to_string();
-    let input = parse_row(row.schema, row.table, body.as_bytes())?;
+    let input = parse_row(row.schema, row.table, body.as_bytes(), call.settings.value_rules())?;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {

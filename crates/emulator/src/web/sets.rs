@@ -9,12 +9,12 @@ use crate::query::{Predicate, QueryOptions, Reader, Tracking, read_changes, read
 use crate::schema::{Schema, Table};
 use crate::storage::Database;
 
-pub(super) fn tracking(call: &Call<'_>, database: &Database, schema: &Schema) -> Tracking {
+pub(super) fn tracking<'a>(call: &Call<'a>, database: &Database, schema: &Schema) -> Tracking<'a> {
     let days = schema.by_logical("organization").and_then(|table| {
         let row = database.get(table.id, &call.organization)?;
         row.int(table.ordinal("expirechangetrackingindays"))
     });
-    Tracking { expire_days: days.unwrap_or(7), expired_status: call.settings.expired_delta_status }
+    Tracking { expire_days: days.unwrap_or(7), settings: call.settings }
 }
 
 pub(super) fn list(

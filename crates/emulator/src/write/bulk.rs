@@ -101,6 +101,9 @@ fn one(
             Ok(Some((given.unwrap_or(id), Done::Created)))
         }
         BulkKind::Update => {
+            if matches!(row.address, Some(RowAddress::Key(_))) && !session.settings.update_multiple_by_key {
+                return Err(ApiError::bad_request("Entity Id must be specified for Operation"));
+            }
             let id = existing(database, table, &row)?;
             if !seen.insert(id) {
                 return Ok(None);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::parse::{RowInput, parse_row};
 use super::resolve::bind_value;
-use super::{Session, key_violation, money, run_plugins, state};
+use super::{Session, key_violation, money, run_plugins, state, under_status};
 use crate::address::{Reference, elastic_row_id, parse_reference};
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Relationship, Required, Schema, Table, TableId};
@@ -53,6 +53,9 @@ fn create_nested(
     }
     cells.extend(parents);
     check_required(table, &cells)?;
+    if session.settings.defaults_replace_nulls {
+        cells.retain(|(ordinal, value)| value.is_some() || !table.defaults.iter().any(|(known, _)| known == ordinal));
+    }
     add_defaults(table, &mut cells);
     if state::complete(table, &mut cells, None)? != Some(0)
         && !session.settings.create_inactive
@@ -66,7 +69,8 @@ fn create_nested(
     money::complete(session, database, &schema, table, &mut cells, None)?;
     let row_id = place(table, id, &mut cells);
     if database.get(table.id, &row_id).is_some() {
-        return Err(ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."));
+        let taken = ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key.");
+        return Err(under_status(taken, session.settings.duplicate_id_status));
     }
     if session.detect_duplicates {
         super::duplicates::check(database, &schema, table, &cells, None)?;
@@ -181,6 +185,10 @@ fn add_system_columns(
         Some(Value::Time(at)) if Some(*ordinal) == known.overridden_created_on => Some(*at),
         _ => None,
     });
+    if overridden.is_some() && !session.settings.overridden_created_on {
+        let message = "Principal user is missing prvOverrideCreatedOnCreatedBy privilege.";
+        return Err(ApiError::new(Code::PrivilegeDenied, message));
+    }
     let user = Some(Value::Lookup(users, session.user));
     let delegate = session.delegate.map(|id| Value::Lookup(users, id));
     // The product keeps the moment of migration in the override column itself.
@@ -345,7 +353,7 @@ fn create_from_json(
     }
     let schema = Arc::clone(&database.schema);
     let table = schema.table(table);
-    let input = parse_row(&schema, table, body.to_string().as_bytes())?;
+    let input = parse_row(&schema, table, body.to_string().as_bytes(), session.settings.value_rules())?;
     create_nested(session, database, table, input, depth + 1)
 }
 
@@ -378,7 +386,7 @@ fn create_children(
                 super::update::apply(session, database, &child, child_id, link.to_vec())?;
             } else {
                 let child = schema.table(relationship.referencing);
-                let input = parse_row(schema, child, item.to_string().as_bytes())?;
+                let input = parse_row(schema, child, item.to_string().as_bytes(), session.settings.value_rules())?;
                 link_child(session, database, child, input, relationship.column, (table.id, id), depth)?;
             }
         }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows};
 pub(crate) use bulk::{BulkKind, run_bulk};
-pub(crate) use convert::{Scalar, convert, parse_decimal};
+pub(crate) use convert::{Scalar, ValueRules, convert, parse_decimal};
 pub(crate) use create::create;
 pub(crate) use delete::{delete, delete_many};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
@@ -63,6 +63,14 @@ pub(crate) struct RejectRule {
     pub(crate) message: String,
 }
 
+/// An error under the status that a setting names.
+pub(crate) fn under_status(error: ApiError, status: u16) -> ApiError {
+    match http::StatusCode::from_u16(status) {
+        Ok(status) => error.with_status(status),
+        Err(_) => error,
+    }
+}
+
 /// The error of an alternate key that is taken.
 pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &Settings) -> ApiError {
     let key = table.keys.iter().find(|key| key.id == violation.key);
@@ -75,10 +83,7 @@ pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &
         columns.join(", ")
     );
     let error = ApiError::new(Code::DuplicateRecordEntityKey, message);
-    match http::StatusCode::from_u16(settings.key_violation_status) {
-        Ok(status) => error.with_status(status),
-        Err(_) => error,
-    }
+    under_status(error, settings.key_violation_status)
 }
 
 /// Refuses rows that an injected plug-in rejects.

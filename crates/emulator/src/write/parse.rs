@@ -12,9 +12,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::convert::{Scalar, convert};
+use super::convert::{Scalar, ValueRules, convert};
 use super::resolve::BindReference;
-use crate::address::{Reference, RowAddress, parse_reference};
+use crate::address::{KeyText, Reference, RowAddress, parse_reference, parse_reference_with};
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::Value;
@@ -45,6 +45,7 @@ impl RowInput {
 struct Context<'a> {
     schema: &'a Schema,
     table: &'a Table,
+    rules: ValueRules,
     error: RefCell<Option<ApiError>>,
 }
 
@@ -56,16 +57,21 @@ impl Context<'_> {
 }
 
 /// Reads a body of one row.
-pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8]) -> Result<RowInput, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8], rules: ValueRules) -> Result<RowInput, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = RowSeed(&context).deserialize(&mut deserializer).and_then(|row| deserializer.end().map(|()| row));
     read.map_err(|error| refusal(&context, &error))
 }
 
 /// Reads a body of `Targets`; every one must name its type.
-pub(crate) fn parse_targets(schema: &Schema, table: &Table, body: &[u8]) -> Result<Vec<RowInput>, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_targets(
+    schema: &Schema,
+    table: &Table,
+    body: &[u8],
+    rules: ValueRules,
+) -> Result<Vec<RowInput>, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = TargetsSeed(&context).deserialize(&mut deserializer).and_then(|rows| deserializer.end().map(|()| rows));
     let rows = read.map_err(|error| refusal(&context, &error))?;
@@ -234,7 +240,8 @@ fn check_type(table: &Table, name: &str) -> Result<(), ApiError> {
 }
 
 fn target_address(context: &Context<'_>, link: &str) -> Result<RowAddress, ApiError> {
-    match parse_reference(context.schema, link)? {
+    let key_text = if context.rules.any_key_text { KeyText::Any } else { KeyText::Addressable };
+    match parse_reference_with(context.schema, link, key_text)? {
         Reference::Row(table, address) if table.id == context.table.id => Ok(address),
         _ => Err(ApiError::bad_request(format!(
             "The '@odata.id' '{link}' does not name a row of {}.",
@@ -334,7 +341,7 @@ struct CellSeed<'a> {
 impl CellSeed<'_> {
     fn convert<E: serde::de::Error>(&self, scalar: Scalar<'_>) -> Result<Option<Value>, E> {
         let table = self.context.table;
-        convert(self.context.schema, table, table.column(self.ordinal), scalar, true)
+        convert(self.context.schema, table, table.column(self.ordinal), scalar, self.context.rules)
             .map_err(|error| self.context.fail(error))
     }
 }

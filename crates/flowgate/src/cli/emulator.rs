@@ -37,6 +37,9 @@ pub(crate) struct Serve {
     /// A file with tables besides the standard ones
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
+    /// Behave as an environment that `flowgate doctor --verify` has observed in this file
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// What chance begins with, so that a run can be repeated
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -90,6 +93,7 @@ impl Serve {
             time_scale: self.time_scale,
             data: self.data,
             schema: self.schema,
+            settings: self.settings,
             seed: self.seed.unwrap_or(Options::default().seed),
         }
     }
