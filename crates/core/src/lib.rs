@@ -14,6 +14,7 @@ pub mod connector;
 pub mod destination;
 pub mod error;
 pub mod examination;
+pub mod failpoint;
 pub mod key;
 pub mod name;
 pub mod ports;

@@ -13,7 +13,7 @@ use arrow_select::take::take_record_batch;
 use flowgate_core::destination::{Class as RequestClass, ColumnSet, Pace, RowFault, WriteOptions, WriteUnit};
 use flowgate_core::project::{DeletedThere, Missing};
 use flowgate_core::shape::STATE_COLUMN;
-use flowgate_core::{Code, ConnectorError, LoadRows, Operation, Outcome};
+use flowgate_core::{Code, ConnectorError, LoadRows, Operation, Outcome, failpoint};
 use flowgate_store::ledger::{IntentRow, LedgerWriter, Record};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -173,8 +173,11 @@ impl Loader<'_, '_> {
         let cancel = self.scope.cancel.clone();
         let work = async move {
             ledger.append(&intent).await?;
+            failpoint::hit("intent.written")?;
             let outcomes = destination.write(unit, RequestClass::Batch, UNIT_DEADLINE, &cancel).await?;
+            failpoint::hit("answer.received")?;
             ledger.append(&Record::answer(sequence, &outcomes)).await?;
+            failpoint::hit("answer.recorded")?;
             Ok(outcomes)
         };
         Ok(async move { (request, work.await) }.boxed())

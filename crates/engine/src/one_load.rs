@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use flowgate_core::LoadRows;
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
+use flowgate_core::{LoadRows, failpoint};
 use flowgate_sorted::{BucketMeta, Manifest, State, StateWriter};
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
@@ -116,8 +116,7 @@ impl FlowRun<'_> {
     ) -> Result<Compared, RunError> {
         let load = scope.load;
         let last = self.engine.open_state(&self.flow.name, &load.name)?;
-        let must_adopt =
-            last.is_none() || (self.options.adopt && pass == 1 && !ledger::path(dir, pass).try_exists()?);
+        let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
             (state, Some(rows))
@@ -125,13 +124,10 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
-        let path = ledger::path(dir, pass);
-        let is_first_attempt = !path.try_exists()?;
-        let (ledger, mut past, sequence) = ledger::open(dir, pass, version)?;
-        if is_first_attempt {
-            ledger.append(&ledger::first_mark(version)).await?;
-        }
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
+        failpoint::hit("recovery.replayed")?;
         confirm_creates(scope, &prepared, &mut past).await?;
+        failpoint::hit("recovery.confirmed")?;
         let mut compared = Compared {
             prepared,
             state,
@@ -166,7 +162,7 @@ impl FlowRun<'_> {
     ) -> Result<(State, u64), RunError> {
         let state_dir =
             if self.is_plan { dir.join("state") } else { self.engine.state_dir(&self.flow.name, &scope.load.name) };
-        let Adopted { manifest, rows, ambiguous } =
+        let Adopted { manifest, rows, ambiguous, lost } =
             adopt(scope, prepared, last, &state_dir, &dir.join("adopted")).await?;
         remove_dir(&dir.join("adopted"))?;
         if ambiguous > 0 {
@@ -175,14 +171,27 @@ impl FlowRun<'_> {
                 scope.load.name, scope.load.table
             ));
         }
-        self.swap(scope.load, &manifest, last.map_or(0, |state| state.manifest().version), false)?;
+        if lost > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: the keys of {lost} rows were lost with the damaged state; those that left the source stay at the destination",
+                scope.load.name
+            ));
+        }
+        let version = last.map_or(0, |state| state.manifest().version);
+        self.engine.store.swap_manifest(self.lease, &scope.load.name, version, &manifest.to_json()?, None)?;
         Ok((State::open(&state_dir, manifest), rows))
     }
 
-    fn swap(&mut self, load: &Load, manifest: &Manifest, expected: u64, with_record: bool) -> Result<(), RunError> {
-        let json = manifest.to_json()?;
-        let record = with_record.then_some(&self.record);
-        Ok(self.engine.store.swap_manifest(self.lease, &load.name, expected, &json, record)?)
+    /// Makes the next state current and the load done in one transaction. Until then neither is: a load that was
+    /// taken for done without its state would send everything again.
+    fn swap(&mut self, load: &Load, manifest: &Manifest, expected: u64, is_done: bool) -> Result<(), RunError> {
+        let mut record = self.record.clone();
+        if is_done {
+            record.loads.entry(load.name.clone()).or_default().phase = Phase::Done;
+        }
+        self.engine.store.swap_manifest(self.lease, &load.name, expected, &manifest.to_json()?, Some(&record))?;
+        self.record = record;
+        Ok(())
     }
 
     pub(crate) fn diff(
@@ -300,10 +309,10 @@ impl FlowRun<'_> {
             return Ok(sent.state_seconds);
         }
         let next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
-        if pass == 2 || deferred == 0 {
-            self.progress(load).phase = Phase::Done;
-        }
-        self.swap(load, &next, manifest.version, true)?;
+        failpoint::hit("manifest.swap")?;
+        let is_done = pass == 2 || deferred == 0;
+        self.swap(load, &next, manifest.version, is_done)?;
+        failpoint::hit("manifest.swapped")?;
         flowgate_sorted::sweep(&self.engine.state_dir(&self.flow.name, &load.name), &next)?;
         self.engine.tell(Event::Loaded { load: &load.name, rows: totals });
         Ok(sent.state_seconds)

@@ -114,6 +114,11 @@ pub(crate) fn main() -> Exit {
     };
     let global = arguments.global;
     let printer = Printer::new(global.json, global.quiet);
+    #[cfg(debug_assertions)]
+    if let Err(failure) = crate::failpoints::arm() {
+        printer.report(&failure.report);
+        return failure.exit();
+    }
     let ended = start_logging(global.log.as_deref()).and_then(|is_logging| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let clock = Arc::new(SystemClock::new(1.0));
