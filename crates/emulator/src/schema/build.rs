@@ -223,9 +223,23 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
 /// Adds a column, and for the first money column the currency columns, for each its base twin.
 pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) -> Ordinal {
     let is_money = matches!(new.kind, ColumnKind::Money { .. });
+    let parts: &[(&str, fn() -> ColumnKind)] = match new.kind {
+        ColumnKind::File { .. } => &[("_Name", || ColumnKind::Text { max: 512, format: "Text".to_owned() })],
+        ColumnKind::Image { .. } => &[
+            ("Id", || ColumnKind::Guid),
+            ("_Timestamp", || ColumnKind::BigInt),
+            ("_URL", || ColumnKind::Text { max: 200, format: "Url".to_owned() }),
+        ],
+        _ => &[],
+    };
     let (schema_name, label, is_custom) = (new.schema_name.clone(), new.label.clone(), new.is_custom);
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
+    for (suffix, kind) in parts {
+        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), &label, kind());
+        part.is_custom = is_custom;
+        push_column(entry, part);
+    }
     schema.version += 1;
     if is_money {
         add_base_column(entry, ordinal, &schema_name, &label, is_custom);

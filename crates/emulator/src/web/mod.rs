@@ -8,6 +8,8 @@
 mod actions;
 mod batch;
 mod bulk;
+mod bulk_delete;
+mod files;
 mod headers;
 mod links;
 mod route;

@@ -5,6 +5,7 @@ mod acceptance_more;
 mod batches;
 mod bulk;
 mod fetch;
+mod files;
 mod fuzz;
 mod operation;
 mod rows;
