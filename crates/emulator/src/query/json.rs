@@ -331,6 +331,13 @@ fn currency_symbol(database: &Database, schema: &Schema, view: RowView<'_>) -> S
     symbol().unwrap_or_default()
 }
 
+/// A moment as answers write it.
+pub(crate) fn write_time(seconds: i64) -> String {
+    let mut out = Vec::new();
+    format_time(seconds, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// `31/03/2026 10:30`, or the date alone.
 fn display_time(seconds: i64, date_only: bool) -> String {
     let (year, month, day) = crate::write::civil_from_days(seconds.div_euclid(86_400));

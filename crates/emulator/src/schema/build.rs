@@ -312,6 +312,39 @@ pub(crate) fn add_lookup(
     column
 }
 
+/// Gives a lookup a further table to point at.
+pub(crate) fn add_lookup_target(
+    schema: &mut Schema,
+    table: TableId,
+    column: Ordinal,
+    target: TableId,
+    name: &str,
+    navigation: Option<&str>,
+    on_delete: Cascade,
+) {
+    let logical = schema.table(target).logical.clone();
+    let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
+    let lookup = &mut entry.columns[usize::from(column)];
+    let navigation = navigation.map_or_else(|| format!("{}_{logical}", lookup.schema_name), str::to_owned);
+    let is_custom = lookup.is_custom;
+    if let ColumnKind::Lookup { targets } = &mut lookup.kind {
+        targets.push(LookupTarget { table: target, navigation: navigation.clone() });
+    }
+    schema.relationships.push(Relationship::OneToMany(OneToMany {
+        id: stable_id(&format!("relationship:{name}")),
+        schema_name: name.to_owned(),
+        referenced: target,
+        referencing: table,
+        column,
+        to_one: navigation,
+        to_many: name.to_owned(),
+        on_delete,
+        is_custom,
+        is_hierarchical: false,
+    }));
+    schema.version += 1;
+}
+
 /// The product's own hierarchies; custom ones say so in their definition.
 fn is_hierarchy(relationship: &str) -> bool {
     matches!(

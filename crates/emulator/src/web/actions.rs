@@ -10,7 +10,6 @@ use super::rows::RowRequest;
 use super::{Access, Answer, Call, Request};
 use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
-use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{Schema, Table};
 use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row};
@@ -26,6 +25,9 @@ pub(super) fn answer(
     let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
     if request.method == http::Method::POST {
         if let Some(done) = super::files::action(call, access, request, schema, name) {
+            return done;
+        }
+        if let Some(done) = crate::metadata::option_action(call, access, request, name) {
             return done;
         }
     }
@@ -44,8 +46,10 @@ pub(super) fn answer(
         ("POST", "CreateCustomerRelationships" | "CreatePolymorphicLookupAttribute") => {
             crate::metadata::create_polymorphic(call, access, request, name)
         }
-        // Everything created through the API is usable at once, so publishing has nothing to do.
-        ("POST", "PublishXml" | "PublishAllXml") => Ok(Answer::no_content().with_work(Message::Metadata, 1)),
+        ("POST", "PublishXml" | "PublishAllXml") => crate::metadata::publish(schema, request, name),
+        ("GET" | "POST", "RetrieveMetadataChanges") => {
+            crate::metadata::retrieve_changes(call, access, request, arguments.unwrap_or(""))
+        }
         _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
             Err(ApiError::not_here(&format!("the operation '{name}'")))
         }
@@ -85,7 +89,8 @@ fn who_am_i(call: &Call<'_>) -> Answer {
 }
 
 /// Arguments of a function call, with parameter aliases put in.
-fn call_arguments(text: &str, aliases: &HashMap<String, String>) -> HashMap<String, String> {
+pub(crate) fn call_arguments(request: &Request, text: &str) -> Result<HashMap<String, String>, ApiError> {
+    let aliases = QueryOptions::parse(&request.query)?.aliases;
     let pairs = split_outside_quotes(text, ',');
     // A JSON array holds commas of its own: pieces without `=` belong to the one before.
     let mut joined: Vec<String> = Vec::new();
@@ -99,12 +104,13 @@ fn call_arguments(text: &str, aliases: &HashMap<String, String>) -> HashMap<Stri
         }
     }
     let named = joined.iter().filter_map(|pair| pair.split_once('='));
-    named
+    let arguments = named
         .map(|(name, value)| {
             let value = aliases.get(value.trim()).map_or(value, String::as_str);
             (name.trim().to_owned(), value.trim().to_owned())
         })
-        .collect()
+        .collect();
+    Ok(arguments)
 }
 
 fn total_record_count(
@@ -114,8 +120,7 @@ fn total_record_count(
     schema: &Schema,
     arguments: &str,
 ) -> Result<Answer, ApiError> {
-    let options = QueryOptions::parse(&request.query)?;
-    let arguments = call_arguments(arguments, &options.aliases);
+    let arguments = call_arguments(request, arguments)?;
     let list = arguments.get("EntityNames").map(|list| list.replace('\'', "\""));
     let names: Vec<String> = list
         .and_then(|list| serde_json::from_str(&list).ok())

@@ -4,6 +4,7 @@ mod acceptance;
 mod acceptance_more;
 mod batches;
 mod bulk;
+mod definitions;
 mod fetch;
 mod files;
 mod fuzz;

@@ -17,7 +17,7 @@ mod xml;
 pub(crate) use expression::parse_expression;
 pub(crate) use page::select_ids;
 pub(crate) use run::run_fetch;
-pub(crate) use xml::parse_fetch_xml;
+pub(crate) use xml::{parse_fetch_xml, parse_xml};
 
 use super::parse::Operator;
 pub(crate) use super::totals::Method;
