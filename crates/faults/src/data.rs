@@ -20,7 +20,7 @@ pub(crate) fn rows_of(day: u32) -> Rows {
     let version = |number: u32| (1..=day).rev().find(|day| number % 3 == day % 3).unwrap_or(0);
     keys.map(|number| {
         let name = format!("Office {number}, edition {}", version(number));
-        let is_inactive = (number + day) % 10 == 0;
+        let is_inactive = (number + day).is_multiple_of(10);
         (format!("K-{number:05}"), (name, format!("City {}", number % 17), is_inactive))
     })
     .collect()

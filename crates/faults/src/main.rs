@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         passed += held;
         failed += problems.len();
     }
-    println!("{passed} passed, {failed} failed");
+    println!("test result: {passed} passed; {failed} failed");
     Ok(failed == 0)
 }
 

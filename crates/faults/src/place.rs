@@ -138,11 +138,11 @@ impl Bench {
 
     /// Runs the flow to its end, with a failpoint armed.
     pub(crate) fn run(&self, failpoint: Option<&str>) -> Result<Ended> {
-        ended(self.command(failpoint, &["run", "offices", "--json"]).output()?)
+        ended(&self.command(failpoint, &["run", "offices", "--json"]).output()?)
     }
 
     pub(crate) fn run_with(&self, arguments: &[&str]) -> Result<Ended> {
-        ended(self.command(None, arguments).output()?)
+        ended(&self.command(None, arguments).output()?)
     }
 
     /// Runs the flow and kills it once a fault rule of the service has hit; says whether one had.
@@ -212,7 +212,7 @@ impl Bench {
     }
 }
 
-fn ended(output: Output) -> Result<Ended> {
+fn ended(output: &Output) -> Result<Ended> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = match output.stdout.as_slice() {
         [] => Value::Null,

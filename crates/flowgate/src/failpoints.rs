@@ -18,13 +18,13 @@ pub(crate) fn arm() -> Result<(), Failure> {
     let parts: Vec<&str> = text.split(':').collect();
     let (Some(nth), &[point, _, action]) = (parts.get(1).and_then(|nth| nth.parse::<u64>().ok()), parts.as_slice())
     else {
-        return Err(Failure::new(Code::USAGE, format!("`{VARIABLE}` is not `point:nth:action`: `{text}`")).into());
+        return Err(Failure::new(Code::USAGE, format!("`{VARIABLE}` is not `point:nth:action`: `{text}`")));
     };
     let error = match action {
         "kill" => None,
         "eio" => Some(rustix::io::Errno::IO),
         "enospc" => Some(rustix::io::Errno::NOSPC),
-        _ => return Err(Failure::new(Code::USAGE, format!("`{action}` is not `kill`, `eio` or `enospc`")).into()),
+        _ => return Err(Failure::new(Code::USAGE, format!("`{action}` is not `kill`, `eio` or `enospc`"))),
     };
     let point = point.to_owned();
     let passed = AtomicU64::new(0);

@@ -12,5 +12,5 @@ mod service;
 mod usage;
 // The server is the same as that of the connector's own tests.
 #[path = "../../../connect/tests/it/postgres.rs"]
-#[expect(dead_code, reason = "the connector's tests need TLS too")]
+#[expect(dead_code, clippy::unwrap_used, reason = "helpers of tests; the connector's own need TLS too")]
 mod postgres;
