@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) overridden_created_on: bool,
     /// HTTP status of a property without a value: 204 or 404.
     pub(crate) null_property_status: u16,
+    /// HTTP status of the content of a file column without a file: 204 or 404.
+    pub(crate) empty_file_status: u16,
     /// Whether nulls come first in an ascending order.
     pub(crate) nulls_first: bool,
     /// Whether `$count` of a set stops at 5,000.
@@ -122,6 +124,7 @@ impl Default for Settings {
             default_currency: true,
             overridden_created_on: true,
             null_property_status: 204,
+            empty_file_status: 204,
             nulls_first: true,
             count_segment_capped: true,
             expired_delta_status: 400,

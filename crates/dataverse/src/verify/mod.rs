@@ -10,6 +10,7 @@
 
 mod ask;
 mod bulk;
+mod content;
 mod definitions;
 mod file;
 mod keys;

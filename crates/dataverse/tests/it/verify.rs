@@ -87,6 +87,7 @@ pub(crate) fn switched() -> Map<String, Value> {
         "default_currency": false,
         "overridden_created_on": false,
         "null_property_status": 404,
+        "empty_file_status": 404,
         "nulls_first": false,
         "sql_top_allowed": false,
         "count_segment_capped": false,

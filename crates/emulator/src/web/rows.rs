@@ -292,7 +292,7 @@ fn read_property(
     let stored = database.get(table.id, &key).ok_or_else(|| row.address.missing(table))?;
     let view = RowView { table, key, row: stored };
     let Some(value) = view.value(ordinal) else {
-        return null_property(call, row, ordinal);
+        return nothing_there(row.table.column(ordinal), call.settings.null_property_status);
     };
     let column = table.column(ordinal);
     if is_value {
@@ -311,12 +311,10 @@ fn read_property(
     Ok(Answer::json(body))
 }
 
-/// A property without a value; its status is UNVERIFIED.
-fn null_property(call: &Call<'_>, row: &RowRequest<'_>, ordinal: Ordinal) -> Result<Answer, ApiError> {
-    match StatusCode::from_u16(call.settings.null_property_status) {
-        Ok(status) if status.is_client_error() => {
-            Err(ApiError::no_resource(&row.table.column(ordinal).wire).with_status(status))
-        }
+/// A column without a value; its status is UNVERIFIED.
+pub(super) fn nothing_there(column: &crate::schema::Column, status: u16) -> Result<Answer, ApiError> {
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_client_error() => Err(ApiError::no_resource(&column.wire).with_status(status)),
         _ => Ok(Answer::no_content()),
     }
 }
