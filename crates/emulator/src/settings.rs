@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) overridden_created_on: bool,
     /// HTTP status of a property without a value: 204 or 404.
     pub(crate) null_property_status: u16,
+    /// HTTP status of the content of a file column without a file: 204 or 404.
+    pub(crate) empty_file_status: u16,
     /// Whether nulls come first in an ascending order.
     pub(crate) nulls_first: bool,
     /// Whether `$count` of a set stops at 5,000.
@@ -92,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) bypass_refused_status: u16,
     /// Whether the caller may act as another user.
     pub(crate) impersonation_allowed: bool,
+    /// Whether `sql` takes TOP: the documentation says no, the product's own samples use it.
+    pub(crate) sql_top_allowed: bool,
     /// While true every data request is refused as if the environment were disabled.
     pub(crate) administration_mode: bool,
     /// Milliseconds of synchronous plug-in time per written row.
@@ -120,6 +124,7 @@ impl Default for Settings {
             default_currency: true,
             overridden_created_on: true,
             null_property_status: 204,
+            empty_file_status: 204,
             nulls_first: true,
             count_segment_capped: true,
             expired_delta_status: 400,
@@ -141,6 +146,7 @@ impl Default for Settings {
             bypass_allowed: true,
             bypass_refused_status: 403,
             impersonation_allowed: true,
+            sql_top_allowed: true,
             administration_mode: false,
             plugin_ms: 0.0,
             body_bytes_max: 128 << 20,

@@ -149,7 +149,7 @@ fn display(spec: &ColumnSpec) -> &str {
     spec.display.as_deref().unwrap_or(&spec.name)
 }
 
-fn label(text: &str) -> Value {
+pub(crate) fn label(text: &str) -> Value {
     json!({
         "@odata.type": "Microsoft.Dynamics.CRM.Label",
         "LocalizedLabels": [{

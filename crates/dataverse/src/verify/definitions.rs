@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::lab::Lab;
 use super::probe::{Probing, Seen, unobservable};
+use crate::provision::definition;
 
 /// One more than may be selected at once.
 const OPTIONS: i32 = 151;
@@ -51,18 +52,13 @@ pub(super) fn organization_columns<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
 pub(super) fn multi_select_is_virtual<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
     async {
         let attributes = format!("EntityDefinitions(LogicalName='{}')/Attributes", lab.table);
-        let label = |text: &str| {
-            let labels =
-                [json!({"@odata.type": "Microsoft.Dynamics.CRM.LocalizedLabel", "Label": text, "LanguageCode": 1033})];
-            json!({"@odata.type": "Microsoft.Dynamics.CRM.Label", "LocalizedLabels": labels})
-        };
         let numbers = lab.first_option()..lab.first_option().saturating_add(OPTIONS);
         let options: Vec<Value> =
-            numbers.map(|number| json!({"Value": number, "Label": label(&number.to_string())})).collect();
+            numbers.map(|number| json!({"Value": number, "Label": definition::label(&number.to_string())})).collect();
         let body = json!({
             "@odata.type": "Microsoft.Dynamics.CRM.MultiSelectPicklistAttributeMetadata",
             "SchemaName": lab.column("choices"),
-            "DisplayName": label("Choices"),
+            "DisplayName": definition::label("Choices"),
             "RequiredLevel": {"Value": "None"},
             "OptionSet": {
                 "@odata.type": "Microsoft.Dynamics.CRM.OptionSetMetadata",

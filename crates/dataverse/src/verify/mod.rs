@@ -10,6 +10,7 @@
 
 mod ask;
 mod bulk;
+mod content;
 mod definitions;
 mod file;
 mod keys;
@@ -241,7 +242,8 @@ fn check_kind(environment: &EnvironmentFacts) -> Result<(), ConnectorError> {
         None => "the environment does not say whether it is a sandbox".to_owned(),
     };
     Err(ConnectorError::new(ErrorKind::Configuration, Code::PROVISION_REFUSED, said)
-        .hint("a verification makes a table, writes to it and removes it: run it in a sandbox"))
+        .hint("a verification makes a table, writes to it and removes it: run it in a sandbox")
+        .hint("`--production` does it all the same"))
 }
 
 fn not_prepared(error: NoAnswer) -> ConnectorError {

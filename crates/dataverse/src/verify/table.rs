@@ -7,7 +7,7 @@ use super::lab::Lab;
 use super::probe::Expected::{self, Flag, Number, Seconds, Text};
 use super::probe::Place::{self, Nowhere, Servers, Setting};
 use super::probe::{Probe, Probing};
-use super::{bulk, definitions, keys, other_languages, queries, sign_in, tracking, values};
+use super::{bulk, content, definitions, keys, other_languages, queries, sign_in, tracking, values};
 
 type Run = for<'a> fn(&'a Lab<'a>) -> Probing<'a>;
 
@@ -46,6 +46,7 @@ pub(super) const PROBES: &[Probe] = &[
     probe("multi_select_is_virtual", "5", Flag(true), Nowhere, definitions::multi_select_is_virtual, "a column of several choices is `Virtual` and `MultiSelectPicklistType`"),
     probe("selections_max", "7", Flag(true), Nowhere, definitions::selections_max, "150 options may be selected in one column, and no more"),
     probe("pairs_are_linked_once", "12.3", Flag(true), Nowhere, definitions::pairs_are_linked_once, "a pair of a many-to-many relationship that is linked again is a duplicate"),
+    probe("options_begin_at_prefix", "5", Flag(true), Nowhere, content::options_begin_at_prefix, "an option without a number gets one of the publisher's"),
     probe("change_tracking_days", "18.4", Number(7), Setting, sign_in::change_tracking_days, "delta tokens live for so many days"),
     // Values.
     probe("round_decimals", "7", Flag(true), Setting, values::round_decimals, "excess decimals are rounded, not refused"),
@@ -59,6 +60,9 @@ pub(super) const PROBES: &[Probe] = &[
     probe("lookup_value_refused", "7", Flag(true), Nowhere, values::lookup_value_refused, "a lookup cannot be written as `_column_value`"),
     probe("create_inactive", "7.3", Flag(true), Setting, values::create_inactive, "a row may be created in an inactive state"),
     probe("null_property_status", "9.2", Number(204), Setting, values::null_property_status, "a column without a value, read alone, is answered so"),
+    probe("empty_file_status", "24", Number(204), Setting, content::empty_file_status, "a file that is not there, read, is answered so"),
+    probe("file_headers", "24", Flag(true), Nowhere, content::file_headers, "a download tells the file's size and name in `x-ms-file-size` and `x-ms-file-name`"),
+    probe("images_left_out", "7", Flag(true), Nowhere, content::images_left_out, "an image is left out of a row unless it is selected"),
     // Ids, keys, lookups.
     probe("key_violation_status", "11", Number(412), Setting, keys::key_violation_status, "a key that is taken is refused so"),
     probe("duplicate_id_status", "9.1, R 10", Number(412), Setting, keys::duplicate_id_status, "an id that is taken is refused so"),
@@ -113,10 +117,8 @@ pub(super) const NOT_PROBED: &[(&str, &str, &str)] = &[
     ("2.3", "a principal that is no user of the environment is refused with 403", "takes a second principal"),
     ("2.5", "which user's limits an impersonated request is charged to", "other users' traffic cannot be told apart"),
     ("3.4", "`Retry-After` on 503", "an outage cannot be asked for"),
-    ("5", "option values begin at the publisher's prefix", "Flowgate numbers the options itself"),
     ("6.2", "greatest lengths and bounds of column types", "definitions are read live, never assumed"),
     ("6.4", "cascades named Active and UserOwned", "Flowgate makes no such relationship"),
-    ("7", "images are left out unless selected", "Flowgate writes no images so far"),
     ("7.1", "a changed rate rewrites no row", "rates of currencies are not changed for a test"),
     ("10", "which of two racing upserts loses, and how", "a race cannot be repeated at will"),
     ("13.6", "an empty page that is not the last", "needs rows that another role hides"),
@@ -131,7 +133,7 @@ pub(super) const NOT_PROBED: &[(&str, &str, &str)] = &[
         "the limits are not provoked: others share them",
     ),
     ("22", "whether a page counts as one request of the entitlement", "the count cannot be read through the Web API"),
-    ("24", "file and image columns", "Flowgate writes neither so far"),
+    ("24", "full images by `size=full`", "takes an image larger than a thumbnail"),
     ("25.2", "400 or 500 for unexpected errors", "cannot be asked for; codes decide before statuses"),
     ("26", "events out", "takes a receiver that the service can reach"),
     ("27", "depth of plug-in chains", "takes a plug-in"),

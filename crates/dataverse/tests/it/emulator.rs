@@ -152,7 +152,7 @@ async fn a_table_is_provisioned_filled_changed_and_followed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_is_the_same_where_the_service_behaves_otherwise() {
-    let settings = switched().await.into_iter().filter(|(name, _)| !NEEDED.contains(&name.as_str()));
+    let settings = switched().into_iter().filter(|(name, _)| !NEEDED.contains(&name.as_str()));
     provisioned_filled_changed_and_followed(&Value::Object(settings.collect())).await;
 }
 

@@ -69,8 +69,8 @@ impl Clock for SharedTime {
 const NOT_ASSUMPTIONS: [&str; 3] = ["administration_mode", "organization_type", "plugin_ms"];
 
 /// Another value for every setting that has a probe.
-fn all_switched() -> Value {
-    json!({
+pub(crate) fn switched() -> Map<String, Value> {
+    let settings = json!({
         "key_delay_s": 60.0,
         "metadata_lag_s": 40.0,
         "bulk_delete_delay_s": 90.0,
@@ -87,6 +87,7 @@ fn all_switched() -> Value {
         "default_currency": false,
         "overridden_created_on": false,
         "null_property_status": 404,
+        "empty_file_status": 404,
         "nulls_first": false,
         "sql_top_allowed": false,
         "count_segment_capped": false,
@@ -110,19 +111,9 @@ fn all_switched() -> Value {
         "bypass_refused_status": 400,
         "impersonation_allowed": false,
         "body_bytes_max": 2 << 20,
-    })
+    });
+    serde_json::from_value(settings).unwrap()
 }
-
-/// The same for the settings that the emulator has.
-pub(crate) async fn switched() -> Map<String, Value> {
-    let settings = start(None).await.control(http::Method::GET, "settings", Value::Null).await;
-    let all: Map<String, Value> = serde_json::from_value(all_switched()).unwrap();
-    all.into_iter().filter(|(name, _)| settings.get(name).is_some()).collect()
-}
-
-/// What an emulator need not have: queries in other languages.
-const MAY_BE_ABSENT: [&str; 4] =
-    ["sql_top_allowed", "fetch_alias_with_point", "fetch_links_max", "fetch_conditions_max"];
 
 struct Place {
     emulator: Emulator,
@@ -183,7 +174,6 @@ async fn against_the_emulator_every_probe_holds() {
     let mut others = not_held(&found.results);
     // The emulator's user holds the privilege, so nobody is refused for want of it.
     assert!(others.remove("bypass_refused_status").is_some_and(|said| said.starts_with("not observable")));
-    others.retain(|name, said| !(MAY_BE_ABSENT.contains(name) && said.starts_with("not observable")));
     assert_eq!(others, BTreeMap::new());
     assert_eq!((found.results.len(), found.is_interrupted), (probes().len(), false));
     assert!(found.left_behind.is_none() && found.leftovers.is_empty() && !place.has_scratch_table().await);
@@ -193,7 +183,7 @@ async fn against_the_emulator_every_probe_holds() {
 async fn what_is_switched_is_seen_written_and_imitated() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("switched.json");
-    let wanted = switched().await;
+    let wanted = switched();
     let file = json!({"version": 1, "settings": wanted, "servers": 2});
     fs_err::write(&path, file.to_string()).unwrap();
     let first = start(Some(&path)).await;
@@ -236,7 +226,7 @@ fn companions(name: &str) -> &'static [&'static str] {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_switch_is_seen_by_its_own_probe_and_by_no_other() {
     let place = start(None).await;
-    for (name, value) in &switched().await {
+    for (name, value) in &switched() {
         if ["body_bytes_max", "count_segment_capped", "change_tracking_days", "bypass_refused_status"]
             .contains(&name.as_str())
         {
@@ -260,7 +250,7 @@ async fn a_switch_is_seen_by_its_own_probe_and_by_no_other() {
 async fn every_setting_has_a_probe_and_another_value_here() {
     let place = start(None).await;
     let settings = place.control(http::Method::GET, "settings", Value::Null).await;
-    let switched = switched().await;
+    let switched = switched();
     let probed: BTreeMap<&str, Value> =
         probes().into_iter().filter(|probe| probe.is_setting).map(|probe| (probe.name, probe.assumed)).collect();
     let settings: BTreeMap<&str, &Value> =
@@ -273,7 +263,7 @@ async fn every_setting_has_a_probe_and_another_value_here() {
             assert_ne!(other, *value, "{name}");
         }
     }
-    assert!(probed.keys().all(|name| settings.contains_key(name) || MAY_BE_ABSENT.contains(name)));
+    assert!(probed.keys().all(|name| settings.contains_key(name)));
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use crate::profile::Message;
 use crate::query::{
     Expand, QueryOptions, Reader, RowView, context_url, parse_expand, plain_text, projection, write_one_row, write_text,
 };
-use crate::schema::{Ordinal, Schema, Table};
-use crate::storage::Database;
+use crate::schema::{ColumnKind, Ordinal, Schema, Table};
+use crate::storage::{Database, ValueRef};
 use crate::write::{RowInput, UpsertOutcome, create, delete, parse_row, update, upsert};
 
 /// A row a request names.
@@ -113,7 +113,7 @@ fn representation(
     preferences: &Preferences,
 ) -> Result<Answer, ApiError> {
     let row = database.get(table.id, &key).ok_or_else(|| RowAddress::Id(key).missing(table))?;
-    let scope = call.scope(schema, table);
+    let scope = call.scope(database, schema, table);
     let shown = projection(table, options.select.as_deref())?;
     let expands: Vec<Expand> = match &options.expand {
         Some(text) => parse_expand(&scope, text, options)?,
@@ -262,8 +262,10 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
-    if matches!(column.kind, crate::schema::ColumnKind::File { .. } | crate::schema::ColumnKind::Image { .. }) {
-        return Err(ApiError::not_here("content of file and image columns"));
+    if super::files::is_content(column) {
+        if let Some(done) = super::files::property(call, access, request, row, ordinal, is_value) {
+            return done;
+        }
     }
     match request.method.as_str() {
         "GET" => access.read(|database| read_property(call, database, row, ordinal, is_value)),
@@ -290,7 +292,7 @@ fn read_property(
     let stored = database.get(table.id, &key).ok_or_else(|| row.address.missing(table))?;
     let view = RowView { table, key, row: stored };
     let Some(value) = view.value(ordinal) else {
-        return null_property(call, row, ordinal);
+        return nothing_there(row.table.column(ordinal), call.settings.null_property_status);
     };
     let column = table.column(ordinal);
     if is_value {
@@ -299,17 +301,20 @@ fn read_property(
     let mut body = b"{\"@odata.context\":".to_vec();
     write_text(&format!("{}/$metadata#{}({})/{}", call.base, table.set_name, row.inner, column.wire), &mut body);
     body.extend_from_slice(b",\"value\":");
-    crate::query::write_value(column, &value, &mut body);
+    match &value {
+        ValueRef::Guid(file) if matches!(column.kind, ColumnKind::Image { .. }) => {
+            crate::query::write_image(database, file, &mut body);
+        }
+        value => crate::query::write_value(column, value, &mut body),
+    }
     body.push(b'}');
     Ok(Answer::json(body))
 }
 
-/// A property without a value; its status is UNVERIFIED.
-fn null_property(call: &Call<'_>, row: &RowRequest<'_>, ordinal: Ordinal) -> Result<Answer, ApiError> {
-    match StatusCode::from_u16(call.settings.null_property_status) {
-        Ok(status) if status.is_client_error() => {
-            Err(ApiError::no_resource(&row.table.column(ordinal).wire).with_status(status))
-        }
+/// A column without a value; its status is UNVERIFIED.
+pub(super) fn nothing_there(column: &crate::schema::Column, status: u16) -> Result<Answer, ApiError> {
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_client_error() => Err(ApiError::no_resource(&column.wire).with_status(status)),
         _ => Ok(Answer::no_content()),
     }
 }

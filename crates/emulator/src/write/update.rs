@@ -56,7 +56,8 @@ pub(crate) fn update(
             cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
         }
     }
-    apply(session, database, table, id, cells)
+    apply(session, database, table, id, cells)?;
+    super::create::store_images(session, database, table, id, input.images)
 }
 
 /// Applies checked cells to a row.
@@ -118,6 +119,9 @@ pub(super) fn store(
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    if table.is_elastic && table.known.ttl.is_some_and(|ttl| cells.iter().any(|(ordinal, _)| *ordinal == ttl)) {
+        super::create::schedule_expiry(session, database, table, id);
+    }
     if session.plugins.is_empty() { Ok(()) } else { run_plugins(session, database, &schema, table, id) }
 }
 

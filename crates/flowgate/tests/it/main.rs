@@ -4,6 +4,7 @@ mod support;
 
 mod bad_input;
 mod commands;
+mod doctor;
 mod example;
 mod interruption;
 mod output;
