@@ -360,7 +360,7 @@ pub(crate) fn add_many_to_many(
     intersect: &str,
     tables: [TableId; 2],
     navigation: [String; 2],
-) {
+) -> TableId {
     let new = NewTable {
         logical: intersect.to_lowercase(),
         schema_name: intersect.to_owned(),
@@ -395,6 +395,7 @@ pub(crate) fn add_many_to_many(
         navigation,
     };
     schema.relationships.push(Relationship::ManyToMany(relationship));
+    id
 }
 
 /// Lookups every table has: who made and changed it, and who owns it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ordered_map::OrderedMap;
 use serde::Deserialize;
 
-use super::model::{DateBehavior, Ownership, Required};
+use super::model::{Cascade, DateBehavior, Ownership, Required};
 
 /// Why a schema file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +121,8 @@ pub(super) struct ColumnSpec {
     /// Relationship names by target, where the product's own is known.
     #[serde(default)]
     pub(super) relationships: BTreeMap<String, String>,
+    /// What deleting the row pointed at does; by default the link is removed.
+    pub(super) on_delete: Option<Cascade>,
     pub(super) default: Option<i64>,
     pub(super) auto_number: Option<String>,
     pub(super) true_label: Option<String>,

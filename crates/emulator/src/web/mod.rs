@@ -9,6 +9,7 @@ mod actions;
 mod batch;
 mod bulk;
 mod bulk_delete;
+mod cosmos;
 mod files;
 mod headers;
 mod links;

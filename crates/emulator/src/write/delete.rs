@@ -90,6 +90,7 @@ fn delete_set(
             super::files::drop_contents(session, database, own, *id);
         }
         database.remove(table, *id, session.now);
+        super::activities::follow(database, own, *id, session.now);
     }
     Ok(())
 }

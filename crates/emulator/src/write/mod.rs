@@ -5,6 +5,8 @@
 //! Promise: no rule is checked in two places. Left out: HTTP.
 
 mod actions;
+mod activities;
+mod associate;
 mod bulk;
 mod convert;
 mod create;
@@ -13,6 +15,7 @@ mod duplicates;
 mod files;
 mod money;
 mod parse;
+mod queues;
 mod resolve;
 mod state;
 mod time;
@@ -20,16 +23,18 @@ mod update;
 
 use uuid::Uuid;
 
-pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows};
+pub(crate) use actions::{CloseIncident, close_incident, merge_rows};
+pub(crate) use associate::{link, unlink};
 pub(crate) use bulk::{BulkKind, run_bulk};
 pub(crate) use convert::{Scalar, convert, parse_decimal};
 pub(crate) use create::create;
 pub(crate) use delete::{delete, delete_expired, delete_many};
 pub(crate) use files::{Content, bytes_max, check_content, clear_content, file_of, store_content};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
+pub(crate) use queues::{add_to_queue, remove_from_queue, route_to, work_on};
 pub(crate) use resolve::{BindReference, resolve, unknown_content_id};
 pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time, parse_time};
-pub(crate) use update::{UpsertOutcome, update, upsert};
+pub(crate) use update::{UpsertOutcome, Upserted, update, upsert};
 
 use crate::error::{ApiError, Code};
 use crate::schema::{Schema, Table};
