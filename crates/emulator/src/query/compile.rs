@@ -331,7 +331,7 @@ fn lambda(
             Predicate::Related { hops, table: one.referencing, link, is_all, body: bind_body(one.referencing)? }
         }
         Relationship::ManyToMany(many) => {
-            let own = many.side_of(name);
+            let own = many.side_of(from.id, name);
             let table = many.tables[1 - own];
             let link =
                 Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };

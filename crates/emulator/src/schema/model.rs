@@ -196,10 +196,13 @@ pub(crate) struct ManyToMany {
 }
 
 impl ManyToMany {
-    /// The side a navigation property stands on. Sides of a table related to itself that share
-    /// their name are told apart no further: the first is meant.
-    pub(crate) fn side_of(&self, navigation: &str) -> usize {
-        usize::from(self.navigation[0] != navigation)
+    /// The side a table's navigation property stands on. A table related to itself has two names;
+    /// where they are the same, the first side is meant.
+    pub(crate) fn side_of(&self, table: TableId, navigation: &str) -> usize {
+        if self.tables[0] == self.tables[1] {
+            return usize::from(self.navigation[0] != navigation);
+        }
+        usize::from(self.tables[0] != table)
     }
 }
 

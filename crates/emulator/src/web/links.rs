@@ -172,7 +172,7 @@ fn related(
             Related { table: one.referencing, restriction: Predicate::Test(path, test), name: one.to_many.clone() }
         }
         Relationship::ManyToMany(many) => {
-            let own = many.side_of(name);
+            let own = many.side_of(row.table.id, name);
             let table = many.tables[1 - own];
             let ids = access.read(|database| linked_ids(database, many, own, key));
             let path = ColumnPath { hops: Vec::new(), table, column: 0 };
@@ -240,10 +240,10 @@ fn associate(
                     set_lookup(&session, database, (child, other), one.column, row.table.id, bind)?;
                 }
                 Relationship::ManyToMany(many) => {
-                    if other_table != many.tables[1 - many.side_of(name)] {
+                    if other_table != many.tables[1 - many.side_of(row.table.id, name)] {
                         return Err(ApiError::bad_request("The row to associate belongs to another table."));
                     }
-                    link(database, many, many.side_of(name), key, other)?;
+                    link(database, many, many.side_of(row.table.id, name), key, other)?;
                 }
             },
             _ => {
@@ -280,7 +280,7 @@ fn disassociate(
                         set_lookup(&session, database, (child, other), one.column, row.table.id, BindReference::Clear)?;
                     }
                     Relationship::ManyToMany(many) => {
-                        unlink(&session, database, many, many.side_of(name), own, other);
+                        unlink(&session, database, many, many.side_of(row.table.id, name), own, other);
                     }
                 }
             }
@@ -303,7 +303,7 @@ fn unlinked_row(
 ) -> Result<Uuid, ApiError> {
     let other = match relationship {
         Relationship::OneToMany(one) => one.referencing,
-        Relationship::ManyToMany(many) => many.tables[1 - many.side_of(name)],
+        Relationship::ManyToMany(many) => many.tables[1 - many.side_of(row.table.id, name)],
     };
     let table = row.schema.table(other);
     if let Some(inner) = key {

@@ -19,7 +19,7 @@ use crate::query::{
 };
 use crate::schema::{ColumnKind, Ordinal, Schema, Table};
 use crate::storage::{Database, ValueRef};
-use crate::write::{RowInput, UpsertOutcome, Upserted, create, delete, parse_row, update, upsert};
+use crate::write::{RowInput, UpsertOutcome, Upserted, create, delete, parse_row, primary_id_of, update, upsert};
 
 /// A row a request names.
 pub(super) struct RowRequest<'a> {
@@ -85,7 +85,6 @@ pub(super) fn create_row(
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
     let input = parse_body(request, schema, table)?;
-    let given = input.id;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
@@ -95,7 +94,7 @@ pub(super) fn create_row(
             answer.status = StatusCode::CREATED;
             return Ok(answer);
         }
-        let id = given.unwrap_or(key).to_string();
+        let id = primary_id_of(database, table, key).to_string();
         let mut answer = id_answer(call, table, &id);
         answer.set("location", &entity_id(call, table, &id));
         Ok(answer)

@@ -107,6 +107,14 @@ pub(super) fn schedule_expiry(session: &Session<'_>, database: &mut Database, ta
     }
 }
 
+/// The primary id of a row that is kept under `key`.
+pub(crate) fn primary_id_of(database: &Database, table: &Table, key: Uuid) -> Uuid {
+    match database.get(table.id, &key).filter(|_| table.is_elastic).and_then(|row| row.get(0)) {
+        Some(crate::storage::ValueRef::Guid(id)) => id,
+        _ => key,
+    }
+}
+
 /// Puts images that a body carries into their columns.
 pub(super) fn store_images(
     session: &Session<'_>,
@@ -399,7 +407,7 @@ fn create_children(
             match &schema.relationships[usize::from(index)] {
                 Relationship::OneToMany(one) => add_child(session, database, schema, (table, id), one, item, depth)?,
                 Relationship::ManyToMany(many) => {
-                    let side = many.side_of(name.trim_end_matches("@odata.bind"));
+                    let side = many.side_of(table.id, name.trim_end_matches("@odata.bind"));
                     let other = match item.as_str() {
                         Some(link) => linked_row(database, schema, link)?.1,
                         None => create_from_json(session, database, many.tables[1 - side], item, depth)?,

@@ -27,7 +27,7 @@ pub(crate) use actions::{CloseIncident, close_incident, merge_rows};
 pub(crate) use associate::{link, unlink};
 pub(crate) use bulk::{BulkKind, run_bulk};
 pub(crate) use convert::{Scalar, convert, parse_decimal};
-pub(crate) use create::create;
+pub(crate) use create::{create, primary_id_of};
 pub(crate) use delete::{delete, delete_expired, delete_many};
 pub(crate) use files::{Content, bytes_max, check_content, clear_content, file_of, store_content};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
