@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) check_lookups: bool,
     /// Whether the caller holds the privilege behind the bypass headers.
     pub(crate) bypass_allowed: bool,
+    /// Step ids one request may bypass.
+    pub(crate) bypass_step_ids_max: usize,
     /// Whether the caller may act as another user.
     pub(crate) impersonation_allowed: bool,
     /// Whether `sql` takes TOP: the documentation says no, the product's own samples use it.
@@ -71,6 +73,7 @@ impl Default for Settings {
             create_inactive: true,
             check_lookups: true,
             bypass_allowed: true,
+            bypass_step_ids_max: 3,
             impersonation_allowed: true,
             sql_top_allowed: true,
             administration_mode: false,

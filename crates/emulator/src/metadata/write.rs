@@ -20,8 +20,8 @@ use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{
-    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column, add_system_lookups, add_table,
-    stable_id,
+    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column,
+    add_system_lookups, add_table, stable_id,
 };
 use crate::storage::{Database, Value, encode};
 use crate::web::{Access, Answer, Call, Request};

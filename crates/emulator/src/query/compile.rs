@@ -90,7 +90,8 @@ impl<'a> Scope<'a> {
         let organization = self.schema.by_logical("organization");
         let row = organization.and_then(|table| self.database.get(table.id, &self.organization));
         let number = |name: &str| row?.int(organization?.ordinal(name));
-        let (_, month, day) = number("fiscalcalendarstart").map_or((0, 1, 1), |at| civil_from_days(at.div_euclid(86_400)));
+        let (_, month, day) =
+            number("fiscalcalendarstart").map_or((0, 1, 1), |at| civil_from_days(at.div_euclid(86_400)));
         let template = number("fiscalperiodtype").map_or(Template::Quarterly, Template::from_number);
         // No month lacks the 28th.
         Fiscal { month, day: day.min(28), template }
@@ -128,7 +129,9 @@ fn bind(scope: &Scope<'_>, expr: &Expr, outer: &str) -> Result<Predicate, ApiErr
         Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, outer)?,
         Expr::Text { function, arguments } => text_test(scope, function, arguments, outer)?,
         Expr::Call { function, arguments } => functions::bind(scope, function, arguments, outer)?,
-        Expr::Lambda { path, is_all, variable, body } => lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?,
+        Expr::Lambda { path, is_all, variable, body } => {
+            lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?
+        }
     })
 }
 
@@ -171,7 +174,7 @@ pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) ->
     };
     let (hops, table) = follow(scope, navigation)?;
     match table.properties.get(last.as_str()) {
-        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
             Ok(ColumnPath { hops, table: table.id, column: *ordinal })
         }
         _ => Err(unknown_property(table, last)),
@@ -333,8 +336,7 @@ fn lambda(
         Relationship::ManyToMany(many) => {
             let own = many.side_of(from.id, name);
             let table = many.tables[1 - own];
-            let link =
-                Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
+            let link = Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
             Predicate::Related { hops, table, link, is_all, body: bind_body(table)? }
         }
     })

@@ -211,6 +211,7 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
         enforced: false,
         for_create: new.for_create,
         for_update: new.for_update,
+        for_read: true,
         default: new.default,
         auto_number: None,
         is_custom: new.is_custom,
@@ -314,8 +315,7 @@ pub(crate) fn add_lookup(
 
 /// Adds what every activity has: the columns of `activitypointer`, the regarding row, parties.
 pub(crate) fn add_activity_columns(schema: &mut Schema, table: TableId) {
-    let find =
-        |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(Arc::clone);
+    let find = |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(Arc::clone);
     let (Some(pointer), Some(parties)) = (find(schema, "activitypointer"), find(schema, "activityparty")) else {
         return;
     };

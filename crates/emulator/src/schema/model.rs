@@ -132,6 +132,9 @@ pub(crate) struct Column {
     pub(crate) enforced: bool,
     pub(crate) for_create: bool,
     pub(crate) for_update: bool,
+    /// False for secrets, which are written only.
+    #[serde(default = "readable")]
+    pub(crate) for_read: bool,
     pub(crate) default: Option<i64>,
     /// Values are handed out as this prefix and a rising number.
     pub(crate) auto_number: Option<String>,
@@ -139,6 +142,10 @@ pub(crate) struct Column {
     pub(crate) deleted: bool,
     /// The JSON property a read answers: the logical name, or `_name_value` for lookups.
     pub(crate) wire: String,
+}
+
+fn readable() -> bool {
+    true
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

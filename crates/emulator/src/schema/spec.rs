@@ -112,6 +112,9 @@ pub(super) struct ColumnSpec {
     pub(super) enforced: bool,
     #[serde(default)]
     pub(super) read_only: bool,
+    /// Never shown, as secrets are.
+    #[serde(default)]
+    pub(super) write_only: bool,
     #[serde(default)]
     pub(super) behavior: DateBehavior,
     #[serde(default)]

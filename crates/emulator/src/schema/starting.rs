@@ -6,7 +6,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::build::{
-    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table, choice_set,
+    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups,
+    add_table, choice_set,
 };
 use super::model::{
     AlternateKey, Cascade, ColumnKind, DateBehavior, KeyStatus, Opt, Ordinal, Required, Schema, State, Table, TableId,
@@ -81,7 +82,8 @@ fn add_memberships(schema: &mut Schema) {
     for (name, intersect, set, tables) in MEMBERSHIPS {
         let found = tables.map(|name| schema.tables.iter().find(|table| table.logical == name).map(|table| table.id));
         if let [Some(first), Some(second)] = found {
-            let id = add_many_to_many(schema, name, intersect, [first, second], [(*name).to_owned(), (*name).to_owned()]);
+            let id =
+                add_many_to_many(schema, name, intersect, [first, second], [(*name).to_owned(), (*name).to_owned()]);
             let table = Arc::make_mut(&mut schema.tables[usize::from(id)]);
             (*set).clone_into(&mut table.set_name);
             table.is_custom = false;
@@ -170,6 +172,7 @@ fn add_spec_column(
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let made = &mut entry.columns[usize::from(ordinal)];
     made.enforced = column.enforced;
+    made.for_read = !column.write_only;
     made.auto_number.clone_from(&column.auto_number);
     Ok(())
 }

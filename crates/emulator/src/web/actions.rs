@@ -12,7 +12,10 @@ use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
 use crate::query::QueryOptions;
 use crate::schema::{Schema, Table};
-use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row, remove_from_queue, route_to, work_on};
+use crate::write::{
+    CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row, remove_from_queue, route_to,
+    work_on,
+};
 
 pub(super) fn answer(
     call: &Call<'_>,

@@ -114,7 +114,9 @@ fn document(view: RowView<'_>) -> Json {
     for column in view.table.live_columns() {
         let Some(value) = view.value(column.ordinal) else { continue };
         let parsed = match (&column.kind, &value) {
-            (ColumnKind::Text { format, .. }, ValueRef::Text(text)) if format == "Json" => serde_json::from_str(text).ok(),
+            (ColumnKind::Text { format, .. }, ValueRef::Text(text)) if format == "Json" => {
+                serde_json::from_str(text).ok()
+            }
             _ => {
                 let mut out = Vec::new();
                 write_value(column, &value, &mut out);

@@ -337,7 +337,8 @@ fn commit(
     let (name, mime) = (text(body, "FileName")?.to_owned(), text(body, "MimeType")?.to_owned());
     let list = member(body, "BlockList")?.as_array().cloned().unwrap_or_default();
     let session = call.session(request, None)?;
-    let (file, size) = access.write(|database| commit_blocks(&session, database, schema, token, &list, (name, mime)))?;
+    let (file, size) =
+        access.write(|database| commit_blocks(&session, database, schema, token, &list, (name, mime)))?;
     let members = [("FileId", Json::from(file.to_string())), ("FileSizeInBytes", Json::from(size))];
     Ok(object(call, "CommitFileBlocksUploadResponse", members))
 }

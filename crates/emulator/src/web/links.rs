@@ -155,11 +155,7 @@ fn collection(
     sets::list_where(call, access, request, row.schema, table, Some(found.restriction), &path)
 }
 
-fn related(
-    access: &Access<'_>,
-    row: &RowRequest<'_>,
-    (name, property): (&str, Property),
-) -> Result<Related, ApiError> {
+fn related(access: &Access<'_>, row: &RowRequest<'_>, (name, property): (&str, Property)) -> Result<Related, ApiError> {
     let Property::ToMany(index) = property else {
         return Err(ApiError::no_resource(row.inner));
     };

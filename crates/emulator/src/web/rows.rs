@@ -268,6 +268,9 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
+    if !column.for_read && request.method == http::Method::GET {
+        return Err(ApiError::no_resource(&column.wire));
+    }
     if super::files::is_content(column) {
         if let Some(done) = super::files::property(call, access, request, row, ordinal, is_value) {
             return done;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::{Access, Answer, Call, Preferences, Request};
 use crate::error::ApiError;
 use crate::profile::Message;
-use crate::query::{Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes, read_delta_count};
+use crate::query::{
+    Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes,
+    read_delta_count,
+};
 use crate::schema::{Schema, Table};
 use crate::settings::Settings;
 use crate::storage::Database;
@@ -109,8 +112,7 @@ pub(super) fn count_where(
     let count = access.read(|database| {
         let scope = call.scope(database, schema, table);
         let annotations = crate::query::Annotations::default();
-        let reader =
-            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction };
+        let reader = Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction };
         match &options.delta_token {
             Some(token) => {
                 read_delta_count(&reader, &tracking(call, database, schema), token).map(|count| count as u64)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::events::{Happening, Message};
 use super::parse::{RowInput, parse_row};
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
@@ -46,7 +47,7 @@ fn create_nested(
     }
     let schema = Arc::clone(&database.schema);
     let parents = create_parents(session, database, table, &mut input, depth)?;
-    let id = input.id.unwrap_or_else(|| new_id(database, session.now));
+    let id = input.id.unwrap_or_else(|| super::events::mint(session, database));
     let mut cells = Vec::with_capacity(input.cells.len() + 24);
     cells.extend(input.cells.drain(..).filter(|(ordinal, _)| table.column(*ordinal).for_create));
     for (ordinal, target, bind) in &input.binds {
@@ -82,6 +83,10 @@ fn create_nested(
     stored.map_err(|violation| key_violation(table, &violation, session.settings))?;
     if !session.plugins.is_empty() {
         run_plugins(session, database, &schema, table, row_id)?;
+    }
+    let happening = Happening { message: Message::Create, table, row: id, cells: &cells };
+    if !input.replaces {
+        super::events::raise(session, database, &happening)?;
     }
     schedule_expiry(session, database, table, row_id);
     super::activities::follow(database, table, row_id, session.now);

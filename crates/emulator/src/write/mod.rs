@@ -12,6 +12,7 @@ mod convert;
 mod create;
 mod delete;
 mod duplicates;
+mod events;
 mod files;
 mod money;
 mod parse;
@@ -29,6 +30,7 @@ pub(crate) use bulk::{BulkKind, run_bulk};
 pub(crate) use convert::{Scalar, convert, parse_decimal};
 pub(crate) use create::{create, primary_id_of};
 pub(crate) use delete::{delete, delete_expired, delete_many};
+pub(crate) use events::Hooks;
 pub(crate) use files::{Content, bytes_max, check_content, clear_content, file_of, store_content};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
 pub(crate) use queues::{add_to_queue, remove_from_queue, route_to, work_on};
@@ -56,6 +58,10 @@ pub(crate) struct Session<'a> {
     pub(crate) sink: bool,
     pub(crate) detect_duplicates: bool,
     pub(crate) bypass_plugins: bool,
+    pub(crate) bypass_async: bool,
+    pub(crate) bypass_steps: Vec<Uuid>,
+    /// Steps that hear of what the request does.
+    pub(crate) hooks: Option<&'a Hooks>,
     pub(crate) plugins: &'a [RejectRule],
     /// Rows made earlier in the same change set, by content id.
     pub(crate) content_ids: Option<&'a std::collections::HashMap<String, (crate::schema::TableId, Uuid)>>,

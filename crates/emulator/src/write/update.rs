@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::create::{add_owner, create, name_people, required};
+use super::events::{Happening, Message};
 use super::parse::RowInput;
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
@@ -119,6 +120,8 @@ pub(super) fn store(
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    let happening = Happening { message: Message::Update, table, row: id, cells: &cells };
+    super::events::raise(session, database, &happening)?;
     super::activities::follow(database, table, id, session.now);
     if table.is_elastic && table.known.ttl.is_some_and(|ttl| cells.iter().any(|(ordinal, _)| *ordinal == ttl)) {
         super::create::schedule_expiry(session, database, table, id);

@@ -46,12 +46,16 @@ async fn the_fiscal_year_is_the_organisations() {
     let path = format!("organizations({organization})");
     let calendar = json!({ "fiscalcalendarstart": "2026-04-01T00:00:00Z", "fiscalperiodtype": 2002 });
     world.patch(&path, &[("if-match", "*")], &calendar).await.expect(204);
-    for (name, at) in [("March", "2024-03-31T12:00:00Z"), ("April", "2024-04-01T12:00:00Z"), ("June", "2024-06-30T12:00:00Z")] {
+    for (name, at) in
+        [("March", "2024-03-31T12:00:00Z"), ("April", "2024-04-01T12:00:00Z"), ("June", "2024-06-30T12:00:00Z")]
+    {
         world.post("accounts", &json!({ "name": name, "overriddencreatedon": at })).await.expect(204);
     }
     assert_eq!(names(&world, &call("InFiscalYear", "createdon", "2024")).await, ["April", "June"]);
     assert_eq!(names(&world, &call("InFiscalYear", "createdon", "2023")).await, ["March"]);
-    let both = |function: &str| format!("Microsoft.Dynamics.CRM.{function}(PropertyName='createdon',PropertyValues=[\"4\",\"2023\"])");
+    let both = |function: &str| {
+        format!("Microsoft.Dynamics.CRM.{function}(PropertyName='createdon',PropertyValues=[\"4\",\"2023\"])")
+    };
     assert_eq!(names(&world, &both("InFiscalPeriodAndYear")).await, ["March"]);
     assert_eq!(names(&world, &both("InOrAfterFiscalPeriodAndYear")).await, ["April", "June", "March"]);
     assert_eq!(names(&world, &call("InFiscalPeriod", "createdon", "1")).await, ["April", "June"]);
@@ -68,7 +72,9 @@ async fn users_see_their_teams_and_those_below_them() {
     let below = world.post("systemusers", &user).await.expect(204).id();
     let team = json!({ "name": "Crew", "businessunitid@odata.bind": format!("/businessunits({unit})") });
     let team = world.post("teams", &team).await.expect(204).id();
-    for (name, owner) in [("mine", None), ("below", Some(format!("/systemusers({below})"))), ("team", Some(format!("/teams({team})")))] {
+    for (name, owner) in
+        [("mine", None), ("below", Some(format!("/systemusers({below})"))), ("team", Some(format!("/teams({team})")))]
+    {
         let mut body = json!({ "name": name });
         if let Some(owner) = owner {
             body["ownerid@odata.bind"] = owner.into();
@@ -92,7 +98,8 @@ async fn lambdas_nest_and_begin_behind_lookups() {
     let world = world().await;
     let top = account(&world, "Top", None).await;
     account(&world, "Child", Some(&top)).await;
-    let contact = |last: &str| json!({ "lastname": last, "parentcustomerid_account@odata.bind": format!("/accounts({top})") });
+    let contact =
+        |last: &str| json!({ "lastname": last, "parentcustomerid_account@odata.bind": format!("/accounts({top})") });
     let id = world.post("contacts", &contact("Ash")).await.expect(204).id();
     let case = json!({ "title": "Leak", "customerid_contact@odata.bind": format!("/contacts({id})") });
     world.post("incidents", &case).await.expect(204);
@@ -110,14 +117,17 @@ async fn lambdas_nest_and_begin_behind_lookups() {
 async fn choices_are_tested_by_their_values() {
     let world = world().await;
     world.order_table().await;
-    let options: Vec<Json> = [1, 2, 3].iter().map(|value| json!({ "Value": value, "Label": crate::support::label("x") })).collect();
+    let options: Vec<Json> =
+        [1, 2, 3].iter().map(|value| json!({ "Value": value, "Label": crate::support::label("x") })).collect();
     let column = json!({ "@odata.type": "Microsoft.Dynamics.CRM.MultiSelectPicklistAttributeMetadata", "SchemaName": "wr_Tags",
         "DisplayName": crate::support::label("Tags"), "OptionSet": { "IsGlobal": false, "Options": options } });
     world.post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column).await.expect(204);
     world.post("wr_orders", &json!({ "wr_name": "a", "wr_tags": "1,3" })).await.expect(204);
     world.post("wr_orders", &json!({ "wr_name": "b", "wr_tags": "2" })).await.expect(204);
     let count = async |function: &str| {
-        let path = format!("wr_orders/$count?$filter=Microsoft.Dynamics.CRM.{function}(PropertyName='wr_tags',PropertyValues=[\"1\",\"3\"])");
+        let path = format!(
+            "wr_orders/$count?$filter=Microsoft.Dynamics.CRM.{function}(PropertyName='wr_tags',PropertyValues=[\"1\",\"3\"])"
+        );
         world.get(&path).await.expect(200).text
     };
     assert_eq!((count("ContainValues").await, count("DoesNotContainValues").await), ("1".to_owned(), "1".to_owned()));

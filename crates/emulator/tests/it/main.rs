@@ -5,6 +5,7 @@ mod acceptance_more;
 mod batches;
 mod bulk;
 mod definitions;
+mod events;
 mod fetch;
 mod files;
 mod functions;

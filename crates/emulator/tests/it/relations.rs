@@ -47,10 +47,12 @@ async fn a_row_is_created_with_its_pairs() {
     let (_, contact) = pairs(&world).await;
     let body = json!({ "wr_name": "Deep", "wr_order_contact": [{ "lastname": "New" }], "wr_order_contact@odata.bind": [format!("/contacts({contact})")] });
     let order = world.post("wr_orders", &body).await.expect(204).id();
-    let listed = world.get(&format!("wr_orders({order})/wr_order_contact?$select=lastname&$orderby=lastname")).await.json();
+    let listed =
+        world.get(&format!("wr_orders({order})/wr_order_contact?$select=lastname&$orderby=lastname")).await.json();
     let names: Vec<&Json> = values(&listed).iter().map(|row| &row["lastname"]).collect();
     assert_eq!(names, ["C", "New"]);
-    let missing = json!({ "wr_name": "x", "wr_order_contact@odata.bind": ["/contacts(00000000-0000-4000-8000-000000000009)"] });
+    let missing =
+        json!({ "wr_name": "x", "wr_order_contact@odata.bind": ["/contacts(00000000-0000-4000-8000-000000000009)"] });
     world.post("wr_orders", &missing).await.refused(404, "0x80040217");
 }
 
@@ -66,14 +68,29 @@ async fn every_activity_is_listed_among_all_of_them_with_its_parties() {
     let id = world.post("emails", &email).await.expect(204).id();
     world.post("tasks", &json!({ "subject": "Do" })).await.expect(204);
     let all = world.get("activitypointers?$select=subject,activitytypecode&$orderby=subject").await.expect(200).json();
-    let kinds: Vec<(&Json, &Json)> = values(&all).iter().map(|row| (&row["subject"], &row["activitytypecode"])).collect();
+    let kinds: Vec<(&Json, &Json)> =
+        values(&all).iter().map(|row| (&row["subject"], &row["activitytypecode"])).collect();
     assert_eq!(kinds, [(&json!("Do"), &json!("task")), (&json!("Hello"), &json!("email"))]);
-    let read = world.get(&format!("emails({id})?$select=subject&$expand=email_activity_parties($select=participationtypemask,_partyid_value)")).await.expect(200).json();
-    let mut masks: Vec<i64> = read["email_activity_parties"].as_array().unwrap().iter().map(|party| party["participationtypemask"].as_i64().unwrap()).collect();
+    let read = world
+        .get(&format!(
+            "emails({id})?$select=subject&$expand=email_activity_parties($select=participationtypemask,_partyid_value)"
+        ))
+        .await
+        .expect(200)
+        .json();
+    let mut masks: Vec<i64> = read["email_activity_parties"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|party| party["participationtypemask"].as_i64().unwrap())
+        .collect();
     masks.sort_unstable();
     assert_eq!(masks, [2, 8, 9]);
     world.patch(&format!("emails({id})"), &[("if-match", "*")], &json!({ "subject": "Changed" })).await.expect(204);
-    assert_eq!(world.get(&format!("activitypointers({id})?$select=subject")).await.expect(200).json()["subject"], "Changed");
+    assert_eq!(
+        world.get(&format!("activitypointers({id})?$select=subject")).await.expect(200).json()["subject"],
+        "Changed"
+    );
     world.post("activitypointers", &json!({ "subject": "no" })).await.refused(400, "0x80040800");
     world.post("emails", &json!({ "subject": "x", "to": [] })).await.expect(400);
     world.delete(&format!("accounts({account})"), &[]).await.expect(204);
@@ -90,10 +107,14 @@ async fn a_custom_activity_has_what_every_activity_has() {
     definition["Attributes"][0]["SchemaName"] = "wr_Subject".into();
     world.post("EntityDefinitions", &definition).await.expect(204);
     let account = world.post("accounts", &json!({ "name": "A" })).await.expect(204).id();
-    let body = json!({ "subject": "Site", "regardingobjectid_account_wr_visit@odata.bind": format!("/accounts({account})") });
+    let body =
+        json!({ "subject": "Site", "regardingobjectid_account_wr_visit@odata.bind": format!("/accounts({account})") });
     let id = world.post("wr_visits", &body).await.expect(204).id();
     let pointer = world.get(&format!("activitypointers({id})")).await.expect(200).json();
-    assert_eq!((&pointer["activitytypecode"], &pointer["_regardingobjectid_value"]), (&json!("wr_visit"), &json!(account)));
+    assert_eq!(
+        (&pointer["activitytypecode"], &pointer["_regardingobjectid_value"]),
+        (&json!("wr_visit"), &json!(account))
+    );
     let expanded = world.get(&format!("wr_visits({id})?$expand=wr_visit_activity_parties")).await.expect(200).json();
     assert_eq!(expanded["wr_visit_activity_parties"].as_array().unwrap().len(), 2);
 }
@@ -109,7 +130,8 @@ async fn queue_items_move_between_queues_and_workers() {
     }
     let task = world.post("tasks", &json!({ "subject": "Do" })).await.expect(204).id();
     let target = json!({ "Target": { "@odata.type": "Microsoft.Dynamics.CRM.task", "activityid": task } });
-    let added = world.post(&format!("queues({})/Microsoft.Dynamics.CRM.AddToQueue", queues[0]), &target).await.expect(200);
+    let added =
+        world.post(&format!("queues({})/Microsoft.Dynamics.CRM.AddToQueue", queues[0]), &target).await.expect(200);
     let item = added.json()["QueueItemId"].as_str().unwrap().to_owned();
     let path = format!("queueitems({item})");
     let read = async || world.get(&format!("{path}?$select=_queueid_value,_workerid_value,_objectid_value")).await;
@@ -143,7 +165,10 @@ async fn merging_moves_what_points_at_the_subordinate() {
     let moved = world.get(&format!("contacts({contact})?$select=_parentcustomerid_value")).await.json();
     assert_eq!(moved["_parentcustomerid_value"], ids[0]);
     let folded = world.get(&format!("accounts({})?$select=statecode,merged,_masterid_value", ids[1])).await.json();
-    assert_eq!((&folded["statecode"], &folded["merged"], &folded["_masterid_value"]), (&json!(1), &json!(true), &json!(ids[0])));
+    assert_eq!(
+        (&folded["statecode"], &folded["merged"], &folded["_masterid_value"]),
+        (&json!(1), &json!(true), &json!(ids[0]))
+    );
     world.post("Merge", &body).await.refused(400, "0x80045304");
     let same = json!({ "Target": row(&ids[0]), "Subordinate": row(&ids[0]) });
     world.post("Merge", &same).await.refused(400, "0x80045305");
@@ -164,13 +189,20 @@ async fn a_bulk_deletion_takes_links_and_tells_of_what_stayed() {
         { "AttributeName": "createdon", "Operator": "LastXDays", "Values": [{ "Value": "1", "Type": "System.Int32" }] },
         { "AttributeName": "lastname", "Operator": "NotEqual", "Values": [{ "Value": "Nobody", "Type": "System.String" }] },
     ] } });
-    let job = world.post("BulkDelete", &json!({ "JobName": "purge", "QuerySet": [query], "RecurrencePattern": "" })).await.expect(200).json();
+    let job = world
+        .post("BulkDelete", &json!({ "JobName": "purge", "QuerySet": [query], "RecurrencePattern": "" }))
+        .await
+        .expect(200)
+        .json();
     world.skip(30.0).await;
     let job = job["JobId"].as_str().unwrap();
     let done = world.get(&format!("asyncoperations({job})?$select=statuscode")).await.json();
     assert_eq!(done["statuscode"], 30);
     let operation = world.get(&format!("bulkdeleteoperations?$filter=_asyncoperationid_value eq {job}")).await.json();
-    assert_eq!((&operation["value"][0]["successcount"], &operation["value"][0]["failurecount"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&operation["value"][0]["successcount"], &operation["value"][0]["failurecount"]),
+        (&json!(1), &json!(1))
+    );
     let failures = world.get("bulkdeletefailures").await.json();
     assert_eq!(failures["value"][0]["errornumber"], -2_147_220_953);
     world.get(&format!("contacts({})", contacts[0])).await.expect(404);
@@ -204,7 +236,10 @@ async fn elastic_rows_have_partitions_lives_and_documents() {
     assert_eq!((&found["Result"][0]["n"], &found["HasMore"]), (&json!("b"), &json!(false)));
     world.patch(&path, &[], &json!({ "wr_name": "c", "ttlinseconds": 60 })).await.expect(204);
     let replaced = world.get(&path).await.json();
-    assert_eq!((&replaced["wr_name"], &replaced["wr_data"], &replaced["partitionid"]), (&json!("c"), &json!(null), &json!("dev-1")));
+    assert_eq!(
+        (&replaced["wr_name"], &replaced["wr_data"], &replaced["partitionid"]),
+        (&json!("c"), &json!(null), &json!("dev-1"))
+    );
     world.post("wr_readings", &json!({ "wr_name": "x", "partitionid": "a/b" })).await.refused(400, "0x80040203");
     world.skip(61.0).await;
     world.get(&path).await.expect(404);

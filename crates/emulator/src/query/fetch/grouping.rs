@@ -39,8 +39,7 @@ pub(super) fn groups<'a>(
     joiner.run(&plan.nodes, &plan.late, None, &mut |tuple| {
         seen += 1;
         check_rows(seen, query.aggregate_max)?;
-        let values: Vec<Option<Value>> =
-            plan.outputs.iter().map(|output| group_value(output, tuple, fiscal)).collect();
+        let values: Vec<Option<Value>> = plan.outputs.iter().map(|output| group_value(output, tuple, fiscal)).collect();
         let hashes = values.iter().map(|value| key_hash(std::iter::once(value.as_ref().map(Value::as_ref))));
         let at = *found.entry(hashes.collect()).or_insert(groups.len());
         if at == groups.len() {

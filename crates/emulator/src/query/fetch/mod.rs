@@ -130,7 +130,11 @@ pub(crate) enum Operation {
     Compare(Operator),
     IsNull(bool),
     /// A pattern as SQL's LIKE has it, and whether the result is turned round.
-    Like { before: &'static str, after: &'static str, negated: bool },
+    Like {
+        before: &'static str,
+        after: &'static str,
+        negated: bool,
+    },
     /// A function of the filter language.
     Function(String),
 }

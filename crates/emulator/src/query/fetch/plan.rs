@@ -46,11 +46,22 @@ pub(super) enum Predicate {
     And(Vec<Predicate>),
     Or(Vec<Predicate>),
     Not(Box<Predicate>),
-    Test { node: usize, column: Ordinal, test: Test },
-    Columns { operator: Operator, left: (usize, Ordinal), right: (usize, Ordinal) },
+    Test {
+        node: usize,
+        column: Ordinal,
+        test: Test,
+    },
+    Columns {
+        operator: Operator,
+        left: (usize, Ordinal),
+        right: (usize, Ordinal),
+    },
     /// Rows of another join that belong to a row of this one. Node 0 of the inner join is the
     /// linked table; its `parent` is the node of the outer join.
-    Linked { kind: LinkKind, nodes: Vec<Node> },
+    Linked {
+        kind: LinkKind,
+        nodes: Vec<Node>,
+    },
 }
 
 /// A column of the answer.
@@ -95,7 +106,10 @@ pub(super) fn plan(scope: &Scope<'_>, query: &Fetch) -> Result<Plan, ApiError> {
     if query.entity.table != scope.table.logical {
         return Err(ApiError::new(
             Code::EntitiesDontMatch,
-            format!("The entity '{}' of the query does not match the set '{}'.", query.entity.table, scope.table.set_name),
+            format!(
+                "The entity '{}' of the query does not match the set '{}'.",
+                query.entity.table, scope.table.set_name
+            ),
         ));
     }
     let mut binder = Binder { scope, links: 0, conditions: 0 };
@@ -141,7 +155,7 @@ fn highest_node(predicate: &Predicate) -> usize {
 }
 
 pub(super) fn column_named<'s>(table: &'s Table, name: &str) -> Result<&'s Column, ApiError> {
-    let stored = table.find(name).filter(|column| column.kind.is_stored());
+    let stored = table.find(name).filter(|column| column.for_read && column.kind.is_stored());
     stored.ok_or_else(|| {
         ApiError::new(
             Code::NoSuchColumn,
@@ -189,8 +203,9 @@ impl<'s> Binder<'_, 's> {
         }
         let name = &link.entity.table;
         let table = self.scope.schema.by_logical(name).ok_or_else(|| {
-            let message =
-                format!("The entity with a name = '{name}' with namemapping = 'Logical' was not found in the MetadataCache.");
+            let message = format!(
+                "The entity with a name = '{name}' with namemapping = 'Logical' was not found in the MetadataCache."
+            );
             ApiError::new(Code::NoSuchTable, message).with_status(http::StatusCode::BAD_REQUEST)
         })?;
         let outside = self.scope.schema.table(parent);
@@ -352,10 +367,8 @@ fn condition_test(
             Ok((Test::Compare(*operator, value), false))
         }
         Operation::Like { before, after, negated } => {
-            let is_text = matches!(
-                column.kind,
-                ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName
-            );
+            let is_text =
+                matches!(column.kind, ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName);
             if !is_text {
                 let message = format!("The column '{}' is not a text.", column.logical);
                 return Err(ApiError::new(Code::InvalidConditionOperator, message));
@@ -374,7 +387,7 @@ fn outputs(scope: &Scope<'_>, query: &Fetch, nodes: &[Node], elements: &Elements
         let table = scope.schema.table(node.table);
         let takes_all = entity.all_columns || (index == 0 && entity.columns.is_empty() && !query.is_aggregate);
         if takes_all && !entity.no_columns {
-            let columns = table.live_columns().filter(|column| column.kind.is_stored());
+            let columns = table.live_columns().filter(|column| column.for_read && column.kind.is_stored());
             outputs.extend(
                 columns
                     .filter(|column| !matches!(column.kind, ColumnKind::Image { .. }))

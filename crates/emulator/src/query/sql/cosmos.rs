@@ -171,7 +171,8 @@ impl Parser<'_> {
                 Expr::Path(steps) => steps.last().cloned(),
                 _ => None,
             };
-            let name = if self.eat("AS") { self.name()? } else { own.unwrap_or_else(|| format!("${}", items.len() + 1)) };
+            let name =
+                if self.eat("AS") { self.name()? } else { own.unwrap_or_else(|| format!("${}", items.len() + 1)) };
             items.push((item, name));
             if !self.sign(",") {
                 return Ok(Selection::Items(items));
@@ -303,7 +304,10 @@ impl Parser<'_> {
     fn word(&mut self, word: &str) -> Result<Expr, ApiError> {
         if word.starts_with('@') {
             let value = self.parameters.get(word);
-            return value.cloned().map(Expr::Value).ok_or_else(|| error(format!("The parameter '{word}' has no value.")));
+            return value
+                .cloned()
+                .map(Expr::Value)
+                .ok_or_else(|| error(format!("The parameter '{word}' has no value.")));
         }
         match word.to_ascii_lowercase().as_str() {
             "true" => return Ok(Expr::Value(true.into())),
@@ -478,7 +482,13 @@ mod tests {
 
     #[test]
     fn the_rest_is_refused() {
-        for text in ["", "select x.a from c", "select c.a from c group by c.a", "select c.a from c where c.a = @w", "select abs(c.a) from c"] {
+        for text in [
+            "",
+            "select x.a from c",
+            "select c.a from c group by c.a",
+            "select c.a from c where c.a = @w",
+            "select abs(c.a) from c",
+        ] {
             assert!(run(text).is_err(), "{text}");
         }
     }
