@@ -46,9 +46,10 @@ impl Engine {
                 metadata::finish_key(database, *table, *key, now);
                 Ok(())
             }),
-            JobKind::Expire { table, id } => {
-                database.transaction(|database| delete_expired(&session, database, *table, *id))
-            }
+            JobKind::Expire { table, id } => database.transaction(|database| {
+                delete_expired(&session, database, *table, *id);
+                Ok(())
+            }),
             JobKind::BulkDelete(deletion) => {
                 run_bulk_delete(&session, database, deletion);
                 Ok(())

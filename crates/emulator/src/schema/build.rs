@@ -221,10 +221,13 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
     ordinal
 }
 
+/// A column that comes with another: what its name ends in, and its kind.
+type Part = (&'static str, fn() -> ColumnKind);
+
 /// Adds a column, and for the first money column the currency columns, for each its base twin.
 pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) -> Ordinal {
     let is_money = matches!(new.kind, ColumnKind::Money { .. });
-    let parts: &[(&str, fn() -> ColumnKind)] = match new.kind {
+    let parts: &[Part] = match new.kind {
         ColumnKind::File { .. } => &[("_Name", || ColumnKind::Text { max: 512, format: "Text".to_owned() })],
         ColumnKind::Image { .. } => &[
             ("Id", || ColumnKind::Guid),

@@ -115,7 +115,7 @@ fn queue_item(
         if name == "RemoveFromQueue" {
             return remove_from_queue(&session, database, item);
         }
-        work_on(&session, database, item, worker, name == "PickFromQueue")?;
+        work_on(&session, database, item, worker.as_ref(), name == "PickFromQueue")?;
         if name == "PickFromQueue" && removes { remove_from_queue(&session, database, item) } else { Ok(()) }
     })?;
     Ok(Answer::no_content())
@@ -136,7 +136,7 @@ fn route(
     let target = (Arc::clone(table), target);
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
-    access.write(|database| route_to(&session, database, item, target))?;
+    access.write(|database| route_to(&session, database, item, &target))?;
     Ok(Answer::no_content())
 }
 

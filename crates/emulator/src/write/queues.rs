@@ -72,19 +72,19 @@ pub(crate) fn work_on(
     session: &Session<'_>,
     database: &mut Database,
     item: Uuid,
-    worker: Option<(Arc<Table>, Uuid)>,
+    worker: Option<&(Arc<Table>, Uuid)>,
     takes_ownership: bool,
 ) -> Result<(), ApiError> {
     let items = table_named(database, "queueitem")?;
     let row = database.get(items.id, &item).ok_or_else(|| does_not_exist(&items, item))?;
     let object = row.lookup(items.ordinal("objectid"));
-    if let Some((table, id)) = &worker {
+    if let Some((table, id)) = worker {
         if !matches!(table.logical.as_str(), "systemuser" | "team") {
             return Err(ApiError::new(Code::InvalidArgument, "A worker is a user or a team."));
         }
         database.get(table.id, id).ok_or_else(|| does_not_exist(table, *id))?;
     }
-    let value = worker.as_ref().map(|(table, id)| Value::Lookup(table.id, *id));
+    let value = worker.map(|(table, id)| Value::Lookup(table.id, *id));
     let mut cells: Vec<_> = items.ordinal("workerid").map(|ordinal| (ordinal, value.clone())).into_iter().collect();
     cells.extend(items.ordinal("workeridmodifiedon").map(|ordinal| (ordinal, Some(Value::Time(session.now)))));
     update::store(session, database, &items, item, cells)?;
@@ -103,7 +103,7 @@ pub(crate) fn route_to(
     session: &Session<'_>,
     database: &mut Database,
     item: Uuid,
-    target: (Arc<Table>, Uuid),
+    target: &(Arc<Table>, Uuid),
 ) -> Result<(), ApiError> {
     if target.0.logical != "queue" {
         return work_on(session, database, item, Some(target), true);

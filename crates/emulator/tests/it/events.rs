@@ -24,7 +24,8 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (kept, mut statuses) = (Arc::clone(&received), statuses.to_vec().into_iter());
+        let (kept, statuses) = (Arc::clone(&received), statuses.to_vec());
+        let mut statuses = statuses.into_iter();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let status = statuses.next().unwrap_or(200);
@@ -42,9 +43,7 @@ impl Receiver {
 async fn answer(mut stream: TcpStream, status: u16, kept: &Mutex<Vec<Received>>) {
     let mut bytes = Vec::new();
     let (head, body) = loop {
-        let mut buffer = [0; 65_536];
-        let count = stream.read(&mut buffer).await.expect("a request");
-        bytes.extend_from_slice(&buffer[..count]);
+        stream.read_buf(&mut bytes).await.expect("a request");
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
         let length = head
