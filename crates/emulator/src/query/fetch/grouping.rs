@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use super::join::{Joiner, Tuple};
+use super::output::Output;
 use super::page::compare_values;
-use super::plan::{Output, Plan};
+use super::plan::Plan;
 use super::{DateGrouping, Fetch};
 use crate::error::ApiError;
 use crate::query::periods::Fiscal;

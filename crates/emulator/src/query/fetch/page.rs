@@ -137,7 +137,7 @@ fn sorted<'a>(joiner: &Joiner<'a>, query: &Fetch, plan: &Plan, bounds: &Bounds) 
 }
 
 fn sort_key(joiner: &Joiner<'_>, plan: &Plan, tuple: &Tuple<'_>) -> SortKey {
-    let value = |order: &super::plan::OrderBy| {
+    let value = |order: &super::output::OrderBy| {
         let value = tuple[order.node]?.value(order.column)?;
         Some(order_value(joiner.database, joiner.schema, &value))
     };

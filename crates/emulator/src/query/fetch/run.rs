@@ -6,8 +6,9 @@
 
 use super::grouping::{Group, groups};
 use super::join::{Joiner, Tuple};
+use super::output::Output;
 use super::page::{Page, page};
-use super::plan::{Output, Plan, plan};
+use super::plan::{Plan, plan};
 use super::{Fetch, Language};
 use crate::error::ApiError;
 use crate::query::json::{formatted, grouped, write_name, write_named, write_text, write_value};
