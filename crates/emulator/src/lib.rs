@@ -8,6 +8,7 @@
 mod address;
 mod auth;
 mod clock;
+pub mod command;
 mod control;
 mod engine;
 mod error;
