@@ -22,6 +22,7 @@ mod schema;
 mod server;
 mod service;
 mod settings;
+mod sign_in;
 mod storage;
 mod tls;
 mod web;

@@ -24,12 +24,7 @@ fn number(body: &Json, name: &str, otherwise: f64) -> f64 {
 pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiError> {
     let schema_name = text(body, "SchemaName")?;
     require_prefix(schema_name)?;
-    let required = match body.get("RequiredLevel").and_then(|level| level.get("Value")).and_then(Json::as_str) {
-        Some("Recommended") => Required::Recommended,
-        Some("ApplicationRequired") => Required::Application,
-        Some("SystemRequired") => Required::System,
-        _ => Required::None,
-    };
+    let required = required_of(body).unwrap_or_default();
     let default = body.get("DefaultValue").and_then(|value| value.as_bool().map(i64::from).or_else(|| value.as_i64()));
     let default = default.or_else(|| body.get("DefaultFormValue").and_then(Json::as_i64).filter(|value| *value >= 0));
     Ok(NewColumn {
@@ -45,14 +40,25 @@ pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiE
     })
 }
 
-fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
+/// The requirement level a definition gives, if it gives one.
+pub(super) fn required_of(body: &Json) -> Option<Required> {
+    Some(match body.get("RequiredLevel")?.get("Value")?.as_str()? {
+        "Recommended" => Required::Recommended,
+        "ApplicationRequired" => Required::Application,
+        "SystemRequired" => Required::System,
+        _ => Required::None,
+    })
+}
+
+pub(super) fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
     let integer =
         |name: &str, otherwise: u32| body.get(name).and_then(Json::as_u64).map_or(otherwise, |value| value as u32);
     let precision = |otherwise: u64| body.get("Precision").and_then(Json::as_u64).unwrap_or(otherwise).min(10) as u8;
     let format =
         body.get("FormatName").and_then(|name| name.get("Value")).or_else(|| body.get("Format")).and_then(Json::as_str);
     let decimal_max = 100_000_000_000.0;
-    Ok(match kind_of(body) {
+    // CreateEntities has complex types of the same members.
+    Ok(match kind_of(body).trim_start_matches("Complex") {
         "StringAttributeMetadata" => {
             let max = integer("MaxLength", 100);
             if !(1..=4000).contains(&max) {
@@ -90,7 +96,7 @@ fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKin
         "FileAttributeMetadata" => ColumnKind::File { max_kb: integer("MaxSizeInKB", 32_768) },
         "ImageAttributeMetadata" => ColumnKind::Image { max_kb: integer("MaxSizeInKB", 10_240) },
         "UniqueIdentifierAttributeMetadata" => ColumnKind::Guid,
-        "LookupAttributeMetadata" | "ComplexLookupAttributeMetadata" => {
+        "LookupAttributeMetadata" => {
             return Err(ApiError::bad_request("A lookup is created with its relationship, not as a column."));
         }
         other => {

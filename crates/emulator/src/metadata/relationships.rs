@@ -13,7 +13,7 @@ use crate::schema::{
 };
 use crate::web::{Access, Answer, Call, Request};
 
-fn cascade_of(body: &Json) -> Cascade {
+pub(super) fn cascade_of(body: &Json) -> Cascade {
     match body.get("CascadeConfiguration").and_then(|config| config.get("Delete")).and_then(Json::as_str) {
         Some("Cascade") => Cascade::Cascade,
         Some("Restrict") => Cascade::Restrict,

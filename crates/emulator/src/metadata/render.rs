@@ -39,6 +39,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "ObjectTypeCode": table.object_type_code,
         "PrimaryIdAttribute": table.primary_id(),
         "PrimaryNameAttribute": table.primary_name().map(|column| &column.logical),
+        "PrimaryImageAttribute": primary_image(table),
         "DisplayName": label(&table.label),
         "DisplayCollectionName": label(&table.plural),
         "Description": label(""),
@@ -63,6 +64,12 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "HasChanged": null,
     });
     into_map(value)
+}
+
+/// The first image column; which of several a real table shows is chosen by its maker.
+fn primary_image(table: &Table) -> Option<&str> {
+    let image = table.live_columns().find(|column| matches!(column.kind, ColumnKind::Image { .. }));
+    image.map(|column| column.logical.as_str())
 }
 
 fn into_map(value: Json) -> Map<String, Json> {

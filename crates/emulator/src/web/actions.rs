@@ -30,8 +30,17 @@ pub(super) fn answer(
         ("GET", "RetrieveVersion") => {
             Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
         }
+        ("GET", "RetrieveAvailableLanguages" | "RetrieveProvisionedLanguages") => {
+            let member = if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
+            Ok(object(call, &format!("{name}Response"), [(member, Json::from([1033].as_slice()))]))
+        }
         ("GET", "RetrieveTotalRecordCount") => {
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
+        }
+        ("POST", "CreateEntities") => {
+            let ids = crate::metadata::create_entities(call, access, request)?;
+            let ids: Vec<Json> = ids.iter().map(|id| id.to_string().into()).collect();
+            Ok(object(call, "CreateEntitiesResponse", [("EntityIds", ids.into())]).with_work(Message::Metadata, 1))
         }
         ("POST", "CloseIncident") => close(call, access, request, schema),
         ("POST", "Merge") => merge(call, access, request, schema),
