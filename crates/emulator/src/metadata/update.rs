@@ -72,7 +72,8 @@ pub(super) fn update_column(
 /// The column's kind with the bounds and format of a definition.
 fn changed_kind(schema: &Schema, column: &Column, body: &Json) -> Result<ColumnKind, ApiError> {
     let fixed = column.kind.options().is_some() || column.kind.is_lookup();
-    if fixed || matches!(column.kind, ColumnKind::State { .. } | ColumnKind::EntityName | ColumnKind::PartyList { .. }) {
+    if fixed || matches!(column.kind, ColumnKind::State { .. } | ColumnKind::EntityName | ColumnKind::PartyList { .. })
+    {
         // Options have actions of their own; lookups change with their relationship.
         return Ok(column.kind.clone());
     }
@@ -129,11 +130,7 @@ pub(super) fn update_choice(
 }
 
 /// Deletes a relationship, and with it the lookup or the intersect table that it made.
-pub(super) fn delete_relationship(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    inner: &str,
-) -> Result<Answer, ApiError> {
+pub(super) fn delete_relationship(call: &Call<'_>, access: &mut Access<'_>, inner: &str) -> Result<Answer, ApiError> {
     access.write(|database| {
         change(call, database, |schema| {
             let position = position(schema, inner)?;

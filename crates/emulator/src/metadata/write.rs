@@ -62,9 +62,7 @@ pub(super) fn answer(
         ("PUT", "EntityDefinitions", Some(inner), [("Attributes", Some(column)), ..]) => {
             update::update_column(call, access, request, find_table(schema, inner)?, column)
         }
-        ("PUT", "RelationshipDefinitions", Some(inner), _) => {
-            update::update_relationship(call, access, request, inner)
-        }
+        ("PUT", "RelationshipDefinitions", Some(inner), _) => update::update_relationship(call, access, request, inner),
         ("PUT", "GlobalOptionSetDefinitions", Some(inner), _) => update::update_choice(call, access, request, inner),
         ("DELETE", "RelationshipDefinitions", Some(inner), _) => update::delete_relationship(call, access, inner),
         ("DELETE", "GlobalOptionSetDefinitions", Some(inner), _) => update::delete_choice(call, access, inner),

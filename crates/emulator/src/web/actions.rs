@@ -31,7 +31,8 @@ pub(super) fn answer(
             Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
         }
         ("GET", "RetrieveAvailableLanguages" | "RetrieveProvisionedLanguages") => {
-            let member = if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
+            let member =
+                if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
             Ok(object(call, &format!("{name}Response"), [(member, Json::from([1033].as_slice()))]))
         }
         ("GET", "RetrieveTotalRecordCount") => {
