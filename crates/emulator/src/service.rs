@@ -347,12 +347,10 @@ fn grouped(number: u64) -> String {
 
 fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, settings: &Settings) -> Answer {
     let plugins = lock(&engine.faults).rejections(engine.clock.now());
-    let teams = [engine.identity.team];
     let call = Call {
         user: caller.user,
         business_unit: caller.business_unit,
         delegate: caller.delegate,
-        teams: &teams,
         now: engine.clock.now(),
         settings,
         base_currency: base_currency(),

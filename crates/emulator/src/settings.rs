@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) bypass_allowed: bool,
     /// Whether the caller may act as another user.
     pub(crate) impersonation_allowed: bool,
+    /// Whether `sql` takes TOP: the documentation says no, the product's own samples use it.
+    pub(crate) sql_top_allowed: bool,
     /// While true every data request is refused as if the environment were disabled.
     pub(crate) administration_mode: bool,
     /// Milliseconds of synchronous plug-in time per written row.
@@ -70,6 +72,7 @@ impl Default for Settings {
             check_lookups: true,
             bypass_allowed: true,
             impersonation_allowed: true,
+            sql_top_allowed: true,
             administration_mode: false,
             plugin_ms: 0.0,
             body_bytes_max: 128 << 20,

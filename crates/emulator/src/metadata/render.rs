@@ -296,7 +296,7 @@ pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json>
             "Reparent": "NoCascade", "Share": "NoCascade", "Unshare": "NoCascade", "RollupView": "NoCascade",
         },
         "IsCustomRelationship": one.is_custom,
-        "IsHierarchical": false,
+        "IsHierarchical": one.is_hierarchical,
         "IsManaged": !one.is_custom,
         "HasChanged": null,
     }))

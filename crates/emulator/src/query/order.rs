@@ -11,8 +11,9 @@ use super::compile::{ColumnPath, Scope, column_path};
 use super::eval::{column_value, compare};
 use super::view::RowView;
 use crate::error::ApiError;
-use crate::schema::{Ordinal, Schema};
+use crate::schema::{Column, ColumnKind, Ordinal, Schema, Table};
 use crate::storage::{Database, Value, ValueRef};
+use crate::write::{Scalar, convert};
 
 #[derive(Clone, Debug)]
 pub(crate) struct OrderKey {
@@ -52,16 +53,38 @@ pub(crate) fn sort_key(database: &Database, schema: &Schema, view: RowView<'_>, 
     keys.iter()
         .map(|key| {
             let value = column_value(database, schema, view, &key.path)?;
-            Some(match value {
-                ValueRef::Lookup(table, id) => {
-                    let name: Option<Ordinal> = schema.table(table).primary_name;
-                    let text = name.and_then(|name| database.get(table, &id)?.get(name)).map(|name| name.to_value());
-                    text.unwrap_or(Value::Text("".into()))
-                }
-                value => value.to_value(),
-            })
+            Some(order_value(database, schema, &value))
         })
         .collect()
+}
+
+/// What a value sorts by: a lookup by the name of its target, anything else by itself.
+pub(super) fn order_value(database: &Database, schema: &Schema, value: &ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Lookup(table, id) => {
+            let name: Option<Ordinal> = schema.table(*table).primary_name;
+            let text = name.and_then(|name| database.get(*table, id)?.get(name)).map(|name| name.to_value());
+            text.unwrap_or(Value::Text("".into()))
+        }
+        value => value.to_value(),
+    }
+}
+
+/// Reads back what a cookie says of an order column.
+pub(super) fn parse_order_value(
+    schema: &Schema,
+    table: &Table,
+    column: &Column,
+    text: Option<&str>,
+) -> Result<Option<Value>, ApiError> {
+    match (text, &column.kind) {
+        (None, _) => Ok(None),
+        // Lookups sort by the name of their target, which is a text.
+        (Some(text), ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. }) => {
+            Ok(Some(Value::Text(text.into())))
+        }
+        (Some(text), _) => convert(schema, table, column, Scalar::Text(text.into()), false),
+    }
 }
 
 pub(crate) fn compare_keys(keys: &[OrderKey], a: (&SortKey, Uuid), b: (&SortKey, Uuid)) -> Ordering {

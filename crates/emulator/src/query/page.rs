@@ -2,7 +2,7 @@
 //!
 //! `<cookie pagenumber="2" pagingcookie="..." istracking="False" />`, percent-encoded; the inner
 //! cookie, percent-encoded twice more, names the last and first row of the page before. Promise:
-//! a cookie that was tampered with is refused. Left out: cookies of FetchXML (`fetchxml`).
+//! a cookie that was tampered with is refused. Left out: what the keys mean.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use uuid::Uuid;
@@ -33,10 +33,14 @@ pub(crate) fn encode_query(text: &str) -> String {
 impl Cookie {
     /// The value of `$skiptoken`, ready for a query string.
     pub(crate) fn encode(&self, primary_id: &str) -> String {
+        encode_query(&self.outer(primary_id))
+    }
+
+    /// The cookie with its inner one encoded, as annotations carry it.
+    pub(crate) fn outer(&self, primary_id: &str) -> String {
         let inner = encode_query(&encode_query(&self.inner(primary_id)));
         let tracking = if self.is_tracking { "True" } else { "False" };
-        let outer = format!(r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#, self.page);
-        encode_query(&outer)
+        format!(r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#, self.page)
     }
 
     /// The inner cookie, as XML.
@@ -78,7 +82,7 @@ impl Cookie {
 }
 
 fn malformed() -> ApiError {
-    ApiError::new(Code::InvalidArgument, "Malformed XML in the Paging Cookie")
+    ApiError::new(Code::InvalidPagingCookie, "Malformed XML in the Paging Cookie")
 }
 
 fn braced(id: Uuid) -> String {

@@ -11,14 +11,13 @@ use super::eval::matches;
 use super::expand::{Expand, parse_expand, write_expands};
 use super::json::{Annotations, plain_text, write_property, write_text};
 use super::options::QueryOptions;
-use super::order::{OrderKey, SortKey, compare_keys, is_natural, parse_order, sort_key};
+use super::order::{OrderKey, SortKey, compare_keys, is_natural, parse_order, parse_order_value, sort_key};
 use super::page::{Cookie, PAGE_ROWS_MAX};
 use super::parse::parse_filter;
 use super::view::RowView;
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::{Database, Row, Value};
-use crate::write::{Scalar, convert};
 
 /// `$count` stops here.
 const COUNT_MAX: u64 = 5000;
@@ -212,17 +211,7 @@ impl Reader<'_> {
         for (key, (_, text)) in plan.order.iter().zip(&cookie.keys) {
             let table = self.scope.schema.table(key.path.table);
             let column = table.column(key.path.column);
-            let value = match (text, &column.kind) {
-                (None, _) => None,
-                // Lookups sort by the name of their target, which is a text.
-                (Some(text), ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. }) => {
-                    Some(Value::Text(text.as_str().into()))
-                }
-                (Some(text), _) => {
-                    convert(self.scope.schema, table, column, Scalar::Text(text.as_str().into()), false)?
-                }
-            };
-            values.push(value);
+            values.push(parse_order_value(self.scope.schema, table, column, text.as_deref())?);
         }
         Ok(values)
     }

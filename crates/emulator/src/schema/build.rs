@@ -291,10 +291,19 @@ pub(crate) fn add_lookup(
             to_many: name.clone(),
             on_delete,
             is_custom,
+            is_hierarchical: is_hierarchy(name),
         }));
     }
     schema.version += 1;
     column
+}
+
+/// The product's own hierarchies; custom ones say so in their definition.
+fn is_hierarchy(relationship: &str) -> bool {
+    matches!(
+        relationship,
+        "account_parent_account" | "user_parent_user" | "business_unit_parent_business_unit" | "product_parent_product"
+    )
 }
 
 /// Adds an intersect table and the relationship that hides it.

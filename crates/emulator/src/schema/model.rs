@@ -180,6 +180,9 @@ pub(crate) struct OneToMany {
     pub(crate) to_many: String,
     pub(crate) on_delete: Cascade,
     pub(crate) is_custom: bool,
+    /// Whether hierarchy conditions follow it.
+    #[serde(default)]
+    pub(crate) is_hierarchical: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -190,6 +193,14 @@ pub(crate) struct ManyToMany {
     pub(crate) tables: [TableId; 2],
     pub(crate) columns: [Ordinal; 2],
     pub(crate) navigation: [String; 2],
+}
+
+impl ManyToMany {
+    /// The side a navigation property stands on. Sides of a table related to itself that share
+    /// their name are told apart no further: the first is meant.
+    pub(crate) fn side_of(&self, navigation: &str) -> usize {
+        usize::from(self.navigation[0] != navigation)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -330,8 +330,8 @@ fn bulk_delete(
     let filter = query.get("Criteria").map(|criteria| filter_text(criteria, table)).transpose()?.unwrap_or_default();
     let query = if filter.is_empty() { String::new() } else { format!("$filter={}", encode_query(&filter)) };
     let options = QueryOptions::parse(&query)?;
-    let scope = call.scope(schema, table);
     let ids = access.read(|database| {
+        let scope = call.scope(database, schema, table);
         let annotations = crate::query::Annotations::default();
         let reader =
             Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };

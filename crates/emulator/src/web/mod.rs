@@ -107,7 +107,6 @@ pub(crate) struct Call<'a> {
     pub(crate) user: Uuid,
     pub(crate) business_unit: Uuid,
     pub(crate) delegate: Option<Uuid>,
-    pub(crate) teams: &'a [Uuid],
     /// Simulated seconds since 1970.
     pub(crate) now: f64,
     pub(crate) settings: &'a Settings,
@@ -157,14 +156,15 @@ impl Call<'_> {
         access.read(|database| Arc::clone(if is_strong { &database.schema } else { database.cached_schema(self.now) }))
     }
 
-    fn scope<'s>(&'s self, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
+    fn scope<'s>(&'s self, database: &'s Database, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
         Scope {
             schema,
             table,
             now: self.now as i64,
             user: self.user,
             business_unit: self.business_unit,
-            teams: self.teams,
+            organization: self.organization,
+            database,
         }
     }
 

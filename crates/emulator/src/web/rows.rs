@@ -108,7 +108,7 @@ fn representation(
     preferences: &Preferences,
 ) -> Result<Answer, ApiError> {
     let row = database.get(table.id, &key).ok_or_else(|| RowAddress::Id(key).missing(table))?;
-    let scope = call.scope(schema, table);
+    let scope = call.scope(database, schema, table);
     let shown = projection(table, options.select.as_deref())?;
     let expands: Vec<Expand> = match &options.expand {
         Some(text) => parse_expand(&scope, text, options)?,
