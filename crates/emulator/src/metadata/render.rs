@@ -226,6 +226,7 @@ fn option(option: &Opt) -> Json {
 
 pub(super) fn option_set(set: &OptionSet) -> Json {
     json!({
+        "@odata.type": "#Microsoft.Dynamics.CRM.OptionSetMetadata",
         "MetadataId": set.id, "Name": set.name, "DisplayName": label(&set.label), "IsGlobal": set.is_global,
         "IsCustomOptionSet": true, "OptionSetType": "Picklist",
         "Options": set.options.iter().map(option).collect::<Vec<_>>(),
