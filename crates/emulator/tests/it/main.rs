@@ -10,3 +10,4 @@ mod operation;
 mod rows;
 mod sql;
 mod support;
+mod vectors;
