@@ -195,6 +195,7 @@ codes! {
     PartialBulkFailure = 0x8004_8D19, BAD_REQUEST;
     NoResource = 0x8006_0887, NOT_FOUND;
     MethodNotAllowed = 0x8006_0889, METHOD_NOT_ALLOWED;
+    DependencyExists = 0x8004_F01F, BAD_REQUEST;
     NotImplemented = 0x8004_0223, NOT_IMPLEMENTED;
 }
 

@@ -303,7 +303,7 @@ fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
 }
 
 fn refused(engine: &Engine, refusal: Refusal) -> Answer {
-    let settings = &engine.profile.limits;
+    let settings = lock(&engine.limits).settings.clone();
     let (code, message) = match refusal.kind {
         LimitKind::Requests => (
             Code::RequestsExceeded,

@@ -97,7 +97,7 @@ fn tables(
 }
 
 /// The parts of a table that stand behind a navigation property.
-fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
+pub(super) fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
     let one_to_many = || schema.one_to_many();
     Ok(match part {
         "Attributes" => table.live_columns().map(|column| render::column(schema, table, column)).collect(),

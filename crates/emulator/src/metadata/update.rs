@@ -1,109 +1,123 @@
-//! Definitions put in the place of others, and relationships and choices deleted.
+//! Definitions put in place of old ones, and PublishXml.
 //!
-//! Promise: a PUT carries the whole definition, as the product wants it; what it may not change
-//! (a column's type, the tables of a relationship) is refused, what the stand-in does not keep is
-//! ignored as it is on create. Left out: labels in other languages than 1033, so that
-//! `MSCRM.MergeLabels` changes nothing; publishing, as definitions are in force at once (6.5).
+//! Promise: what a definition may not change (its name, its type, its table) is compared and
+//! refused; what cannot be turned off again stays on. With `MSCRM.MergeLabels: true` a label that
+//! is not sent is kept, else it is cleared. Updates show at once to callers of the API; whether
+//! the product shows them before publishing is UNVERIFIED. Left out: options, which have actions.
 
-use std::mem::discriminant;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use uuid::Uuid;
 
-use super::columns::{new_kind, required_of};
-use super::relationships::cascade_of;
+use super::columns::{column_kind, required_level};
 use super::render;
-use super::write::{body_of, change, flag, label_of};
+use super::write::{body_of, change, kind_of, label_of};
 use crate::error::{ApiError, Code};
-use crate::schema::{Column, ColumnKind, Relationship, Schema, Table};
+use crate::profile::Message;
+use crate::query::parse_xml;
+use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
 use crate::web::{Access, Answer, Call, Request};
 
-pub(super) fn update_table(
+/// Members that make the difference between a label kept and a label cleared.
+struct Labels {
+    merge: bool,
+}
+
+impl Labels {
+    fn read(request: &Request) -> Self {
+        let value = request.headers.get("mscrm.mergelabels").and_then(|value| value.to_str().ok());
+        Labels { merge: value.is_some_and(|value| value.eq_ignore_ascii_case("true")) }
+    }
+
+    fn apply(&self, body: &Json, member: &str, label: &mut String) {
+        let otherwise = if self.merge { label.clone() } else { String::new() };
+        *label = label_of(body, member, &otherwise);
+    }
+}
+
+/// A flag of the definition, plain or as a managed property.
+fn given(body: &Json, name: &str) -> Option<bool> {
+    let value = body.get(name)?;
+    value.as_bool().or_else(|| value.get("Value")?.as_bool())
+}
+
+fn turn_on(flag: &mut bool, body: &Json, name: &str) -> Result<(), ApiError> {
+    match given(body, name) {
+        Some(false) if *flag => Err(ApiError::bad_request(format!("{name} cannot be turned off again."))),
+        Some(value) => {
+            *flag = value;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_name(body: &Json, member: &str, name: &str) -> Result<(), ApiError> {
+    match body.get(member).and_then(Json::as_str) {
+        Some(found) if !found.eq_ignore_ascii_case(name) => {
+            Err(ApiError::bad_request(format!("{member} '{found}' differs from '{name}', which cannot be changed.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn put_table(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
     table: &Table,
 ) -> Result<Answer, ApiError> {
-    let body = body_of(request)?;
+    let (body, labels, id) = (body_of(request)?, Labels::read(request), table.id);
+    check_name(&body, "LogicalName", &table.logical)?;
+    check_name(&body, "SchemaName", &table.schema_name)?;
     access.write(|database| {
         change(call, database, |schema| {
-            let table = Arc::make_mut(&mut schema.tables[usize::from(table.id)]);
-            table.label = label_of(&body, "DisplayName", &table.label);
-            table.plural = label_of(&body, "DisplayCollectionName", &table.plural);
-            if table.change_tracking && body.get("ChangeTrackingEnabled") == Some(&Json::Bool(false)) {
-                return Err(ApiError::bad_request("Change tracking cannot be turned off once it is on."));
+            let entry = Arc::make_mut(&mut schema.tables[usize::from(id)]);
+            labels.apply(&body, "DisplayName", &mut entry.label);
+            labels.apply(&body, "DisplayCollectionName", &mut entry.plural);
+            turn_on(&mut entry.change_tracking, &body, "ChangeTrackingEnabled")?;
+            turn_on(&mut entry.has_notes, &body, "HasNotes")?;
+            turn_on(&mut entry.has_activities, &body, "HasActivities")?;
+            if let Some(detects) = given(&body, "IsDuplicateDetectionEnabled") {
+                entry.duplicates = detects;
             }
-            // These turn on and never off again.
-            table.change_tracking |= flag(&body, "ChangeTrackingEnabled");
-            table.has_notes |= flag(&body, "HasNotes");
-            table.has_activities |= flag(&body, "HasActivities");
             Ok(())
         })
     })?;
     Ok(Answer::no_content())
 }
 
-pub(super) fn update_column(
+pub(super) fn put_column(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
     table: &Table,
     inner: &str,
 ) -> Result<Answer, ApiError> {
-    let body = body_of(request)?;
     let found = table.live_columns().find(|column| render::is_named(inner, column.id, "LogicalName", &column.logical));
-    let ordinal = found.ok_or_else(|| ApiError::no_resource(inner))?.ordinal;
-    access.write(|database| {
-        change(call, database, |schema| {
-            let column = schema.table(table.id).column(ordinal);
-            let kind = changed_kind(schema, column, &body)?;
-            let table = Arc::make_mut(&mut schema.tables[usize::from(table.id)]);
-            let column = &mut table.columns[usize::from(ordinal)];
-            column.kind = kind;
-            column.label = label_of(&body, "DisplayName", &column.label);
-            column.required = required_of(&body).unwrap_or(column.required);
-            Ok(())
-        })
-    })?;
-    Ok(Answer::no_content())
-}
-
-/// The column's kind with the bounds and format of a definition.
-fn changed_kind(schema: &Schema, column: &Column, body: &Json) -> Result<ColumnKind, ApiError> {
-    let fixed = column.kind.options().is_some() || column.kind.is_lookup();
-    if fixed || matches!(column.kind, ColumnKind::State { .. } | ColumnKind::EntityName | ColumnKind::PartyList { .. })
-    {
-        // Options have actions of their own; lookups change with their relationship.
-        return Ok(column.kind.clone());
-    }
-    let mut kind = new_kind(schema, body, &column.schema_name)?;
-    if discriminant(&kind) != discriminant(&column.kind) {
-        let message = format!("The type of the attribute '{}' cannot be changed.", column.logical);
+    let column = found.ok_or_else(|| ApiError::no_resource(inner))?;
+    let (body, labels, id, ordinal) = (body_of(request)?, Labels::read(request), table.id, column.ordinal);
+    check_name(&body, "LogicalName", &column.logical)?;
+    check_name(&body, "SchemaName", &column.schema_name)?;
+    let (.., own_type) = render::type_names(column);
+    if kind_of(&body) != own_type {
+        let message = format!("The type of the attribute '{}' is {own_type} and cannot be changed.", column.logical);
         return Err(ApiError::bad_request(message));
     }
-    if let (ColumnKind::Money { base, is_base, .. }, ColumnKind::Money { base: kept, is_base: kept_base, .. }) =
-        (&mut kind, &column.kind)
-    {
-        (*base, *is_base) = (*kept, *kept_base);
-    }
-    Ok(kind)
-}
-
-pub(super) fn update_relationship(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-    inner: &str,
-) -> Result<Answer, ApiError> {
-    let body = body_of(request)?;
     access.write(|database| {
         change(call, database, |schema| {
-            let position = position(schema, inner)?;
-            if let Relationship::OneToMany(one) = &mut schema.relationships[position] {
-                if body.get("CascadeConfiguration").is_some() {
-                    one.on_delete = cascade_of(&body);
-                }
+            let kind = updated_kind(schema, schema.table(id).column(ordinal), &body)?;
+            let entry = Arc::make_mut(&mut schema.tables[usize::from(id)]);
+            let column = &mut entry.columns[usize::from(ordinal)];
+            labels.apply(&body, "DisplayName", &mut column.label);
+            if body.get("RequiredLevel").is_some() && column.is_custom {
+                column.required = required_level(&body);
+            }
+            column.kind = kind;
+            let default = body.get("DefaultValue").and_then(|value| value.as_bool().map(i64::from));
+            let default = default.or_else(|| body.get("DefaultFormValue").and_then(Json::as_i64));
+            if let Some(default) = default {
+                column.default = (default >= 0).then_some(default);
             }
             Ok(())
         })
@@ -111,90 +125,117 @@ pub(super) fn update_relationship(
     Ok(Answer::no_content())
 }
 
-pub(super) fn update_choice(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-    inner: &str,
-) -> Result<Answer, ApiError> {
-    let body = body_of(request)?;
-    access.write(|database| {
-        change(call, database, |schema| {
-            let found = schema.option_sets.iter_mut().find(|set| render::is_named(inner, set.id, "Name", &set.name));
-            let set = found.ok_or_else(|| missing("option set", inner))?;
-            set.label = label_of(&body, "DisplayName", &set.label);
-            Ok(())
-        })
-    })?;
-    Ok(Answer::no_content())
-}
-
-/// Deletes a relationship, and with it the lookup or the intersect table that it made.
-pub(super) fn delete_relationship(call: &Call<'_>, access: &mut Access<'_>, inner: &str) -> Result<Answer, ApiError> {
-    access.write(|database| {
-        change(call, database, |schema| {
-            let position = position(schema, inner)?;
-            match &schema.relationships[position] {
-                Relationship::OneToMany(one) if !one.is_custom => {
-                    return Err(ApiError::new(Code::InvalidArgument, "A system relationship cannot be deleted."));
+/// The kind a definition describes, with what only the stored one knows.
+fn updated_kind(schema: &Schema, column: &Column, body: &Json) -> Result<ColumnKind, ApiError> {
+    let keeps_options = |set: &crate::schema::OptionSet| {
+        let mut set = set.clone();
+        if let Some(given) = body.get("OptionSet").filter(|_| !set.is_global) {
+            set.label = label_of(given, "DisplayName", &set.label);
+        }
+        set
+    };
+    Ok(match &column.kind {
+        ColumnKind::Lookup { .. }
+        | ColumnKind::State { .. }
+        | ColumnKind::Guid
+        | ColumnKind::BigInt
+        | ColumnKind::EntityName
+        | ColumnKind::PartyList { .. } => column.kind.clone(),
+        ColumnKind::Choice { set } => ColumnKind::Choice { set: keeps_options(set) },
+        ColumnKind::Choices { set } => ColumnKind::Choices { set: keeps_options(set) },
+        ColumnKind::Status { set } => ColumnKind::Status { set: keeps_options(set) },
+        old => {
+            let new = column_kind(schema, body, &column.schema_name)?;
+            check_change(column, old, &new)?;
+            match (old, new) {
+                (ColumnKind::Money { base, is_base, .. }, ColumnKind::Money { min, max, precision, .. }) => {
+                    ColumnKind::Money { min, max, precision, base: *base, is_base: *is_base }
                 }
-                _ => {}
+                (_, new) => new,
             }
-            match schema.relationships.remove(position) {
-                Relationship::OneToMany(one) => {
-                    let table = Arc::make_mut(&mut schema.tables[usize::from(one.referencing)]);
-                    let column = &mut table.columns[usize::from(one.column)];
-                    if let ColumnKind::Lookup { targets } = &mut column.kind {
-                        targets.retain(|target| target.table != one.referenced);
-                        column.deleted = targets.is_empty();
-                    }
-                }
-                Relationship::ManyToMany(many) => {
-                    Arc::make_mut(&mut schema.tables[usize::from(many.intersect)]).deleted = true;
-                }
-            }
-            Ok(())
-        })
-    })?;
-    Ok(Answer::no_content())
-}
-
-pub(super) fn delete_choice(call: &Call<'_>, access: &mut Access<'_>, inner: &str) -> Result<Answer, ApiError> {
-    access.write(|database| {
-        change(call, database, |schema| {
-            let mut sets = schema.option_sets.iter();
-            let found = sets.position(|set| render::is_named(inner, set.id, "Name", &set.name));
-            let position = found.ok_or_else(|| missing("option set", inner))?;
-            let id = schema.option_sets[position].id;
-            if schema.live_tables().any(|table| uses(table, id)) {
-                let message = "The choice cannot be deleted: columns refer to it.";
-                return Err(ApiError::new(Code::InvalidArgument, message));
-            }
-            schema.option_sets.remove(position);
-            Ok(())
-        })
-    })?;
-    Ok(Answer::no_content())
-}
-
-fn uses(table: &Table, option_set: Uuid) -> bool {
-    table.live_columns().any(|column| match &column.kind {
-        ColumnKind::Choice { set } | ColumnKind::Choices { set } => set.id == option_set,
-        _ => false,
+        }
     })
 }
 
-fn position(schema: &Schema, inner: &str) -> Result<usize, ApiError> {
-    let is_named = |relationship: &Relationship| {
-        let (id, name) = match relationship {
-            Relationship::OneToMany(one) => (one.id, &one.schema_name),
-            Relationship::ManyToMany(many) => (many.id, &many.schema_name),
-        };
-        render::is_named(inner, id, "SchemaName", name)
-    };
-    schema.relationships.iter().position(is_named).ok_or_else(|| missing("relationship", inner))
+/// UserLocal may turn once into another behaviour; nothing turns back.
+fn check_change(column: &Column, old: &ColumnKind, new: &ColumnKind) -> Result<(), ApiError> {
+    match (old, new) {
+        (ColumnKind::DateTime { behavior: before, .. }, ColumnKind::DateTime { behavior: after, .. })
+            if before != after && *before != DateBehavior::UserLocal =>
+        {
+            let message = format!("The behaviour of the attribute '{}' cannot be changed.", column.logical);
+            Err(ApiError::bad_request(message))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn missing(what: &str, inner: &str) -> ApiError {
-    ApiError::new(Code::ObjectDoesNotExist, format!("Could not find the {what} {inner}."))
+pub(super) fn put_relationship(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    inner: &str,
+) -> Result<Answer, ApiError> {
+    let body = body_of(request)?;
+    access.write(|database| {
+        change(call, database, |schema| {
+            let found = schema.relationships.iter_mut().find(|found| super::relationships::is_named(found, inner));
+            match found.ok_or_else(|| ApiError::no_resource(inner))? {
+                Relationship::OneToMany(one) => {
+                    check_name(&body, "SchemaName", &one.schema_name)?;
+                    if body.get("CascadeConfiguration").is_some() {
+                        one.on_delete = super::relationships::cascade_of(&body);
+                    }
+                    if let Some(is_hierarchical) = given(&body, "IsHierarchical") {
+                        one.is_hierarchical = is_hierarchical && one.referenced == one.referencing;
+                    }
+                }
+                Relationship::ManyToMany(many) => check_name(&body, "SchemaName", &many.schema_name)?,
+            }
+            Ok(())
+        })
+    })?;
+    Ok(Answer::no_content())
+}
+
+pub(super) fn put_choice(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    inner: &str,
+) -> Result<Answer, ApiError> {
+    let (body, labels) = (body_of(request)?, Labels::read(request));
+    access.write(|database| {
+        change(call, database, |schema| {
+            let found = schema.option_sets.iter_mut().find(|set| render::is_named(inner, set.id, "Name", &set.name));
+            let set = found.ok_or_else(|| ApiError::no_resource(inner))?;
+            check_name(&body, "Name", &set.name)?;
+            labels.apply(&body, "DisplayName", &mut set.label);
+            let set = set.clone();
+            super::options::share(schema, &set);
+            Ok(())
+        })
+    })?;
+    Ok(Answer::no_content())
+}
+
+/// `PublishXml` and `PublishAllXml`: nothing waits for them, but what they name must exist.
+pub(crate) fn publish(schema: &Schema, request: &Request, name: &str) -> Result<Answer, ApiError> {
+    if name == "PublishXml" {
+        let body = body_of(request)?;
+        let xml = super::write::text(&body, "ParameterXml")?;
+        let document = parse_xml(xml)?;
+        if document.root_element().tag_name().name() != "importexportxml" {
+            let message = "ParameterXml is not valid: its root is not 'importexportxml'.";
+            return Err(ApiError::new(Code::InvalidXml, message));
+        }
+        let entities = document.descendants().filter(|node| node.has_tag_name("entity"));
+        for entity in entities.filter_map(|node| node.text()) {
+            if schema.by_logical(entity.trim()).is_none() {
+                let message = format!("The entity with a name = '{entity}' was not found in the MetadataCache.");
+                return Err(ApiError::new(Code::NoSuchTable, message));
+            }
+        }
+    }
+    Ok(Answer::no_content().with_work(Message::Metadata, 1))
 }

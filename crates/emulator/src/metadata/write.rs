@@ -2,18 +2,19 @@
 //!
 //! Promise: what is created is usable at once through `Consistency: Strong` and, for everybody
 //! else, after the metadata lag; an alternate key becomes active by a job, or fails when rows
-//! share its values. Left out: changing a definition in place (`update`).
+//! share its values. Left out: changing definitions in place (`update`).
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::columns::{create_choice, create_column, delete_column, new_column};
+use super::changes::record;
+use super::columns::{create_choice, create_column, delete_choice, delete_column, new_column};
 use super::keys::{add_elastic_key, create_key, delete_key};
 use super::read::find_table;
-use super::relationships::create_relationship;
-use super::update;
+use super::relationships::{create_relationship, delete_relationship};
+use super::update::{put_choice, put_column, put_relationship, put_table};
 use crate::address::split_segment;
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
@@ -55,18 +56,19 @@ pub(super) fn answer(
         ("DELETE", "EntityDefinitions", Some(inner), [("Keys", Some(key))]) => {
             delete_key(call, access, find_table(schema, inner)?, key)
         }
-        ("PUT", "EntityDefinitions", Some(inner), []) => {
-            update::update_table(call, access, request, find_table(schema, inner)?)
-        }
-        // A cast after the column says what its type is anyway.
+        ("DELETE", "RelationshipDefinitions", Some(inner), []) => delete_relationship(call, access, inner),
+        ("DELETE", "GlobalOptionSetDefinitions", Some(inner), []) => delete_choice(call, access, inner),
+        ("PUT", "EntityDefinitions", Some(inner), []) => put_table(call, access, request, find_table(schema, inner)?),
+        // The name of the type may follow, as when reading.
         ("PUT", "EntityDefinitions", Some(inner), [("Attributes", Some(column)), ..]) => {
-            update::update_column(call, access, request, find_table(schema, inner)?, column)
+            put_column(call, access, request, find_table(schema, inner)?, column)
         }
-        ("PUT", "RelationshipDefinitions", Some(inner), _) => update::update_relationship(call, access, request, inner),
-        ("PUT", "GlobalOptionSetDefinitions", Some(inner), _) => update::update_choice(call, access, request, inner),
-        ("DELETE", "RelationshipDefinitions", Some(inner), _) => update::delete_relationship(call, access, inner),
-        ("DELETE", "GlobalOptionSetDefinitions", Some(inner), _) => update::delete_choice(call, access, inner),
-        _ => Err(ApiError::not_here(&format!("{} on these definitions", request.method))),
+        ("PUT", "RelationshipDefinitions", Some(inner), [] | [_]) => put_relationship(call, access, request, inner),
+        ("PUT", "GlobalOptionSetDefinitions", Some(inner), [] | [_]) => put_choice(call, access, request, inner),
+        _ => Err(ApiError::new(
+            Code::MethodNotAllowed,
+            format!("The requested resource does not support http method '{}'.", request.method),
+        )),
     };
     answer.map(|answer| answer.with_work(Message::Metadata, 1))
 }
@@ -120,6 +122,7 @@ pub(super) fn change<T>(
     let result = edit(&mut schema)?;
     schema.version += 1;
     schema.reindex();
+    record(&database.schema, &mut schema, call.now);
     database.forget_old_schemas(call.now);
     database.set_schema(schema, call.now + call.settings.metadata_lag_s);
     Ok(result)

@@ -18,8 +18,7 @@ use crate::write::{Scalar, civil_from_days, convert};
 /// A column of the row or of a row its lookups lead to.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnPath {
-    /// Lookups to follow: the column and the table it must lead to.
-    pub(crate) hops: Vec<(Ordinal, TableId)>,
+    pub(crate) hops: Hops,
     pub(crate) table: TableId,
     pub(crate) column: Ordinal,
 }
@@ -51,7 +50,7 @@ pub(crate) enum Predicate {
     Columns(Operator, ColumnPath, ColumnPath),
     /// Some or all rows of a collection, below the row the hops lead to.
     Related {
-        hops: Vec<(Ordinal, TableId)>,
+        hops: Hops,
         table: TableId,
         link: Link,
         is_all: bool,
@@ -140,8 +139,11 @@ pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
     )
 }
 
+/// Lookups to follow, each with the table it must lead to.
+pub(crate) type Hops = Vec<(Ordinal, TableId)>;
+
 /// Follows single-valued navigation properties to the table they lead to.
-fn follow<'s>(scope: &Scope<'s>, steps: &[String]) -> Result<(Vec<(Ordinal, TableId)>, &'s Table), ApiError> {
+fn follow<'s>(scope: &Scope<'s>, steps: &[String]) -> Result<(Hops, &'s Table), ApiError> {
     let mut table = scope.table;
     let mut hops = Vec::new();
     for step in steps {

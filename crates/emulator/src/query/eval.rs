@@ -225,22 +225,22 @@ pub(super) fn collection<'a>(
     let target = schema.table(table);
     match link {
         Link::Lookup { column, parent } => {
-            let wanted = Some((parent, view.key));
-            let rows = database.store(table).rows_after(None);
-            Box::new(
-                rows.filter(move |(_, row)| row.lookup(Some(column)) == wanted)
-                    .map(move |(key, row)| RowView { table: target, key: *key, row }),
-            )
+            let store = database.store(table);
+            let rows = store.pointing(column, &view.key).into_iter().filter_map(move |key| {
+                let row = store.get(&key).filter(|row| row.lookup(Some(column)) == Some((parent, view.key)))?;
+                Some(RowView { table: target, key, row })
+            });
+            Box::new(rows)
         }
         Link::Intersect { table: intersect, own, other } => {
-            let links = database.store(intersect).rows_after(None);
-            Box::new(links.filter_map(move |(_, link)| {
-                let (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) = (link.get(own), link.get(other)) else {
+            let links = database.store(intersect);
+            let rows = links.pointing(own, &view.key).into_iter().filter_map(move |link| {
+                let Some(ValueRef::Guid(key)) = links.get(&link)?.get(other) else {
                     return None;
                 };
-                let row = database.get(table, &theirs).filter(|_| mine == view.key)?;
-                Some(RowView { table: target, key: theirs, row })
-            }))
+                Some(RowView { table: target, key, row: database.get(table, &key)? })
+            });
+            Box::new(rows)
         }
     }
 }

@@ -6,6 +6,9 @@
 
 use std::io::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::view::RowView;
 use crate::schema::{Column, ColumnKind, DateBehavior, Schema};
 use crate::storage::{Database, ValueRef};
@@ -190,11 +193,12 @@ pub(super) fn write_named(
     out: &mut Vec<u8>,
 ) {
     write_name(name, "", out);
-    if let Some(value) = value {
-        write_value(column, value, out);
-    } else {
-        out.extend_from_slice(b"null");
-        return;
+    match value {
+        Some(ValueRef::Guid(file)) if matches!(column.kind, ColumnKind::Image { .. }) => {
+            return write_image(database, file, out);
+        }
+        Some(value) => write_value(column, value, out),
+        None => out.extend_from_slice(b"null"),
     }
     let Some(value) = value else { return };
     if annotations.formatted {
@@ -218,6 +222,14 @@ pub(super) fn write_named(
             write_name(name, "@Microsoft.Dynamics.CRM.lookuplogicalname", out);
             write_text(&target.logical, out);
         }
+    }
+}
+
+/// The content of an image column.
+pub(crate) fn write_image(database: &Database, file: &uuid::Uuid, out: &mut Vec<u8>) {
+    match database.file(file) {
+        Some(content) => write_text(&STANDARD.encode(content), out),
+        None => out.extend_from_slice(b"null"),
     }
 }
 
@@ -317,6 +329,13 @@ fn currency_symbol(database: &Database, schema: &Schema, view: RowView<'_>) -> S
         }
     };
     symbol().unwrap_or_default()
+}
+
+/// A moment as answers write it.
+pub(crate) fn write_time(seconds: i64) -> String {
+    let mut out = Vec::new();
+    format_time(seconds, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// `31/03/2026 10:30`, or the date alone.

@@ -26,8 +26,13 @@ pub(crate) struct Cookie {
     pub(crate) is_tracking: bool,
 }
 
+/// Percent-encodes with lower-case digits, as the service does.
 pub(crate) fn encode_query(text: &str) -> String {
-    utf8_percent_encode(text, QUERY).to_string()
+    let mut out = String::with_capacity(text.len() * 2);
+    for piece in utf8_percent_encode(text, QUERY) {
+        if piece.starts_with('%') { out.push_str(&piece.to_ascii_lowercase()) } else { out.push_str(piece) }
+    }
+    out
 }
 
 impl Cookie {

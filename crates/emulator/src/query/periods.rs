@@ -59,13 +59,11 @@ impl Fiscal {
     fn period_start(self, year: i64, period: i64) -> i64 {
         let count = self.template.periods();
         let (year, period) = (year + period.div_euclid(count), period.rem_euclid(count));
-        match self.template {
-            Template::FourWeeks => self.year_start(year) + period * 28 * DAY,
-            _ => {
-                let months = self.month - 1 + period * (12 / count);
-                days_from_civil(year + months / 12, months % 12 + 1, self.day) * DAY
-            }
+        if self.template == Template::FourWeeks {
+            return self.year_start(year) + period * 28 * DAY;
         }
+        let months = self.month - 1 + period * (12 / count);
+        days_from_civil(year + months / 12, months % 12 + 1, self.day) * DAY
     }
 
     /// Fiscal year and period, from 0, of a moment.

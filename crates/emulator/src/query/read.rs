@@ -232,13 +232,6 @@ impl Reader<'_> {
         Ok(self.count_up_to(&plan, if capped { COUNT_MAX } else { u64::MAX }))
     }
 
-    /// Every row that matches, for jobs that select by query.
-    pub(crate) fn select_all(&self, options: &QueryOptions) -> Result<Vec<Uuid>, ApiError> {
-        let plan = self.plan(options)?;
-        let rows = self.database.store(self.table().id).rows_after(None);
-        Ok(rows.filter(|(key, row)| self.accepts(&plan, **key, row)).map(|(key, _)| *key).collect())
-    }
-
     fn write_head(&self, plan: &Plan, options: &QueryOptions, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"@odata.context\":");
         write_text(&context_url(self.base, self.table(), &plan.projection, &plan.expands), out);

@@ -3,7 +3,7 @@
 //! Promise: [`Schema::reindex`] restores every derived map from the stored parts, so a schema
 //! survives being written to disk. Left out: how tables come to be (`build`).
 
-use std::collections::HashMap as StdMap;
+use std::collections::{BTreeMap, HashMap as StdMap};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -44,7 +44,7 @@ pub(crate) enum DateBehavior {
 }
 
 /// One option of a choice column.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Opt {
     pub(crate) value: i32,
     pub(crate) label: Label,
@@ -52,7 +52,7 @@ pub(crate) struct Opt {
     pub(crate) state: Option<i32>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OptionSet {
     pub(crate) id: Uuid,
     pub(crate) name: String,
@@ -62,7 +62,7 @@ pub(crate) struct OptionSet {
 }
 
 /// A value of `statecode` with the status it takes when none is given.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) value: i32,
     pub(crate) label: Label,
@@ -70,13 +70,13 @@ pub(crate) struct State {
 }
 
 /// One table a lookup may point at, and the navigation property that says so.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LookupTarget {
     pub(crate) table: TableId,
     pub(crate) navigation: String,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ColumnKind {
     Text { max: u32, format: String },
     Memo { max: u32 },
@@ -119,7 +119,7 @@ impl ColumnKind {
     }
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) id: Uuid,
     pub(crate) ordinal: Ordinal,
@@ -149,7 +149,7 @@ pub(crate) enum KeyStatus {
     Failed,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AlternateKey {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -167,7 +167,7 @@ pub(crate) enum Cascade {
     Restrict,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OneToMany {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -185,7 +185,7 @@ pub(crate) struct OneToMany {
     pub(crate) is_hierarchical: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ManyToMany {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -203,7 +203,7 @@ impl ManyToMany {
     }
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Relationship {
     OneToMany(OneToMany),
     ManyToMany(ManyToMany),
@@ -319,6 +319,37 @@ impl Table {
     }
 }
 
+/// What a part of the schema is, to clients that ask what was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PartKind {
+    Entity,
+    Attribute,
+    Relationship,
+    OptionSet,
+    EntityKey,
+}
+
+impl PartKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            PartKind::Entity => "Entity",
+            PartKind::Attribute => "Attribute",
+            PartKind::Relationship => "Relationship",
+            PartKind::OptionSet => "OptionSet",
+            PartKind::EntityKey => "EntityKey",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DeletedPart {
+    pub(crate) version: u64,
+    pub(crate) kind: PartKind,
+    pub(crate) id: Uuid,
+    /// Simulated seconds since 1970.
+    pub(crate) at: i64,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Schema {
     /// Rises with every metadata write; `globalmetadataversion` is made from it.
@@ -326,6 +357,12 @@ pub(crate) struct Schema {
     pub(crate) tables: Vec<Arc<Table>>,
     pub(crate) relationships: Vec<Relationship>,
     pub(crate) option_sets: Vec<OptionSet>,
+    /// Versions under which parts last changed, by metadata id.
+    #[serde(default)]
+    pub(crate) changed: BTreeMap<Uuid, u64>,
+    /// Parts that are gone, oldest first.
+    #[serde(default)]
+    pub(crate) deleted: Vec<DeletedPart>,
     #[serde(skip)]
     by_logical: StdMap<String, TableId>,
     #[serde(skip)]

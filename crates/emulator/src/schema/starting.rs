@@ -45,6 +45,8 @@ const STARTING_TABLES: &[(&str, &str)] = starting_files![
     "sdkmessage",
     "sdkmessagefilter",
     "asyncoperation",
+    "fileattachment",
+    "bulkdeleteoperation",
     "bulkdeletefailure",
     "duplicaterule",
     "duplicaterulecondition",

@@ -5,10 +5,13 @@
 //! is sent. Left out: what a row may contain (`write`).
 
 mod database;
+mod files;
 mod log;
+mod lookups;
 mod row;
 mod table;
 
-pub(crate) use database::{Database, Image, Job, JobKind};
+pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind};
+pub(crate) use files::{Place, Transfer, Upload};
 pub(crate) use row::{Row, Value, ValueRef, encode, merge};
 pub(crate) use table::{KeyViolation, key_hash};

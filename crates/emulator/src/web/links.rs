@@ -111,9 +111,10 @@ fn collection(
 }
 
 fn linked_ids(database: &Database, many: &ManyToMany, own: usize, key: Uuid) -> std::collections::HashSet<Uuid> {
-    let links = database.store(many.intersect).rows_after(None);
-    let other = links.filter_map(|(_, link)| match (link.get(many.columns[own]), link.get(many.columns[1 - own])) {
-        (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == key => Some(theirs),
+    let store = database.store(many.intersect);
+    let links = store.pointing(many.columns[own], &key);
+    let other = links.iter().filter_map(|link| match store.get(link)?.get(many.columns[1 - own]) {
+        Some(ValueRef::Guid(theirs)) => Some(theirs),
         _ => None,
     });
     other.collect()

@@ -8,6 +8,8 @@
 mod actions;
 mod batch;
 mod bulk;
+mod bulk_delete;
+mod files;
 mod headers;
 mod links;
 mod route;
@@ -21,6 +23,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
+pub(crate) use actions::call_arguments;
 pub(crate) use headers::Preferences;
 pub(crate) use route::{Operation, operation};
 
@@ -150,7 +153,7 @@ impl Access<'_> {
 
 impl Call<'_> {
     /// The schema this request sees: current with `Consistency: Strong`, else the cached one.
-    fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
+    pub(crate) fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
         let is_strong =
             request.headers.get("consistency").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"strong"));
         access.read(|database| Arc::clone(if is_strong { &database.schema } else { database.cached_schema(self.now) }))

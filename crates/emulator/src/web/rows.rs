@@ -17,8 +17,8 @@ use crate::profile::Message;
 use crate::query::{
     Expand, QueryOptions, Reader, RowView, context_url, parse_expand, plain_text, projection, write_one_row, write_text,
 };
-use crate::schema::{Ordinal, Schema, Table};
-use crate::storage::Database;
+use crate::schema::{ColumnKind, Ordinal, Schema, Table};
+use crate::storage::{Database, ValueRef};
 use crate::write::{RowInput, UpsertOutcome, create, delete, parse_row, update, upsert};
 
 /// A row a request names.
@@ -257,8 +257,10 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
-    if matches!(column.kind, crate::schema::ColumnKind::File { .. } | crate::schema::ColumnKind::Image { .. }) {
-        return Err(ApiError::not_here("content of file and image columns"));
+    if super::files::is_content(column) {
+        if let Some(done) = super::files::property(call, access, request, row, ordinal, is_value) {
+            return done;
+        }
     }
     match request.method.as_str() {
         "GET" => access.read(|database| read_property(call, database, row, ordinal, is_value)),
@@ -294,7 +296,12 @@ fn read_property(
     let mut body = b"{\"@odata.context\":".to_vec();
     write_text(&format!("{}/$metadata#{}({})/{}", call.base, table.set_name, row.inner, column.wire), &mut body);
     body.extend_from_slice(b",\"value\":");
-    crate::query::write_value(column, &value, &mut body);
+    match &value {
+        ValueRef::Guid(file) if matches!(column.kind, ColumnKind::Image { .. }) => {
+            crate::query::write_image(database, file, &mut body);
+        }
+        value => crate::query::write_value(column, value, &mut body),
+    }
     body.push(b'}');
     Ok(Answer::json(body))
 }

@@ -86,12 +86,11 @@ pub(crate) fn merge_rows(
     super::update(session, database, table, target, content)?;
     for relationship in schema.one_to_many().filter(|one| one.referenced == table.id) {
         let column = relationship.column;
-        let rows: Vec<Uuid> = database
-            .store(relationship.referencing)
-            .rows_after(None)
-            .filter(|(_, row)| row.lookup(Some(column)) == Some((table.id, subordinate)))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut rows = database.store(relationship.referencing).pointing(column, &subordinate);
+        rows.retain(|row| {
+            let row = database.get(relationship.referencing, row);
+            row.and_then(|row| row.lookup(Some(column))) == Some((table.id, subordinate))
+        });
         let child = schema.table(relationship.referencing);
         for row in rows.into_iter().filter(|row| *row != target || child.id != table.id) {
             update::store(session, database, child, row, vec![(column, Some(Value::Lookup(table.id, target)))])?;
@@ -134,11 +133,7 @@ pub(crate) fn add_to_queue(
     if !targets.iter().any(|target| target.table == table.id) {
         return Err(ApiError::bad_request(format!("Entities of type '{}' cannot be added to a queue.", table.logical)));
     }
-    let before = database
-        .store(items.id)
-        .rows_after(None)
-        .find(|(_, row)| row.lookup(Some(object)) == Some((table.id, id)))
-        .map(|(item, _)| *item);
+    let before = database.store(items.id).pointing(object, &id).first().copied();
     let mut cells = vec![(in_queue, Some(Value::Lookup(queues.id, queue)))];
     if let Some(entered) = items.ordinal("enteredon") {
         cells.push((entered, Some(Value::Time(session.now))));

@@ -81,6 +81,7 @@ fn create_nested(
         run_plugins(session, database, &schema, table, row_id)?;
     }
     schedule_expiry(session, database, table, row_id);
+    store_images(session, database, table, row_id, std::mem::take(&mut input.images))?;
     create_children(session, database, &schema, table, row_id, input.children, depth)?;
     Ok(row_id)
 }
@@ -93,7 +94,7 @@ fn not_creatable(table: &Table) -> ApiError {
 }
 
 /// Rows of elastic tables may have a time to live.
-fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) {
+pub(super) fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) {
     let row = database.get(table.id, &id);
     if let Some(seconds) = row.and_then(|row| row.int(table.known.ttl)) {
         let due = (session.now + seconds) as f64;
@@ -102,8 +103,28 @@ fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table
     }
 }
 
+/// Puts images that a body carries into their columns.
+pub(super) fn store_images(
+    session: &Session<'_>,
+    database: &mut Database,
+    table: &Table,
+    id: Uuid,
+    images: Vec<(Ordinal, Option<Vec<u8>>)>,
+) -> Result<(), ApiError> {
+    for (ordinal, image) in images {
+        match image {
+            Some(bytes) => {
+                let content = super::Content { name: String::new(), mime: String::new(), bytes };
+                super::store_content(session, database, table, id, ordinal, content)?;
+            }
+            None => super::clear_content(session, database, table, id, ordinal)?,
+        }
+    }
+    Ok(())
+}
+
 /// A new id, rising with time as the product's sequential ids do.
-fn new_id(database: &Database, now: i64) -> Uuid {
+pub(super) fn new_id(database: &Database, now: i64) -> Uuid {
     // 48 bits of milliseconds, then the version counter, which no two rows share.
     let millis = (now.max(0) as u128) * 1000;
     let version = u128::from(database.version() + 1);

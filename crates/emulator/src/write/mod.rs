@@ -10,6 +10,7 @@ mod convert;
 mod create;
 mod delete;
 mod duplicates;
+mod files;
 mod money;
 mod parse;
 mod resolve;
@@ -23,7 +24,8 @@ pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows
 pub(crate) use bulk::{BulkKind, run_bulk};
 pub(crate) use convert::{Scalar, convert, parse_decimal};
 pub(crate) use create::create;
-pub(crate) use delete::{delete, delete_many};
+pub(crate) use delete::{delete, delete_expired, delete_many};
+pub(crate) use files::{Content, bytes_max, check_content, clear_content, file_of, store_content};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
 pub(crate) use resolve::{BindReference, resolve, unknown_content_id};
 pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time, parse_time};

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -31,6 +33,8 @@ pub(crate) struct RowInput {
     pub(crate) address: Option<RowAddress>,
     /// Related rows to create or link: navigation property and body.
     pub(crate) children: Vec<(String, Property, serde_json::Value)>,
+    /// Contents of image columns.
+    pub(crate) images: Vec<(Ordinal, Option<Vec<u8>>)>,
     has_type: bool,
 }
 
@@ -170,6 +174,11 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         let mut row = RowInput { cells: Vec::with_capacity(24), ..RowInput::default() };
         while let Some(member) = map.next_key_seed(MemberSeed(context))? {
             match member {
+                Member::Column(ordinal) if matches!(context.table.column(ordinal).kind, ColumnKind::Image { .. }) => {
+                    let text: Option<Cow<'de, str>> = map.next_value()?;
+                    let image = text.filter(|text| !text.is_empty()).map(|text| image(context, ordinal, &text));
+                    row.images.push((ordinal, image.transpose().map_err(|error| context.fail(error))?));
+                }
                 Member::Column(ordinal) => {
                     let value = map.next_value_seed(CellSeed { context, ordinal })?;
                     set_cell(&mut row, ordinal, value);
@@ -199,6 +208,14 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         }
         Ok(row)
     }
+}
+
+/// Images travel as base64.
+fn image(context: &Context<'_>, ordinal: Ordinal, text: &str) -> Result<Vec<u8>, ApiError> {
+    STANDARD.decode(text).map_err(|_| {
+        let name = &context.table.column(ordinal).logical;
+        ApiError::bad_request(format!("Cannot convert the value of '{name}' to 'Edm.Binary': it is not base64."))
+    })
 }
 
 fn set_cell(row: &mut RowInput, ordinal: Ordinal, value: Option<Value>) {

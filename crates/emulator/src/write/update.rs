@@ -56,7 +56,8 @@ pub(crate) fn update(
             cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
         }
     }
-    apply(session, database, table, id, cells)
+    apply(session, database, table, id, cells)?;
+    super::create::store_images(session, database, table, id, input.images)
 }
 
 /// Applies checked cells to a row.
@@ -118,6 +119,9 @@ pub(super) fn store(
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    if table.is_elastic && table.known.ttl.is_some_and(|ttl| cells.iter().any(|(ordinal, _)| *ordinal == ttl)) {
+        super::create::schedule_expiry(session, database, table, id);
+    }
     if session.plugins.is_empty() { Ok(()) } else { run_plugins(session, database, &schema, table, id) }
 }
 
@@ -141,6 +145,9 @@ pub(crate) fn upsert(
             input.cells.retain(|(ordinal, _)| !key.values.iter().any(|(column, _)| column == ordinal));
             input.binds.retain(|(ordinal, ..)| !key.values.iter().any(|(column, _)| column == ordinal));
         }
+        if table.is_elastic {
+            clear_rest(table, &mut input);
+        }
         update(session, database, table, id, input)?;
         return Ok(Upserted { id, outcome: UpsertOutcome::Updated });
     }
@@ -151,6 +158,16 @@ pub(crate) fn upsert(
     }
     let id = create(session, database, table, input)?;
     Ok(Upserted { id, outcome: UpsertOutcome::Created })
+}
+
+/// An upsert of an elastic row replaces it: its maker's columns that are left out become null (23).
+fn clear_rest(table: &Table, input: &mut RowInput) {
+    for column in table.live_columns() {
+        let is_kept = !column.is_custom || !column.for_update || column.ordinal == 0;
+        if !is_kept && column.kind.is_stored() && !input.sets(column.ordinal) {
+            input.cells.push((column.ordinal, None));
+        }
+    }
 }
 
 /// Key values of the address fill what the body leaves out; the body wins where both speak.

@@ -1,10 +1,11 @@
 //! Queries over joined tables: FetchXML and what is translated to it.
 //!
-//! `xml` reads FetchXML, `operators` names its conditions, `plan` binds a query to the schema,
+//! `xml` reads FetchXML, `expression` a QueryExpression, `operators` names its conditions, `plan` binds a query to the schema,
 //! `join` makes rows of several tables, `page` finds the page asked for, `grouping` adds up,
 //! `run` writes the answer. Promise: an element, attribute or operator that is not understood is
 //! refused with the product's own code. Left out: the data source `retained`.
 
+mod expression;
 mod grouping;
 mod join;
 mod operators;
@@ -13,8 +14,10 @@ mod plan;
 mod run;
 mod xml;
 
+pub(crate) use expression::parse_expression;
+pub(crate) use page::select_ids;
 pub(crate) use run::run_fetch;
-pub(crate) use xml::parse_fetch_xml;
+pub(crate) use xml::{parse_fetch_xml, parse_xml};
 
 use super::parse::Operator;
 pub(crate) use super::totals::Method;

@@ -120,9 +120,9 @@ fn pascal(name: &str) -> String {
 }
 
 /// An operator of a ConditionExpression, as BulkDelete takes them.
-pub(crate) fn from_expression(name: &str) -> Option<Operation> {
+pub(super) fn from_expression(name: &str) -> Operation {
     let like = |before, after, negated| Operation::Like { before, after, negated };
-    Some(match name {
+    match name {
         "Equal" => Operation::Compare(Operator::Eq),
         "NotEqual" => Operation::Compare(Operator::Ne),
         "GreaterThan" => Operation::Compare(Operator::Gt),
@@ -139,11 +139,9 @@ pub(crate) fn from_expression(name: &str) -> Option<Operation> {
         "DoesNotEndWith" => like("%", "", true),
         "Contains" => like("%", "%", false),
         "DoesNotContain" => like("%", "%", true),
-        "ContainValues" | "DoesNotContainValues" | "In" | "NotIn" | "Between" | "NotBetween" => {
-            Operation::Function(name.to_owned())
-        }
+        // What is no function either is refused when it is bound to a column.
         other => Operation::Function(other.to_owned()),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,20 @@ pub(super) struct Page<'a> {
     pub(super) total: Option<u64>,
 }
 
+/// Ids of the root rows a query finds, all of them.
+pub(crate) fn select_ids(reader: &Reader<'_>, query: &Fetch) -> Result<Vec<Uuid>, ApiError> {
+    let plan = super::plan::plan(reader.scope, query)?;
+    let mut found: Vec<Uuid> = Vec::new();
+    let joiner = Joiner::new(reader.database, reader.scope.schema);
+    joiner.run(&plan.nodes, &plan.late, None, &mut |tuple| {
+        let key = tuple[0].map(|view| view.key);
+        // Several joined rows of one root row follow each other.
+        found.extend(key.filter(|key| found.last() != Some(key)));
+        Ok(query.top.is_none_or(|top| found.len() < top))
+    })?;
+    Ok(found)
+}
+
 struct Bounds {
     page: u64,
     limit: usize,

@@ -169,7 +169,7 @@ impl<'s> Binder<'_, 's> {
     }
 
     /// Adds the tables linked below node `at`, theirs included.
-    fn add_links<'q>(&mut self, nodes: &mut Vec<Node>, elements: &mut Elements<'q>, at: usize) -> Result<(), ApiError> {
+    fn add_links(&mut self, nodes: &mut Vec<Node>, elements: &mut Elements<'_>, at: usize) -> Result<(), ApiError> {
         let entity = elements[at];
         for link in entity.links.iter().filter(|link| link.kind != LinkKind::Any) {
             let node = self.link_node(nodes[at].table, at, link)?;

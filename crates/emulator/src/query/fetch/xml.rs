@@ -17,15 +17,20 @@ const DEPTH_MAX: usize = 60;
 /// Elements, attributes and texts of one query.
 const NODES_MAX: u32 = 20_000;
 
+/// XML a caller sent, of bounded size and depth.
+pub(crate) fn parse_xml(text: &str) -> Result<Document<'_>, ApiError> {
+    check_depth(text)?;
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: NODES_MAX, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options)
+        .map_err(|error| ApiError::new(Code::InvalidXml, format!("Invalid XML: {error}.")))
+}
+
 /// Reads a query.
 pub(crate) fn parse_fetch_xml(text: &str) -> Result<Fetch, ApiError> {
     if text.trim().is_empty() {
         return Err(ApiError::new(Code::EmptyFetch, "The FetchXML query is empty."));
     }
-    check_depth(text)?;
-    let options = ParsingOptions { allow_dtd: false, nodes_limit: NODES_MAX, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options)
-        .map_err(|error| ApiError::new(Code::InvalidXml, format!("Invalid XML: {error}.")))?;
+    let document = parse_xml(text)?;
     fetch(document.root_element())
 }
 
@@ -39,7 +44,7 @@ fn check_depth(text: &str) -> Result<(), ApiError> {
             depth += 1;
         }
         if depth > DEPTH_MAX {
-            return Err(ApiError::new(Code::InvalidXml, "The FetchXML query is nested too deeply."));
+            return Err(ApiError::new(Code::InvalidXml, "Invalid XML: it is nested too deeply."));
         }
     }
     Ok(())

@@ -6,7 +6,8 @@ use crate::error::ApiError;
 use crate::query::Operator;
 use crate::query::fetch::{Condition, Filter, Operation};
 use crate::query::periods::shift_months;
-use crate::write::{format_time, parse_time};
+use crate::query::write_time;
+use crate::write::parse_time;
 
 /// Deepest nesting of parentheses.
 const DEPTH_MAX: u32 = 50;
@@ -138,7 +139,8 @@ impl Parser<'_> {
                 Ok(text)
             }
             Token::Word(word) if word.eq_ignore_ascii_case("GETUTCDATE") || word.eq_ignore_ascii_case("DATEADD") => {
-                self.date().map(text_of)
+                // A time outside the range of dates is refused by the column it is compared with.
+                self.date().map(write_time)
             }
             Token::Word(word) | Token::Name(word) => {
                 Err(error(format!("'{word}' is not a constant; columns cannot be compared with each other.")))
@@ -191,11 +193,4 @@ fn add(unit: &str, number: i64, at: i64) -> Result<i64, ApiError> {
         other => return Err(error(format!("DATEADD does not know the unit '{other}'."))),
     };
     Ok(at + number * seconds)
-}
-
-/// A time as text; one outside the range of dates is refused by the column it is compared with.
-fn text_of(at: i64) -> String {
-    let mut text = Vec::new();
-    format_time(at, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
 }
