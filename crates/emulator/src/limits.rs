@@ -195,6 +195,9 @@ fn whole_seconds(seconds: f64) -> u64 {
 }
 
 #[cfg(test)]
+mod ceiling;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

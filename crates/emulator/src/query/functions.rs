@@ -151,12 +151,7 @@ pub(super) fn literals(
     Ok(values.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-fn in_test(
-    scope: &Scope<'_>,
-    table: &Table,
-    column: &Column,
-    values: &[String],
-) -> Result<Test, ApiError> {
+fn in_test(scope: &Scope<'_>, table: &Table, column: &Column, values: &[String]) -> Result<Test, ApiError> {
     let found = literals(scope, table, column, values)?;
     let texts: Vec<String> = found
         .iter()
@@ -179,12 +174,7 @@ fn in_test(
     })
 }
 
-fn between(
-    scope: &Scope<'_>,
-    table: &Table,
-    column: &Column,
-    values: &[String],
-) -> Result<Test, ApiError> {
+fn between(scope: &Scope<'_>, table: &Table, column: &Column, values: &[String]) -> Result<Test, ApiError> {
     let mut found = literals(scope, table, column, values)?.into_iter();
     match (found.next(), found.next(), found.next()) {
         (Some(low), Some(high), None) => Ok(Test::Between(low, high)),

@@ -122,7 +122,7 @@ mod tests {
             is_tracking: false,
         };
         let encoded = cookie.encode("wr_orderid");
-        assert!(encoded.starts_with("%3Ccookie%20pagenumber%3D%222%22%20pagingcookie%3D%22%25253Ccookie"));
+        assert!(encoded.starts_with("%3ccookie%20pagenumber%3d%222%22%20pagingcookie%3d%22%25253ccookie"));
         let decoded = percent_decode_str(&encoded).decode_utf8().unwrap();
         assert_eq!(Cookie::decode(&decoded).unwrap(), cookie);
     }

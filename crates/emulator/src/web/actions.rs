@@ -47,7 +47,8 @@ pub(super) fn answer(
         ("POST", "CreateEntities") => {
             let ids = crate::metadata::create_entities(call, access, request)?;
             let ids: Vec<Json> = ids.iter().map(|id| id.to_string().into()).collect();
-            Ok(object(call, "CreateEntitiesResponse", [("EntityIds", ids.into())]).with_work(crate::profile::Message::Metadata, 1))
+            Ok(object(call, "CreateEntitiesResponse", [("EntityIds", ids.into())])
+                .with_work(crate::profile::Message::Metadata, 1))
         }
         ("POST", "CloseIncident") => close(call, access, request, schema),
         ("POST", "Merge") => merge(call, access, request, schema),

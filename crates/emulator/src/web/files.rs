@@ -47,6 +47,10 @@ pub(super) fn property(
     let is_json = header(request, "content-type").is_some_and(|kind| kind.starts_with("application/json"));
     match request.method.as_str() {
         "GET" if is_value => Some(access.read(|database| download(request, database, row, ordinal))),
+        // Without `$value` the content comes as JSON, when a part or the full size is asked for.
+        "GET" if request.headers.contains_key("range") || option(request, "size").is_some() => {
+            Some(access.read(|database| download(request, database, row, ordinal)).map(|answer| in_json(call, answer)))
+        }
         "GET" => None,
         "DELETE" => Some(clear(call, access, request, row, ordinal)),
         "PATCH" | "PUT" if is_json && option(request, "sessiontoken").is_none() && !is_chunked(request) => None,
@@ -220,6 +224,17 @@ fn download(
     Ok(answer)
 }
 
+/// A downloaded content as the base64 text of a JSON member: what `dynamics-web-api` reads.
+fn in_json(call: &Call<'_>, mut answer: Answer) -> Answer {
+    if answer.status != StatusCode::NO_CONTENT {
+        let context = format!("{}/$metadata#Edm.Binary", call.base);
+        let body = serde_json::json!({ "@odata.context": context, "value": STANDARD.encode(&answer.body) });
+        answer.body = body.to_string().into_bytes();
+        answer.set("content-type", "application/json; odata.metadata=minimal");
+    }
+    answer
+}
+
 /// First and last byte of `bytes=0-9`, `bytes=5-` or `bytes=-3`.
 fn requested_range(text: &str, size: usize) -> Option<(usize, usize)> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
@@ -337,7 +352,8 @@ fn commit(
     let (name, mime) = (text(body, "FileName")?.to_owned(), text(body, "MimeType")?.to_owned());
     let list = member(body, "BlockList")?.as_array().cloned().unwrap_or_default();
     let session = call.session(request, None)?;
-    let (file, size) = access.write(|database| commit_blocks(&session, database, schema, token, &list, (name, mime)))?;
+    let (file, size) =
+        access.write(|database| commit_blocks(&session, database, schema, token, &list, (name, mime)))?;
     let members = [("FileId", Json::from(file.to_string())), ("FileSizeInBytes", Json::from(size))];
     Ok(object(call, "CommitFileBlocksUploadResponse", members))
 }

@@ -58,7 +58,9 @@ async fn links_join_inner_outer_and_by_existence() {
     let world = world().await;
     people(&world).await;
     let query = |rest: &str| {
-        format!("<fetch><entity name='account'><attribute name='name'/>{rest}<order attribute='name'/></entity></fetch>")
+        format!(
+            "<fetch><entity name='account'><attribute name='name'/>{rest}<order attribute='name'/></entity></fetch>"
+        )
     };
     let link = |kind: &str, inside: &str| query(&format!("{LINK} link-type='{kind}' alias='c'>{inside}</link-entity>"));
     let inner = rows(&world, "accounts", &link("inner", "<attribute name='lastname'/>")).await;
@@ -128,7 +130,10 @@ async fn a_paging_cookie_leads_through_all_rows_once() {
                 break;
             }
             let outer = answer["@Microsoft.Dynamics.CRM.fetchxmlpagingcookie"].as_str().unwrap().to_owned();
-            assert!(outer.starts_with(&format!("<cookie pagenumber=\"{}\" pagingcookie=\"%253Ccookie", page + 1)), "{outer}");
+            assert!(
+                outer.starts_with(&format!("<cookie pagenumber=\"{}\" pagingcookie=\"%253ccookie", page + 1)),
+                "{outer}"
+            );
             let inner = outer.split('"').nth(3).unwrap();
             let decode = |text: &str| percent_decode(text);
             cookie = decode(&decode(inner)).replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
@@ -192,7 +197,10 @@ async fn aggregates_group_add_up_and_sort_by_alias() {
                  <attribute name='accountid' alias='n' aggregate='count'/><attribute name='revenue' alias='m' aggregate='max'/>\
                  <attribute name='revenue' alias='a' aggregate='avg'/></entity></fetch>";
     let found = rows(&world, "accounts", parts).await;
-    assert_eq!((found.len(), &found[0]["n"], &found[0]["m"], &found[0]["a"]), (1, &json!(3), &json!(300.25), &json!(200.25)));
+    assert_eq!(
+        (found.len(), &found[0]["n"], &found[0]["m"], &found[0]["a"]),
+        (1, &json!(3), &json!(300.25), &json!(200.25))
+    );
     assert!(found[0]["y"].as_i64().unwrap() >= 2024);
 }
 
@@ -207,7 +215,8 @@ async fn distinct_top_and_totals() {
     assert_eq!(column(&found, "name"), ["One", "Two"]);
     assert!(found[0].get("accountid").is_none());
     assert_eq!(rows(&world, "accounts", &format!("<fetch top='2'>{entity}")).await.len(), 2);
-    let total = fetch(&world, "accounts", &format!("<fetch count='1' returntotalrecordcount='true'>{entity}")).await.json();
+    let total =
+        fetch(&world, "accounts", &format!("<fetch count='1' returntotalrecordcount='true'>{entity}")).await.json();
     assert_eq!(total["@Microsoft.Dynamics.CRM.totalrecordcount"], 3);
 }
 
@@ -217,7 +226,10 @@ async fn columns_of_several_tables_compare_with_each_other() {
     let id = world.post("accounts", &json!({ "name": "Same" })).await.expect(204).id();
     for last in ["Same", "Other"] {
         let bind = format!("/accounts({id})");
-        world.post("contacts", &json!({ "lastname": last, "parentcustomerid_account@odata.bind": bind })).await.expect(204);
+        world
+            .post("contacts", &json!({ "lastname": last, "parentcustomerid_account@odata.bind": bind }))
+            .await
+            .expect(204);
     }
     let xml = "<fetch><entity name='contact'><attribute name='lastname'/><filter>\
                <condition attribute='lastname' operator='eq' valueof='a.name'/></filter>\

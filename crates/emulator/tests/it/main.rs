@@ -8,6 +8,7 @@ mod definitions;
 mod fetch;
 mod files;
 mod fuzz;
+mod limits;
 mod operation;
 mod rows;
 mod sql;

@@ -27,7 +27,9 @@ fn names(rows: &[Json], name: &str) -> Vec<String> {
 async fn a_select_filters_joins_and_sorts() {
     let world = world().await;
     orders(&world).await;
-    let found = rows(&world, "wr_orders", "SELECT wr_name FROM wr_order WHERE wr_name LIKE 'so%' AND wr_qty BETWEEN 1 AND 6").await;
+    let found =
+        rows(&world, "wr_orders", "SELECT wr_name FROM wr_order WHERE wr_name LIKE 'so%' AND wr_qty BETWEEN 1 AND 6")
+            .await;
     assert_eq!(names(&found, "wr_name"), ["SO-1"]);
     assert!(found[0]["wr_orderid"].is_string(), "the primary key is always there");
     let found = rows(
@@ -39,7 +41,12 @@ async fn a_select_filters_joins_and_sorts() {
     .await;
     assert_eq!(names(&found, "title"), ["SO-4", "SO-2", "RO-3"]);
     assert_eq!(found[1]["a.name"], "Contoso");
-    let found = rows(&world, "wr_orders", "SELECT wr_name FROM wr_order WHERE createdon > DATEADD(day, -1, GETUTCDATE()) AND wr_name <> 'SO-1'").await;
+    let found = rows(
+        &world,
+        "wr_orders",
+        "SELECT wr_name FROM wr_order WHERE createdon > DATEADD(day, -1, GETUTCDATE()) AND wr_name <> 'SO-1'",
+    )
+    .await;
     assert_eq!(found.len(), 3);
 }
 
@@ -79,7 +86,12 @@ async fn pages_follow_by_next_link() {
 #[tokio::test]
 async fn what_the_grammar_lacks_is_refused() {
     let world = world().await;
-    for sql in ["SELECT%20*%20FROM%20account", "SELECT%20name%20FROM%20account%20UNION%20SELECT%201", "DROP%20TABLE%20account", ""] {
+    for sql in [
+        "SELECT%20*%20FROM%20account",
+        "SELECT%20name%20FROM%20account%20UNION%20SELECT%201",
+        "DROP%20TABLE%20account",
+        "",
+    ] {
         world.get(&format!("accounts?sql={sql}")).await.refused(400, "0x80060888");
     }
     world.get("accounts?sql=SELECT%20lastname%20FROM%20contact").await.refused(400, "0x80041128");

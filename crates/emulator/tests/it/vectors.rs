@@ -63,9 +63,11 @@ async fn the_examples_of_the_dossier_hold() {
     for path in paths.iter().filter(|path| !path.ends_with("setup.json")) {
         let file = read(path);
         let world = world().await;
-        let mut known = HashMap::from([("base".to_owned(), world.base.clone()), ("root".to_owned(), world.root.clone())]);
+        let mut known =
+            HashMap::from([("base".to_owned(), world.base.clone()), ("root".to_owned(), world.root.clone())]);
         let ready = world.emulator.ready();
-        for (name, value) in [("tenant", &ready.tenant), ("client", &ready.client_id), ("secret", &ready.client_secret)] {
+        for (name, value) in [("tenant", &ready.tenant), ("client", &ready.client_id), ("secret", &ready.client_secret)]
+        {
             known.insert(name.to_owned(), value.clone());
         }
         let before = if file.setup { setup.steps.as_slice() } else { &[] };
@@ -182,7 +184,11 @@ fn compare(place: &str, pattern: &Json, found: &Json, known: &HashMap<String, St
             if matches { Ok(()) } else { differs() }
         }
         (Json::Number(pattern), Json::Number(number)) => {
-            if pattern.as_f64() == number.as_f64() { Ok(()) } else { differs() }
+            if pattern.as_f64() == number.as_f64() {
+                Ok(())
+            } else {
+                differs()
+            }
         }
         _ if pattern == found => Ok(()),
         _ => differs(),
