@@ -15,6 +15,7 @@ mod error;
 mod faults;
 mod limits;
 mod metadata;
+mod page;
 mod profile;
 mod query;
 mod random;
@@ -213,7 +214,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
         token: identity.sign(identity.client, "*", engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0)),
         ca_file,
         time_scale: engine.clock.scale(),
-        organization: identity.organization.to_string(),
+        organization: engine.organization().to_string(),
     }
 }
 

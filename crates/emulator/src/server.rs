@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::control;
 use crate::engine::Engine;
 use crate::error::{ApiError, Code};
+use crate::page;
 use crate::service::{self, Address, Reply};
 use crate::sign_in;
 use crate::web::{Answer, Request};
@@ -125,6 +126,9 @@ async fn handle(
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or("").to_owned();
     if let Some(rest) = path.strip_prefix("/__emulator") {
+        if let Some(page) = page::answer(&engine, &origin, rest, &query).filter(|_| parts.method == http::Method::GET) {
+            return reply(Reply::Answer(page));
+        }
         return reply(Reply::Answer(control::answer(&engine, &parts.method, rest, &body)));
     }
     if let Some(resource) = sign_in::resource(&path) {
