@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "generated files", needs_binary: true, run: |workspace| one(generate::check(workspace)) },
     Step { name: "examples", needs_binary: true, run: examples },
     Step { name: "unit and integration tests", needs_binary: false, run: tests },
+    Step { name: "real clients of the emulator", needs_binary: false, run: clients },
     Step { name: "tests in the documentation", needs_binary: false, run: documentation_tests },
     Step { name: "documentation", needs_binary: false, run: documentation },
     Step { name: "the quick fault tier", needs_binary: true, run: quick_faults },
@@ -100,6 +101,15 @@ fn tests(workspace: &Workspace) -> Result<Count> {
     } else {
         workspace.cargo(&["test", "--locked", "--workspace", "--all-targets", "--no-fail-fast"])
     })
+}
+
+/// Microsoft's and other people's clients, installed into a private folder, against the emulator.
+fn clients(workspace: &Workspace) -> Result<Count> {
+    run(&mut workspace.cargo(&["build", "--locked", "--package", "flowgate-emulator"]))?;
+    let emulator = workspace.built("flowgate-emulator").display().to_string();
+    let folder = workspace.target().join("clients").display().to_string();
+    let script = "crates/emulator/tests/clients/run.py";
+    counted(workspace.command("python3", &[script, "--emulator", &emulator, "--folder", &folder]))
 }
 
 fn documentation_tests(workspace: &Workspace) -> Result<Count> {

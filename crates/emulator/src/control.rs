@@ -37,6 +37,10 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
             engine.reset();
             Ok(json!({}))
         }
+        ("POST", "copy") => {
+            let copied = engine.copy().map_err(|error| error.message);
+            copied.map(|organization| json!({ "organization": organization }))
+        }
         ("POST", "snapshot") => named(body).map(|name| {
             engine.snapshot(&name);
             json!({ "snapshot": name })
@@ -116,7 +120,7 @@ fn set_faults(engine: &Engine, body: &[u8]) -> Result<Json, String> {
     // A list, or an object with `faults`, as the YAML form has it.
     let value: Json = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let list = value.get("faults").cloned().unwrap_or(value);
-    let rules = serde_json::from_value(list).map_err(|error| error.to_string())?;
+    let Json::Array(rules) = list else { return Err("faults are a list of rules".to_owned()) };
     lock(&engine.faults).set(rules, engine.clock.now())?;
     Ok(json!({}))
 }

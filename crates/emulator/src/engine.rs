@@ -8,7 +8,7 @@ mod jobs;
 mod starting_rows;
 mod users;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
@@ -19,13 +19,14 @@ pub(crate) use users::{user_of_application, user_of_object};
 
 use crate::auth::Identity;
 use crate::clock::Clock;
+use crate::error::ApiError;
 use crate::events::Kept;
 use crate::faults::Faults;
 use crate::limits::{LimitKind, Limits};
 use crate::profile::{Profile, ProfileName};
 use crate::random::Random;
 use crate::settings::Settings;
-use crate::storage::{Database, Image};
+use crate::storage::{Database, Image, Value, merge};
 
 /// Counters since the start or the last reset.
 #[derive(Debug, Default)]
@@ -39,6 +40,18 @@ pub(crate) struct Stats {
     /// Milliseconds of execution by user and server.
     pub(crate) busy_ms: BTreeMap<(Uuid, u16), f64>,
     pub(crate) entitlement: u64,
+    /// The last requests, the newest last.
+    pub(crate) recent: VecDeque<Seen>,
+}
+
+/// A request, as the page for people shows it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: f64,
+    /// `GET accounts?$top=1`, shortened.
+    pub(crate) line: String,
+    pub(crate) status: u16,
+    pub(crate) server: Option<u16>,
 }
 
 pub(crate) struct Engine {
@@ -58,6 +71,12 @@ pub(crate) struct Engine {
     initial_settings: Settings,
     initial: Image,
     snapshots: Mutex<HashMap<String, Image>>,
+}
+
+impl Seen {
+    pub(crate) fn is_like(&self, other: &Seen) -> bool {
+        (&self.line, self.status, self.server) == (&other.line, other.status, other.server)
+    }
 }
 
 /// Locks without caring for poison: a panic in one request must not end the others.
@@ -123,11 +142,35 @@ impl Engine {
         database.restore(&self.initial);
         database.commits.clear();
         drop(database);
-        lock(&self.limits).clear();
+        let mut limits = lock(&self.limits);
+        limits.clear();
+        limits.settings = self.profile.limits.clone();
+        drop(limits);
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
         lock(&self.events).clear();
         self.set_settings(self.initial_settings.clone());
+    }
+
+    /// The organisation's id: that of its one row, so that it stays with the rows.
+    pub(crate) fn organization(&self) -> Uuid {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let table = database.schema.by_logical("organization").map(|table| table.id);
+        let row = table.and_then(|table| database.store(table).rows_after(None).next().map(|(id, _)| *id));
+        row.unwrap_or(self.identity.organization)
+    }
+
+    /// What a copied environment is: the same rows under another organisation id, which it returns.
+    pub(crate) fn copy(&self) -> Result<Uuid, ApiError> {
+        let (old, new) = (self.organization(), lock(&self.random).uuid());
+        self.database_mut().transaction(|database| rename_organization(database, old, new, self.clock.now() as i64))?;
+        Ok(new)
+    }
+
+    pub(crate) fn snapshot_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = lock(&self.snapshots).keys().cloned().collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn snapshot(&self, name: &str) {
@@ -146,4 +189,24 @@ impl Engine {
             None => false,
         }
     }
+}
+
+/// Moves the organisation's row to another id, and every row that names it.
+fn rename_organization(database: &mut Database, old: Uuid, new: Uuid, now: i64) -> Result<(), ApiError> {
+    let schema = Arc::clone(&database.schema);
+    let Some(organizations) = schema.by_logical("organization").map(|table| table.id) else { return Ok(()) };
+    let Some(row) = database.get(organizations, &old).cloned() else { return Ok(()) };
+    let taken = |_| ApiError::bad_request("A row of the organisation cannot be moved.");
+    database.remove(organizations, old, now);
+    database.put(organizations, new, row.cells).map_err(taken)?;
+    for table in schema.live_tables() {
+        let Some(ordinal) = table.known.organization else { continue };
+        let ids: Vec<Uuid> = database.store(table.id).rows_after(None).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(row) = database.get(table.id, &id).cloned() else { continue };
+            let cells = merge(&row, &[(ordinal, Some(Value::Lookup(organizations, new)))]);
+            database.put(table.id, id, cells).map_err(taken)?;
+        }
+    }
+    Ok(())
 }

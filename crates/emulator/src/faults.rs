@@ -12,7 +12,7 @@ use crate::write::RejectRule;
 /// A list of rules, as posted.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
+struct Rule {
     #[serde(rename = "match", default)]
     matcher: Matcher,
     #[serde(rename = "do")]
@@ -132,6 +132,7 @@ impl Effect {
 
 #[derive(Debug)]
 struct Armed {
+    source: serde_json::Value,
     rule: Rule,
     effect: Effect,
     seen: u64,
@@ -147,8 +148,9 @@ pub(crate) struct Faults {
 /// What one rule has done so far.
 #[derive(Debug, Serialize)]
 pub(crate) struct RuleCount {
-    seen: u64,
-    hits: u64,
+    pub(crate) rule: serde_json::Value,
+    pub(crate) seen: u64,
+    pub(crate) hits: u64,
 }
 
 /// What a request is, to the rules.
@@ -161,18 +163,20 @@ pub(crate) struct Subject<'a> {
 
 impl Faults {
     /// Replaces all rules.
-    pub(crate) fn set(&mut self, rules: Vec<Rule>, now: f64) -> Result<(), String> {
+    pub(crate) fn set(&mut self, rules: Vec<serde_json::Value>, now: f64) -> Result<(), String> {
         let mut armed = Vec::new();
-        for rule in rules {
+        for source in rules {
+            let rule: Rule = serde_json::from_value(source.clone()).map_err(|error| error.to_string())?;
             let effect = effect_of(&rule.action)?;
-            armed.push(Armed { rule, effect, seen: 0, hits: 0 });
+            armed.push(Armed { source, rule, effect, seen: 0, hits: 0 });
         }
         *self = Faults { armed, set_at: now };
         Ok(())
     }
 
     pub(crate) fn counts(&self) -> Vec<RuleCount> {
-        self.armed.iter().map(|armed| RuleCount { seen: armed.seen, hits: armed.hits }).collect()
+        let count = |armed: &Armed| RuleCount { rule: armed.source.clone(), seen: armed.seen, hits: armed.hits };
+        self.armed.iter().map(count).collect()
     }
 
     /// The effect of the first rule that hits a request.
@@ -284,7 +288,8 @@ mod tests {
 
     #[test]
     fn unknown_members_are_refused() {
-        assert!(serde_json::from_str::<Vec<Rule>>(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#).is_err());
+        let rules = serde_json::from_str(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#).unwrap();
+        assert!(Faults::default().set(rules, 0.0).is_err());
         let rules = serde_json::from_str(r#"[{"do":"explode"}]"#).unwrap();
         assert!(Faults::default().set(rules, 0.0).is_err());
     }

@@ -8,6 +8,7 @@
 mod address;
 mod auth;
 mod clock;
+pub mod command;
 mod control;
 mod engine;
 mod error;
@@ -15,6 +16,7 @@ mod events;
 mod faults;
 mod limits;
 mod metadata;
+mod page;
 mod profile;
 mod query;
 mod random;
@@ -22,6 +24,7 @@ mod schema;
 mod server;
 mod service;
 mod settings;
+mod sign_in;
 mod storage;
 mod tls;
 mod web;
@@ -224,7 +227,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
         token: identity.sign(identity.client, "*", engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0)),
         ca_file,
         time_scale: engine.clock.scale(),
-        organization: identity.organization.to_string(),
+        organization: engine.organization().to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
-use crate::engine::{Engine, base_currency, lock, user_of_application, user_of_object};
+use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
 use crate::events;
 use crate::faults::{Effect, Subject};
@@ -303,7 +303,7 @@ fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
 }
 
 fn refused(engine: &Engine, refusal: Refusal) -> Answer {
-    let settings = &engine.profile.limits;
+    let settings = lock(&engine.limits).settings.clone();
     let (code, message) = match refusal.kind {
         LimitKind::Requests => (
             Code::RequestsExceeded,
@@ -402,7 +402,7 @@ fn with_call<T>(
         now: engine.clock.now(),
         settings,
         base_currency: base_currency(),
-        organization: engine.identity.organization,
+        organization: engine.organization(),
         sink: engine.profile_name == ProfileName::Sink,
         plugins: &plugins,
         hooks: Some(hooks),
@@ -418,11 +418,35 @@ fn count(engine: &Engine, operation: &Operation, answer: &Answer) {
     *stats.by_operation.entry(operation.name.clone()).or_default() += 1;
 }
 
+/// How many requests the page for people shows, and how much of each.
+const RECENT_MAX: usize = 100;
+const RECENT_CHARACTERS_MAX: usize = 200;
+
+fn remember(stats: &mut Stats, engine: &Engine, request: &Request, status: u16, server: Option<u16>) {
+    if stats.recent.len() == RECENT_MAX {
+        stats.recent.pop_front();
+    }
+    let path = request.path.chars().chain(if request.query.is_empty() { "" } else { "?" }.chars());
+    let address: String = path.chain(request.query.chars()).take(RECENT_CHARACTERS_MAX).collect();
+    let line = format!("{} {address}", request.method);
+    stats.recent.push_back(Seen { at: engine.clock.now(), line, status, server });
+}
+
+/// Answers a reading request as the application user, past sign-in and limits: for the page for people.
+pub(crate) fn execute_as_owner(engine: &Engine, origin: &str, request: &Request) -> Answer {
+    let identity = &engine.identity;
+    let caller = Caller { user: identity.user, business_unit: identity.business_unit, delegate: None };
+    let address = Address { origin: origin.to_owned(), version: "v9.2".to_owned() };
+    let (settings, hooks) = (engine.settings(), Hooks::default());
+    with_call(engine, &base(&address), &caller, &settings, &hooks, |call| answer(call, &engine.database, request))
+}
+
 /// Adds the headers every answer has.
 fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remaining>)>, request: &Request) -> Answer {
     let id = {
         let mut stats = lock(&engine.stats);
         stats.requests += 1;
+        remember(&mut stats, engine, request, answer.status.as_u16(), server.map(|(server, _)| server));
         lock(&engine.random).uuid().to_string()
     };
     answer.set("odata-version", "4.0");

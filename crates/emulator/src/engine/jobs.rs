@@ -69,7 +69,7 @@ impl Engine {
             now,
             settings,
             base_currency: base_currency(),
-            organization: self.identity.organization,
+            organization: self.organization(),
             sink: self.profile_name == ProfileName::Sink,
             detect_duplicates: false,
             bypass_plugins: true,

@@ -55,7 +55,8 @@ pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Re
     let format =
         body.get("FormatName").and_then(|name| name.get("Value")).or_else(|| body.get("Format")).and_then(Json::as_str);
     let decimal_max = 100_000_000_000.0;
-    Ok(match kind_of(body) {
+    // CreateEntities has complex types of the same members.
+    Ok(match kind_of(body).trim_start_matches("Complex") {
         "StringAttributeMetadata" => {
             let max = integer("MaxLength", 100);
             if !(1..=4000).contains(&max) {
@@ -93,7 +94,7 @@ pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Re
         "FileAttributeMetadata" => ColumnKind::File { max_kb: integer("MaxSizeInKB", 32_768) },
         "ImageAttributeMetadata" => ColumnKind::Image { max_kb: integer("MaxSizeInKB", 10_240) },
         "UniqueIdentifierAttributeMetadata" => ColumnKind::Guid,
-        "LookupAttributeMetadata" | "ComplexLookupAttributeMetadata" => {
+        "LookupAttributeMetadata" => {
             return Err(ApiError::bad_request("A lookup is created with its relationship, not as a column."));
         }
         other => {

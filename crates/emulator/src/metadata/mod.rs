@@ -24,3 +24,4 @@ pub(crate) use read::answer;
 pub(crate) use relationships::create_polymorphic;
 pub(crate) use render::privileges;
 pub(crate) use update::publish;
+pub(crate) use write::create_entities;

@@ -48,6 +48,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "ObjectTypeCode": table.object_type_code,
         "PrimaryIdAttribute": table.primary_id(),
         "PrimaryNameAttribute": table.primary_name().map(|column| &column.logical),
+        "PrimaryImageAttribute": primary_image(table),
         "DisplayName": label(&table.label),
         "DisplayCollectionName": label(&table.plural),
         "Description": label(""),
@@ -76,6 +77,12 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         })).collect::<Vec<_>>(),
     });
     into_map(value)
+}
+
+/// The first image column; which of several a real table shows is chosen by its maker.
+fn primary_image(table: &Table) -> Option<&str> {
+    let image = table.live_columns().find(|column| matches!(column.kind, ColumnKind::Image { .. }));
+    image.map(|column| column.logical.as_str())
 }
 
 fn into_map(value: Json) -> Map<String, Json> {
@@ -232,6 +239,7 @@ fn option(option: &Opt) -> Json {
 
 pub(super) fn option_set(set: &OptionSet) -> Json {
     json!({
+        "@odata.type": "#Microsoft.Dynamics.CRM.OptionSetMetadata",
         "MetadataId": set.id, "Name": set.name, "DisplayName": label(&set.label), "IsGlobal": set.is_global,
         "IsCustomOptionSet": true, "OptionSetType": "Picklist",
         "Options": set.options.iter().map(option).collect::<Vec<_>>(),

@@ -176,41 +176,67 @@ pub(super) fn add_component(database: &mut Database, solution: Option<Uuid>, kin
 
 fn create_table(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let body = body_of(request)?;
-    let schema_name = text(&body, "SchemaName")?.to_owned();
+    let id = access.write(|database| {
+        let solution = solution(database, request)?;
+        add_definition(call, database, solution, &body)
+    })?;
+    Ok(created(call, &format!("EntityDefinitions({id})")))
+}
+
+/// The action that creates several tables, all or none. Its answer is UNVERIFIED: Microsoft's
+/// client, from which the request is known, does not read it.
+pub(crate) fn create_entities(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+) -> Result<Vec<Uuid>, ApiError> {
+    let body = body_of(request)?;
+    let entities = body.get("Entities").and_then(Json::as_array).filter(|entities| !entities.is_empty());
+    let entities = entities.ok_or_else(|| ApiError::bad_request("Required field 'Entities' is missing"))?;
+    access.write(|database| {
+        let solution = solution(database, request)?;
+        entities.iter().map(|entity| add_definition(call, database, solution, entity)).collect()
+    })
+}
+
+/// Adds a table with the columns its definition brings.
+fn add_definition(
+    call: &Call<'_>,
+    database: &mut Database,
+    solution: Option<Uuid>,
+    body: &Json,
+) -> Result<Uuid, ApiError> {
+    let schema_name = text(body, "SchemaName")?.to_owned();
     require_prefix(&schema_name)?;
     let columns = body.get("Attributes").and_then(Json::as_array).cloned().unwrap_or_default();
     let primary = columns.iter().find(|column| flag(column, "IsPrimaryName"));
     let primary =
         primary.ok_or_else(|| ApiError::bad_request("A table needs a string column with IsPrimaryName true."))?;
     let primary = text(primary, "SchemaName")?.to_lowercase();
-    let id = access.write(|database| {
-        let solution = solution(database, request)?;
-        let (id, table) = change(call, database, |schema| {
-            if schema.by_logical(&schema_name.to_lowercase()).is_some() {
-                let message = format!("An entity with the specified name {schema_name} already exists.");
-                return Err(ApiError::new(Code::NameExists, message));
-            }
-            let table = add_table(schema, new_table(&body, &schema_name));
-            add_system_lookups(schema, &[table]);
-            schema.reindex();
-            for column in &columns {
-                let new = new_column(schema, column)?;
-                add_column(schema, table, new);
-            }
-            if schema.table(table).is_activity {
-                add_activity_columns(schema, table);
-            }
-            let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
-            let position = entry.columns.iter().position(|column| column.logical == primary);
-            entry.primary_name = position.map(|index| index as u16);
-            add_elastic_key(entry);
-            Ok((entry.metadata_id, table))
-        })?;
-        add_component(database, solution, COMPONENT_TABLE, id);
-        register_messages(database, table);
-        Ok(id)
+    let (id, table) = change(call, database, |schema| {
+        if schema.by_logical(&schema_name.to_lowercase()).is_some() {
+            let message = format!("An entity with the specified name {schema_name} already exists.");
+            return Err(ApiError::new(Code::NameExists, message));
+        }
+        let table = add_table(schema, new_table(body, &schema_name));
+        add_system_lookups(schema, &[table]);
+        schema.reindex();
+        for column in &columns {
+            let new = new_column(schema, column)?;
+            add_column(schema, table, new);
+        }
+        if schema.table(table).is_activity {
+            add_activity_columns(schema, table);
+        }
+        let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
+        let position = entry.columns.iter().position(|column| column.logical == primary);
+        entry.primary_name = position.map(|index| index as u16);
+        add_elastic_key(entry);
+        Ok((entry.metadata_id, table))
     })?;
-    Ok(created(call, &format!("EntityDefinitions({id})")))
+    add_component(database, solution, COMPONENT_TABLE, id);
+    register_messages(database, table);
+    Ok(id)
 }
 
 /// The rows of `sdkmessagefilter` that say which bulk messages a table has.

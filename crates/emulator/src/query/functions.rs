@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::compile::{Predicate, Scope, Test, column_path, literal};
+use super::compile::{ColumnPath, Predicate, Scope, Test, column_path, literal};
 use super::hierarchy::{self, Relation};
 use super::parse::Operand;
 use super::periods::time_test;
@@ -29,11 +29,18 @@ pub(super) fn bind(
         }
     };
     let steps: Vec<String> = name.split('/').map(str::to_owned).collect();
-    let path = column_path(scope, &steps, variable)?;
+    let path = column_path(scope, &steps, variable).or_else(|error| named_lookup(scope, &steps).ok_or(error))?;
     let table = scope.schema.table(path.table);
     let (test, negated) = function_test(scope, table, table.column(path.column), function, &values(arguments))?;
     let predicate = Predicate::Test(path, test);
     Ok(if negated { Predicate::Not(Box::new(predicate)) } else { predicate })
+}
+
+/// Functions name columns by their logical names, and so lookups, too.
+fn named_lookup(scope: &Scope<'_>, steps: &[String]) -> Option<ColumnPath> {
+    let [name] = steps else { return None };
+    let column = scope.table.find(name).filter(|column| column.kind.is_lookup())?;
+    Some(ColumnPath { hops: Vec::new(), table: scope.table.id, column: column.ordinal })
 }
 
 /// What a function tests, and whether its result is turned round.

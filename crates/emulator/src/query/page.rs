@@ -26,8 +26,13 @@ pub(crate) struct Cookie {
     pub(crate) is_tracking: bool,
 }
 
+/// Percent-encodes with lower-case digits, as the service does.
 pub(crate) fn encode_query(text: &str) -> String {
-    utf8_percent_encode(text, QUERY).to_string()
+    let mut out = String::with_capacity(text.len() * 2);
+    for piece in utf8_percent_encode(text, QUERY) {
+        if piece.starts_with('%') { out.push_str(&piece.to_ascii_lowercase()) } else { out.push_str(piece) }
+    }
+    out
 }
 
 impl Cookie {
@@ -117,7 +122,7 @@ mod tests {
             is_tracking: false,
         };
         let encoded = cookie.encode("wr_orderid");
-        assert!(encoded.starts_with("%3Ccookie%20pagenumber%3D%222%22%20pagingcookie%3D%22%25253Ccookie"));
+        assert!(encoded.starts_with("%3ccookie%20pagenumber%3d%222%22%20pagingcookie%3d%22%25253ccookie"));
         let decoded = percent_decode_str(&encoded).decode_utf8().unwrap();
         assert_eq!(Cookie::decode(&decoded).unwrap(), cookie);
     }

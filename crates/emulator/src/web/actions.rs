@@ -41,8 +41,19 @@ pub(super) fn answer(
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
         ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
         ("GET", "RetrieveCurrentOrganization") => Ok(current_organization(call)),
+        ("GET", "RetrieveAvailableLanguages" | "RetrieveProvisionedLanguages") => {
+            let member =
+                if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
+            Ok(object(call, &format!("{name}Response"), [(member, Json::from([1033].as_slice()))]))
+        }
         ("GET", "RetrieveTotalRecordCount") => {
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
+        }
+        ("POST", "CreateEntities") => {
+            let ids = crate::metadata::create_entities(call, access, request)?;
+            let ids: Vec<Json> = ids.iter().map(|id| id.to_string().into()).collect();
+            Ok(object(call, "CreateEntitiesResponse", [("EntityIds", ids.into())])
+                .with_work(crate::profile::Message::Metadata, 1))
         }
         ("POST", "CloseIncident") => close(call, access, request, schema),
         ("POST", "RouteTo") => route(call, access, request, schema),

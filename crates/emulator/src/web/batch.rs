@@ -159,10 +159,7 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
     let body = body.trim_ascii_start();
     let end = body.iter().position(|byte| *byte == b'\n').unwrap_or(body.len());
     let line = std::str::from_utf8(body[..end].trim_ascii()).map_err(|_| malformed("a request line is not text"))?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(url)) = (words.next(), words.next()) else {
-        return Err(malformed("a request line names no method and address"));
-    };
+    let (method, url) = method_and_url(line).ok_or_else(|| malformed("a request line names no method and address"))?;
     let method =
         Method::from_bytes(method.as_bytes()).map_err(|_| malformed("a request line has an unknown method"))?;
     let (inner, content) = split_headers(body.get(end + 1..).unwrap_or_default())?;
@@ -180,6 +177,14 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
     let (path, query) = split_url(url);
     let request = Request { method, path, query, headers: map, body: Bytes::copy_from_slice(content) };
     Ok(Part { content_id: header(headers, "content-id"), request })
+}
+
+/// What stands between the first and the last blank is the address: clients leave blanks in it.
+fn method_and_url(line: &str) -> Option<(&str, &str)> {
+    let (method, rest) = line.split_once(' ')?;
+    let (url, version) = rest.rsplit_once(' ').unwrap_or((rest, ""));
+    let url = if version.starts_with("HTTP/") { url } else { rest };
+    Some((method, url.trim())).filter(|(_, url)| !url.is_empty())
 }
 
 /// Path below the service root, and query.

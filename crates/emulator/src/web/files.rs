@@ -47,6 +47,10 @@ pub(super) fn property(
     let is_json = header(request, "content-type").is_some_and(|kind| kind.starts_with("application/json"));
     match request.method.as_str() {
         "GET" if is_value => Some(access.read(|database| download(call, request, database, row, ordinal))),
+        // Without `$value` the content comes as JSON, when a part or the full size is asked for.
+        "GET" if request.headers.contains_key("range") || option(request, "size").is_some() => Some(
+            access.read(|database| download(call, request, database, row, ordinal)).map(|answer| in_json(call, answer)),
+        ),
         "GET" => None,
         "DELETE" => Some(clear(call, access, request, row, ordinal)),
         "PATCH" | "PUT" if is_json && option(request, "sessiontoken").is_none() && !is_chunked(request) => None,
@@ -219,6 +223,17 @@ fn download(
     answer.set("content-range", &format!("bytes {first}-{last}/{}", content.len()));
     answer.body = content[first..=last].to_vec();
     Ok(answer)
+}
+
+/// A downloaded content as the base64 text of a JSON member: what `dynamics-web-api` reads.
+fn in_json(call: &Call<'_>, mut answer: Answer) -> Answer {
+    if answer.status != StatusCode::NO_CONTENT {
+        let context = format!("{}/$metadata#Edm.Binary", call.base);
+        let body = serde_json::json!({ "@odata.context": context, "value": STANDARD.encode(&answer.body) });
+        answer.body = body.to_string().into_bytes();
+        answer.set("content-type", "application/json; odata.metadata=minimal");
+    }
+    answer
 }
 
 /// First and last byte of `bytes=0-9`, `bytes=5-` or `bytes=-3`.

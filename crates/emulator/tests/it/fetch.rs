@@ -134,7 +134,7 @@ async fn a_paging_cookie_leads_through_all_rows_once() {
             }
             let outer = answer["@Microsoft.Dynamics.CRM.fetchxmlpagingcookie"].as_str().unwrap().to_owned();
             assert!(
-                outer.starts_with(&format!("<cookie pagenumber=\"{}\" pagingcookie=\"%253Ccookie", page + 1)),
+                outer.starts_with(&format!("<cookie pagenumber=\"{}\" pagingcookie=\"%253ccookie", page + 1)),
                 "{outer}"
             );
             let inner = outer.split('"').nth(3).unwrap();
