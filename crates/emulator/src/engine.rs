@@ -13,11 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+pub(crate) use jobs::{finish_system_job, set_system_job};
 pub(crate) use starting_rows::{base_currency, register_messages};
 pub(crate) use users::{user_of_application, user_of_object};
 
 use crate::auth::Identity;
 use crate::clock::Clock;
+use crate::events::Kept;
 use crate::faults::Faults;
 use crate::limits::{LimitKind, Limits};
 use crate::profile::{Profile, ProfileName};
@@ -50,6 +52,8 @@ pub(crate) struct Engine {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) random: Mutex<Random>,
     pub(crate) stats: Mutex<Stats>,
+    /// Messages to service endpoints that have no address.
+    pub(crate) events: Mutex<Kept>,
     settings: RwLock<Arc<Settings>>,
     initial_settings: Settings,
     initial: Image,
@@ -88,6 +92,7 @@ impl Engine {
             faults: Mutex::new(Faults::default()),
             random: Mutex::new(Random::new(seed.wrapping_add(2))),
             stats: Mutex::new(Stats::default()),
+            events: Mutex::new(Kept::new()),
             settings: RwLock::new(Arc::new(settings.clone())),
             initial_settings: settings,
             snapshots: Mutex::new(HashMap::new()),
@@ -121,6 +126,7 @@ impl Engine {
         lock(&self.limits).clear();
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
+        lock(&self.events).clear();
         self.set_settings(self.initial_settings.clone());
     }
 

@@ -11,6 +11,7 @@ mod clock;
 mod control;
 mod engine;
 mod error;
+mod events;
 mod faults;
 mod limits;
 mod metadata;

@@ -11,11 +11,13 @@ use uuid::Uuid;
 use crate::auth::TokenFault;
 use crate::engine::{Engine, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
+use crate::events;
 use crate::faults::{Effect, Subject};
 use crate::limits::{LimitKind, Refusal, Remaining};
 use crate::profile::ProfileName;
 use crate::settings::Settings;
-use crate::web::{Answer, Call, Operation, Preferences, Request, answer, operation};
+use crate::web::{Answer, Call, Operation, Preferences, Request, answer, moves_files, operation, rehearse};
+use crate::write::Hooks;
 
 /// What goes back over the wire.
 #[derive(Debug)]
@@ -134,14 +136,14 @@ async fn run(
             let (settings, later) = (settings.clone(), request.clone());
             tokio::spawn(async move {
                 engine.clock.sleep(wait).await;
-                execute(&engine, base, &later, &caller, &settings);
+                execute(&engine, base, &later, &caller, &settings).await;
                 drop(ticket);
             });
             return Reply::Answer(answer);
         }
         engine.clock.sleep(wait).await;
     }
-    let answer = execute(&engine, base(address), &request, &caller, settings);
+    let answer = execute(&engine, base(address), &request, &caller, settings).await;
     let running = lock(&engine.limits).running_on(ticket.lane.1);
     let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
     let busy_ms = engine.profile.service_ms(answer.work, running, noise);
@@ -343,9 +345,57 @@ fn grouped(number: u64) -> String {
     out
 }
 
-fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, settings: &Settings) -> Answer {
+/// Times a request is rehearsed before its verdicts count as settled.
+const REHEARSALS_MAX: u32 = 4;
+
+/// Asks synchronous steps, runs the request, and sends asynchronous steps on their way.
+async fn execute(
+    engine: &Arc<Engine>,
+    base: String,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+) -> Answer {
+    let hooks = if request.method == http::Method::GET {
+        Hooks::default()
+    } else {
+        Hooks::load(&engine.database.read().unwrap_or_else(PoisonError::into_inner))
+    };
+    let organization = base.split("//").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
+    if hooks.has_sync() && !moves_files(request) {
+        for _ in 0..REHEARSALS_MAX {
+            let asked = with_call(engine, &base, caller, settings, &hooks, |call| {
+                let mut database = engine.database.write().unwrap_or_else(PoisonError::into_inner);
+                rehearse(call, &mut database, request)
+            });
+            hooks.rewind();
+            if asked.is_empty() {
+                break;
+            }
+            for event in asked {
+                let verdict = events::ask(engine, &organization, &event).await;
+                hooks.decide(event.key, verdict);
+            }
+        }
+    }
+    let answer = with_call(engine, &base, caller, settings, &hooks, |call| answer(call, &engine.database, request));
+    if !hooks.is_empty() {
+        let raised = engine.database.write().unwrap_or_else(PoisonError::into_inner).take_outbox();
+        events::send_all(engine, &organization, raised);
+    }
+    answer
+}
+
+fn with_call<T>(
+    engine: &Engine,
+    base: &str,
+    caller: &Caller,
+    settings: &Settings,
+    hooks: &Hooks,
+    work: impl FnOnce(&Call<'_>) -> T,
+) -> T {
     let plugins = lock(&engine.faults).rejections(engine.clock.now());
-    let call = Call {
+    work(&Call {
         user: caller.user,
         business_unit: caller.business_unit,
         delegate: caller.delegate,
@@ -355,9 +405,9 @@ fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, se
         organization: engine.identity.organization,
         sink: engine.profile_name == ProfileName::Sink,
         plugins: &plugins,
-        base,
-    };
-    answer(&call, &engine.database, request)
+        hooks: Some(hooks),
+        base: base.to_owned(),
+    })
 }
 
 fn count(engine: &Engine, operation: &Operation, answer: &Answer) {

@@ -92,6 +92,8 @@ pub(crate) struct Settings {
     pub(crate) bypass_allowed: bool,
     /// HTTP status of those headers without the privilege.
     pub(crate) bypass_refused_status: u16,
+    /// Step ids one request may bypass.
+    pub(crate) bypass_step_ids_max: usize,
     /// Whether the caller may act as another user.
     pub(crate) impersonation_allowed: bool,
     /// Whether `sql` takes TOP: the documentation says no, the product's own samples use it.
@@ -145,6 +147,7 @@ impl Default for Settings {
             check_lookups: true,
             bypass_allowed: true,
             bypass_refused_status: 403,
+            bypass_step_ids_max: 3,
             impersonation_allowed: true,
             sql_top_allowed: true,
             administration_mode: false,

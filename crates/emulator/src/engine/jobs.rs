@@ -72,6 +72,9 @@ impl Engine {
             sink: self.profile_name == ProfileName::Sink,
             detect_duplicates: false,
             bypass_plugins: true,
+            bypass_async: true,
+            bypass_steps: Vec::new(),
+            hooks: None,
             plugins: &[],
             content_ids: None,
         }
@@ -146,7 +149,7 @@ fn add_failure(
 }
 
 /// Sets columns of a row by name; a table or row that is not there is left alone.
-pub(crate) fn change_row(database: &mut Database, table: &str, id: Uuid, values: &[(&str, Option<Value>)]) {
+fn change_row(database: &mut Database, table: &str, id: Uuid, values: &[(&str, Option<Value>)]) {
     let Some(table) = database.schema.by_logical(table).cloned() else {
         return;
     };
@@ -158,6 +161,12 @@ pub(crate) fn change_row(database: &mut Database, table: &str, id: Uuid, values:
     changes.sort_unstable_by_key(|(ordinal, _)| *ordinal);
     // Tables of jobs have no alternate keys that could object.
     let _stored = database.put(table.id, id, merge(&row, &changes));
+}
+
+/// Sets a system job's state and status.
+pub(crate) fn set_system_job(database: &mut Database, job: Uuid, state: i64, status: i64) {
+    let values = [("statecode", Some(Value::Int(state))), ("statuscode", Some(Value::Int(status)))];
+    change_row(database, "asyncoperation", job, &values);
 }
 
 /// Sets a system job completed.

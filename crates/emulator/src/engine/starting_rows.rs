@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::schema::{Schema, Table, TableId, stable_id};
 use crate::storage::{Database, Value, encode};
+use crate::write::link;
 
 /// The id of the organisation's base currency.
 pub(crate) fn base_currency() -> Uuid {
@@ -129,6 +130,11 @@ fn add_organization(
         ("teamtype", Value::Int(0)),
     ];
     put(database, "team", identity.team, &system(team));
+    let schema = Arc::clone(&database.schema);
+    if let Some(members) = schema.many_to_many().find(|many| many.schema_name == "teammembership_association") {
+        let linked = link(database, members, 0, identity.user, identity.team);
+        debug_assert!(linked.is_ok(), "a new environment has no members yet");
+    }
 }
 
 fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {

@@ -138,7 +138,7 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "RequiredLevel": { "Value": required(column.required), "CanBeChanged": true, "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings" },
         "IsValidForCreate": column.for_create,
         "IsValidForUpdate": column.for_update && column.ordinal != 0,
-        "IsValidForRead": true,
+        "IsValidForRead": column.for_read,
         "IsPrimaryId": column.ordinal == 0,
         "IsPrimaryName": table.primary_name == Some(column.ordinal),
         "IsCustomAttribute": column.is_custom,

@@ -20,8 +20,8 @@ use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{
-    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_column, add_system_lookups, add_table,
-    stable_id,
+    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column,
+    add_system_lookups, add_table, stable_id,
 };
 use crate::storage::{Database, Value, encode};
 use crate::web::{Access, Answer, Call, Request};
@@ -196,6 +196,9 @@ fn create_table(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> 
             for column in &columns {
                 let new = new_column(schema, column)?;
                 add_column(schema, table, new);
+            }
+            if schema.table(table).is_activity {
+                add_activity_columns(schema, table);
             }
             let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
             let position = entry.columns.iter().position(|column| column.logical == primary);

@@ -176,7 +176,7 @@ pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) ->
     };
     let (hops, table) = follow(scope, navigation)?;
     match table.properties.get(last.as_str()) {
-        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
             Ok(ColumnPath { hops, table: table.id, column: *ordinal })
         }
         _ => Err(unknown_property(table, last)),
@@ -337,7 +337,7 @@ fn lambda(
             Predicate::Related { hops, table: one.referencing, link, is_all, body: bind_body(one.referencing)? }
         }
         Relationship::ManyToMany(many) => {
-            let own = many.side_of(name);
+            let own = many.side_of(from.id, name);
             let table = many.tables[1 - own];
             let link = Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
             Predicate::Related { hops, table, link, is_all, body: bind_body(table)? }

@@ -159,7 +159,7 @@ fn navigation(scope: &Scope<'_>, name: &str) -> Result<(TableId, Navigation), Ap
                 Ok((one.referencing, Navigation::ToMany(link)))
             }
             Relationship::ManyToMany(many) => {
-                let own = many.side_of(name);
+                let own = many.side_of(scope.table.id, name);
                 let linked = Navigation::ToMany(Link::Intersect {
                     table: many.intersect,
                     own: many.columns[own],

@@ -12,7 +12,10 @@ use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
 use crate::query::QueryOptions;
 use crate::schema::{Schema, Table, stable_id};
-use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row};
+use crate::write::{
+    CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row, remove_from_queue, route_to,
+    work_on,
+};
 
 /// The version of the service that it says it is.
 const VERSION: &str = "9.2.24113.00190";
@@ -42,6 +45,10 @@ pub(super) fn answer(
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
         }
         ("POST", "CloseIncident") => close(call, access, request, schema),
+        ("POST", "RouteTo") => route(call, access, request, schema),
+        ("GET", "ExecuteCosmosSqlQuery") => {
+            super::cosmos::answer(call, access, request, schema, arguments.unwrap_or(""))
+        }
         ("POST", "Merge") => merge(call, access, request, schema),
         ("POST", "BulkDelete") => super::bulk_delete::bulk_delete(call, access, request, schema),
         ("POST", "ReactivateEntityKey") => crate::metadata::reactivate_key(call, access, request),
@@ -68,11 +75,74 @@ pub(super) fn bound(
     action: &str,
 ) -> Result<Answer, ApiError> {
     let (name, _) = split_segment(action);
-    match (request.method.as_str(), name.trim_start_matches("Microsoft.Dynamics.CRM.")) {
-        ("GET", "RetrieveUserPrivileges") if row.table.logical == "systemuser" => Ok(user_privileges(call, row)),
-        ("POST", "AddToQueue") if row.table.logical == "queue" => queue(call, access, request, row),
-        (_, other) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
+    let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
+    if request.method == http::Method::GET && name == "RetrieveUserPrivileges" && row.table.logical == "systemuser" {
+        return Ok(user_privileges(call, row));
     }
+    if request.method != http::Method::POST {
+        return Err(super::route::method_not_allowed(request));
+    }
+    match (name, row.table.logical.as_str()) {
+        ("AddToQueue", "queue") => queue(call, access, request, row),
+        ("RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", "queueitem") => {
+            queue_item(call, access, request, row, name)
+        }
+        ("AddToQueue" | "RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", _) => {
+            Err(ApiError::no_resource(action))
+        }
+        (other, _) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
+    }
+}
+
+/// Actions on a queue item.
+fn queue_item(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    name: &str,
+) -> Result<Answer, ApiError> {
+    let body = if request.body.is_empty() { Map::new() } else { body_of(request)? };
+    let worker = match (name, body.get("SystemUser").or_else(|| body.get("Worker"))) {
+        ("PickFromQueue", Some(worker)) => Some(entity_reference(row.schema, worker)?),
+        ("PickFromQueue", None) => {
+            let users = row.schema.by_logical("systemuser").ok_or_else(|| ApiError::not_here("users"))?;
+            Some((users, call.user))
+        }
+        _ => None,
+    };
+    let worker = worker.map(|(table, id)| (Arc::clone(table), id));
+    let removes = body.get("RemoveQueueItem").and_then(Json::as_bool).unwrap_or(false);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| {
+        let item = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
+        if name == "RemoveFromQueue" {
+            return remove_from_queue(&session, database, item);
+        }
+        work_on(&session, database, item, worker, name == "PickFromQueue")?;
+        if name == "PickFromQueue" && removes { remove_from_queue(&session, database, item) } else { Ok(()) }
+    })?;
+    Ok(Answer::no_content())
+}
+
+fn route(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+) -> Result<Answer, ApiError> {
+    let body = body_of(request)?;
+    let (table, target) = entity_reference(schema, member(&body, "Target")?)?;
+    let (items, item) = entity_reference(schema, member(&body, "QueueItem")?)?;
+    if items.logical != "queueitem" {
+        return Err(ApiError::bad_request("The parameter 'QueueItem' takes a queue item."));
+    }
+    let target = (Arc::clone(table), target);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| route_to(&session, database, item, target))?;
+    Ok(Answer::no_content())
 }
 
 /// Privileges beside those of tables, and the setting that gives each.

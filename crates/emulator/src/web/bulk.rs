@@ -45,6 +45,9 @@ pub(super) fn answer(
         answer = answer.with_work(message, count);
         answer.work.extra_ms = call.settings.plugin_ms * count as f64;
         answer.entitlement = count;
+        if table.is_elastic && kind != BulkKind::Delete {
+            answer.set("x-ms-session-token", &super::rows::session_token(call));
+        }
         answer
     };
     let result = if table.is_elastic {

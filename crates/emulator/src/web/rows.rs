@@ -19,7 +19,7 @@ use crate::query::{
 };
 use crate::schema::{ColumnKind, Ordinal, Schema, Table};
 use crate::storage::{Database, ValueRef};
-use crate::write::{RowInput, UpsertOutcome, create, delete, parse_row, update, upsert};
+use crate::write::{RowInput, UpsertOutcome, Upserted, create, delete, parse_row, primary_id_of, update, upsert};
 
 /// A row a request names.
 pub(super) struct RowRequest<'a> {
@@ -51,9 +51,14 @@ fn id_answer(call: &Call<'_>, table: &Table, inner: &str) -> Answer {
     let link = entity_id(call, table, inner);
     answer.set("odata-entityid", &link);
     if table.is_elastic {
-        answer.set("x-ms-session-token", &format!("240:8#{}#7=-1", call.now as u64));
+        answer.set("x-ms-session-token", &session_token(call));
     }
     answer
+}
+
+/// What a write into an elastic table hands out for reading it back.
+pub(super) fn session_token(call: &Call<'_>) -> String {
+    format!("240:8#{}#7=-1", call.now as u64)
 }
 
 fn require_json(request: &Request) -> Result<(), ApiError> {
@@ -85,7 +90,6 @@ pub(super) fn create_row(
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
     let input = parse_body(call, request, schema, table)?;
-    let given = input.id;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
@@ -95,7 +99,7 @@ pub(super) fn create_row(
             answer.status = StatusCode::CREATED;
             return Ok(answer);
         }
-        let id = given.unwrap_or(key).to_string();
+        let id = primary_id_of(database, table, key).to_string();
         let mut answer = id_answer(call, table, &id);
         answer.set("location", &entity_id(call, table, &id));
         Ok(answer)
@@ -209,7 +213,14 @@ pub(super) fn patch(
         let found = row.address.find(database, row.table);
         let version = found.and_then(|key| database.get(row.table.id, &key)).map(|row| row.version);
         check_patch(call, row, conditions, version)?;
-        let upserted = upsert(&session, database, row.table, &row.address, input)?;
+        let upserted = match found {
+            // With a precondition an elastic row is updated; without, the whole row is replaced.
+            Some(id) if row.table.is_elastic && conditions.if_match.is_some() => {
+                update(&session, database, row.table, id, input)?;
+                Upserted { id, outcome: UpsertOutcome::Updated }
+            }
+            _ => upsert(&session, database, row.table, &row.address, input)?,
+        };
         if preferences.representation {
             // `$expand` is ignored here; `$select` is honoured.
             let options = QueryOptions { expand: None, ..options };
@@ -262,6 +273,9 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
+    if !column.for_read && request.method == http::Method::GET {
+        return Err(ApiError::no_resource(&column.wire));
+    }
     if super::files::is_content(column) {
         if let Some(done) = super::files::property(call, access, request, row, ordinal, is_value) {
             return done;

@@ -96,12 +96,23 @@ pub(super) fn count(
     schema: &Arc<Schema>,
     table: &Arc<Table>,
 ) -> Result<Answer, ApiError> {
+    count_where(call, access, request, schema, table, None)
+}
+
+/// Counts the rows of a set, or of a filtered collection below a row.
+pub(super) fn count_where(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+    table: &Arc<Table>,
+    restriction: Option<Predicate>,
+) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let count = access.read(|database| {
         let scope = call.scope(database, schema, table);
         let annotations = crate::query::Annotations::default();
-        let reader =
-            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };
+        let reader = Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction };
         match &options.delta_token {
             Some(token) => {
                 read_delta_count(&reader, &tracking(call, database, schema), token).map(|count| count as u64)

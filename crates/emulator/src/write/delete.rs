@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::events::{Happening, Message};
 use super::{Session, update};
 use crate::address::does_not_exist;
 use crate::error::{ApiError, Code};
@@ -89,7 +90,12 @@ fn delete_set(
         if holds_files {
             super::files::drop_contents(session, database, own, *id);
         }
+        let happening = Happening { message: Message::Delete, table: own, row: *id, cells: &[] };
+        if database.get(table, id).is_some() {
+            super::events::raise(session, database, &happening)?;
+        }
         database.remove(table, *id, session.now);
+        super::activities::follow(database, own, *id, session.now);
     }
     Ok(())
 }

@@ -6,8 +6,8 @@
 
 use uuid::Uuid;
 
+use super::Session;
 use super::update::store;
-use super::{Session, create::new_id};
 use crate::error::{ApiError, Code};
 use crate::schema::{Column, ColumnKind, Ordinal, Table};
 use crate::storage::{Database, Value, ValueRef, encode};
@@ -76,7 +76,7 @@ pub(crate) fn store_content(
     let column = table.column(ordinal);
     check_content(session, database, column, &content.name, content.bytes.len())?;
     drop_content(session, database, table, id, ordinal);
-    let file = new_id(database, session.now);
+    let file = super::events::mint(session, database);
     let mut cells = vec![(ordinal, Some(Value::Guid(file)))];
     if matches!(column.kind, ColumnKind::Image { .. }) {
         image_cells(session, table, column, (id, file), &mut cells);

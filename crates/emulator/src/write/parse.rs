@@ -35,6 +35,8 @@ pub(crate) struct RowInput {
     pub(crate) children: Vec<(String, Property, serde_json::Value)>,
     /// Contents of image columns.
     pub(crate) images: Vec<(Ordinal, Option<Vec<u8>>)>,
+    /// Takes the place of a row that is there: an upsert into an elastic table.
+    pub(crate) replaces: bool,
     has_type: bool,
 }
 
@@ -308,6 +310,8 @@ fn member(table: &Table, name: &str) -> Result<Member, ApiError> {
                 table.column(*ordinal).logical
             )));
         }
+        // Parties are written through the collection of the activity's parties.
+        Some(Property::Parties(_)) => return Err(unknown_property(table, name)),
         Some(property) => return Ok(Member::Child(name.to_owned(), *property)),
         None => {}
     }

@@ -155,7 +155,7 @@ fn highest_node(predicate: &Predicate) -> usize {
 }
 
 pub(super) fn column_named<'s>(table: &'s Table, name: &str) -> Result<&'s Column, ApiError> {
-    let stored = table.find(name).filter(|column| column.kind.is_stored());
+    let stored = table.find(name).filter(|column| column.for_read && column.kind.is_stored());
     stored.ok_or_else(|| {
         ApiError::new(
             Code::NoSuchColumn,
@@ -387,7 +387,7 @@ fn outputs(scope: &Scope<'_>, query: &Fetch, nodes: &[Node], elements: &Elements
         let table = scope.schema.table(node.table);
         let takes_all = entity.all_columns || (index == 0 && entity.columns.is_empty() && !query.is_aggregate);
         if takes_all && !entity.no_columns {
-            let columns = table.live_columns().filter(|column| column.kind.is_stored());
+            let columns = table.live_columns().filter(|column| column.for_read && column.kind.is_stored());
             outputs.extend(
                 columns
                     .filter(|column| !matches!(column.kind, ColumnKind::Image { .. }))
