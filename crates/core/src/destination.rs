@@ -249,6 +249,9 @@ pub trait Destination: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<Vec<Outcome>, ConnectorError>;
 
+    /// Who answers, and the versions that these rows have there now; at most a few dozen.
+    async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError>;
+
     /// The ids among `ids` whose rows are there.
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError>;
 
@@ -273,6 +276,16 @@ pub trait Destination: Send + Sync {
 
     /// Requests so far.
     fn requests(&self) -> RequestCounts;
+}
+
+/// What a few rows of a destination look like now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The system that answered, whatever address led to it: the id of the organisation.
+    pub identity: String,
+    /// In the order asked for; `None` for a row that is not there. A version only ever rises, and a later write
+    /// of any row has a higher one. 0 in a table without versions.
+    pub versions: Vec<Option<u64>>,
 }
 
 /// Rows to a unit and units under way.

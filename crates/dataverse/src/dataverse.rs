@@ -6,7 +6,8 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use flowgate_core::destination::{
-    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, WriteUnit,
+    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, Sighting,
+    WriteUnit,
 };
 use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
@@ -87,6 +88,13 @@ impl Destination for Dataverse {
         let facts = self.metadata.table_as_described(&self.client, &unit.shape.table).await?;
         let bounds = Bounds { until: self.client.clock().elapsed().after(deadline), cancel };
         load::write(&self.client, &facts, &unit, class, bounds, &self.tally).await
+    }
+
+    async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError> {
+        let session = self.client.session(self.client.bounds()).await;
+        let who = session.map_err(|error| error.into_error("asking who answers"))?;
+        let versions = read::versions(&self.client, shape, ids).await?;
+        Ok(Sighting { identity: who.organization_id.to_string(), versions })
     }
 
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {

@@ -3,6 +3,7 @@
 //! Only rows whose keys are prepared, or were in the last state, are taken: others are not ours.
 //! Two rows there with one key cannot be told apart; both are left out and said.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::lookup::row_ids;
 use crate::mapping::Mapping;
 use crate::prepare::{Prepared, state_codes};
 use crate::run::Scope;
-use crate::{Event, RunError};
+use crate::{Event, RunError, witness};
 
 /// Up to this many keys are asked for one by one; above, the whole table is read.
 const KEYS_ASKED_MAX: u64 = 2_000;
@@ -71,13 +72,16 @@ pub(crate) async fn adopt(
     let writer = StateWriter::create(dir, version, prepared.bits)?;
     let mut buckets = Vec::new();
     let mut ambiguous = 0;
+    let mut taken = Vec::new();
     for bucket in 0..1_usize << prepared.bits {
         let sorted = spill.bucket(bucket)?;
         let (index, values, doubled) = state_rows(mapping, &sorted)?;
         ambiguous += doubled;
+        witness::remember(&mut taken, index.iter().map(|entry| entry.id));
         buckets.push(writer.write(bucket, &index, &values)?);
     }
-    let manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
     Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }
 

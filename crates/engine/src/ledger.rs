@@ -4,7 +4,7 @@
 //! say decides which of those changes are already at the destination. What stands in a ledger counts as folded
 //! when the load's manifest is another than the one marked before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, Operation};
@@ -81,6 +81,12 @@ impl Past {
     pub(crate) fn written(&self) -> impl Iterator<Item = (KeyHash, Uuid)> + '_ {
         let is_there = |done: &Done| matches!(done.class, Class::Created | Class::Updated);
         self.done.iter().filter(move |(_, done)| is_there(done)).map(|(key, done)| (*key, done.id))
+    }
+
+    /// Rows that this run removed.
+    pub(crate) fn removed(&self) -> HashSet<Uuid> {
+        let is_removed = |done: &&Done| done.class == Class::Deleted;
+        self.done.values().filter(is_removed).map(|done| done.id).collect()
     }
 
     fn take_folded(&mut self, row: ReplayedRow) {

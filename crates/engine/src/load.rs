@@ -68,6 +68,22 @@ pub(crate) struct Ends {
     pub(crate) gone: Vec<GoneEnd>,
 }
 
+impl Ends {
+    /// Ids of the rows that were written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.rows.iter().filter_map(|end| match end {
+            End::Written { id, .. } => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Ids of the gone rows that were deleted.
+    pub(crate) fn removed<'a>(&'a self, diff: &'a BucketDiff) -> impl Iterator<Item = Uuid> + 'a {
+        let deleted = diff.gone.iter().zip(&self.gone).filter(|(_, end)| **end == GoneEnd::Deleted);
+        deleted.map(|(at, _)| diff.old.index.ids[*at])
+    }
+}
+
 /// Sends the buckets of one load.
 pub(crate) struct Loader<'a, 'b> {
     pub(crate) scope: &'a Scope<'a>,

@@ -23,7 +23,7 @@ use crate::mapping::{KeyState, Mapping};
 use crate::prepare::{Prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
-use crate::{DiffCounts, Event, RunError, guard};
+use crate::{DiffCounts, Event, RunError, guard, witness};
 
 /// A load that is prepared and compared, before anything is sent.
 pub(crate) struct Compared {
@@ -126,6 +126,9 @@ impl FlowRun<'_> {
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
         let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
         failpoint::hit("recovery.replayed")?;
+        if adopted.is_none() && pass == 1 {
+            witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
+        }
         confirm_creates(scope, &prepared, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
         let mut compared = Compared {
@@ -274,6 +277,8 @@ impl FlowRun<'_> {
         self.save()?;
         let mut metas: Vec<Option<BucketMeta>> = Vec::new();
         let mut sent = LoadSum { state_seconds: 0.0, done: 0, sequence: compared.sequence };
+        let mut written = Vec::new();
+        let mut removed = compared.past.removed();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
         for bucket in 0..1_usize << bits {
             let diff = self.diff(load, &compared, letters, bucket)?;
@@ -295,6 +300,8 @@ impl FlowRun<'_> {
                 done: loader.done,
                 sequence: loader.sequence,
             };
+            witness::remember(&mut written, ends.written());
+            removed.extend(ends.removed(&diff));
             settle(&mut totals, &diff, &count(&diff, &ends, &compared.past));
             self.progress(load).rows = totals;
             metas.push(match compared.state.meta(bits, bucket) {
@@ -308,7 +315,13 @@ impl FlowRun<'_> {
         if !totals.is_complete() {
             return Ok(sent.state_seconds);
         }
-        let next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
+        let mut next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
+        next.witnesses = if written.is_empty() && removed.is_empty() {
+            manifest.witnesses.clone()
+        } else {
+            let before = manifest.witnesses.as_ref();
+            Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
+        };
         failpoint::hit("manifest.swap")?;
         let is_done = pass == 2 || deferred == 0;
         self.swap(load, &next, manifest.version, is_done)?;

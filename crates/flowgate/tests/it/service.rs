@@ -72,6 +72,27 @@ fn passing_failures_are_not_the_persons_problem() {
 }
 
 #[test]
+fn a_restored_environment_is_not_written_to_until_it_is_adopted() {
+    let place = Place::provisioned();
+    let emulator = place.emulator();
+    place.write("data/offices.csv", &offices(30, "Office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    emulator.send("POST", "__emulator/snapshot", "{}");
+    place.write("data/offices.csv", &offices(40, "Later office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    emulator.send("POST", "__emulator/restore", "{}");
+
+    let said = place.flowgate(&["run", "offices"]);
+    assert_eq!(said.status, 4, "{}", said.everything());
+    stable(&place, || insta::assert_snapshot!("restored_environment", said.everything()));
+    assert_eq!(place.accounts().len(), 30, "nothing was sent");
+    let adopted = place.flowgate(&["run", "offices", "--adopt", "--json"]).json();
+    let rows = &adopted["rows"];
+    assert_eq!((&rows["created"], &rows["updated"]), (&10.into(), &30.into()), "{rows}");
+    assert_eq!(place.flowgate(&["run", "offices", "--json"]).json()["rows"]["unchanged"], 40);
+}
+
+#[test]
 fn another_organisation_is_never_written_to() {
     let place = Place::new_project();
     place.change(
