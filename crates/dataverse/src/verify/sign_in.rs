@@ -16,6 +16,9 @@ use crate::call::Caller;
 const DRAWS_PER_SERVER: usize = 12;
 const DRAWS_MAX: usize = 240;
 
+/// More step ids than anyone is advised to allow.
+const STEP_IDS_MAX: usize = 12;
+
 const FIXED_TOKEN: &str = "the connection has a fixed token";
 
 const CANNOT_ACT_FOR: u32 = 0x8004_A110;
@@ -181,6 +184,28 @@ pub(super) fn bypass_refused_status<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
             return unobservable("the application user holds the privilege");
         }
         Ok(reply.refused_with(&[PRIVILEGE_DENIED]))
+    }
+    .boxed()
+}
+
+/// One id more each time, none of them a step's, until there are too many.
+pub(super) fn bypass_step_ids_max<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
+    async {
+        let body = json!({ lab.column("name"): "bypass" });
+        let mut ids: Vec<String> = Vec::new();
+        while ids.len() < STEP_IDS_MAX {
+            ids.push(Uuid::new_v4().to_string());
+            let header = [("mscrm.bypassbusinesslogicexecutionstepids", ids.join(","))];
+            let header = header.each_ref().map(|(name, value)| (*name, value.as_str()));
+            let reply = lab.send(Method::POST, &lab.set, &header, &body).await?;
+            if !reply.is_success() && ids.len() == 1 {
+                return reply.required("bypassing one step").map(|reply| Seen::strange(reply.words()));
+            }
+            if !reply.is_success() {
+                return Ok(Seen::new(ids.len() - 1, format!("{} ids: {}", ids.len(), reply.words())));
+            }
+        }
+        Ok(Seen::new(ids.len(), format!("at least {} ids are taken", ids.len())))
     }
     .boxed()
 }

@@ -34,6 +34,7 @@ pub(super) const PROBES: &[Probe] = &[
     probe("servers", "21.1", Number(4), Servers, sign_in::servers, "so many web servers stand behind the address"),
     probe("bypass_allowed", "20", Flag(true), Setting, sign_in::bypass_allowed, "the application user may bypass custom logic"),
     probe("bypass_refused_status", "20", Number(403), Setting, sign_in::bypass_refused_status, "without the privilege the bypass headers are refused so"),
+    probe("bypass_step_ids_max", "20", Number(3), Setting, sign_in::bypass_step_ids_max, "a request may bypass so many steps by id"),
     probe("impersonation_allowed", "2.5", Flag(true), Setting, sign_in::impersonation_allowed, "the application user may act as another user"),
     probe("legacy_caller_header", "2.5", Flag(true), Nowhere, sign_in::legacy_caller_header, "`MSCRMCallerID` is heard"),
     probe("respond_async_ignored", "3.2", Flag(true), Nowhere, sign_in::respond_async_ignored, "`Prefer: respond-async` changes nothing"),
