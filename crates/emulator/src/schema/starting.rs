@@ -46,6 +46,8 @@ const STARTING_TABLES: &[(&str, &str)] = starting_files![
     "sdkmessage",
     "sdkmessagefilter",
     "asyncoperation",
+    "sharepointsite",
+    "sharepointdocumentlocation",
     "fileattachment",
     "bulkdeleteoperation",
     "bulkdeletefailure",
@@ -294,6 +296,8 @@ mod tests {
         assert_eq!(incident.set_name, "incidents");
         assert!(incident.properties.contains_key("customerid_account"));
         assert!(incident.properties.contains_key("Incident_Tasks"));
+        let location = schema.by_logical("sharepointdocumentlocation").unwrap();
+        assert!(location.properties.contains_key("parentsiteorlocation_sharepointsite"));
         assert_eq!(schema.by_logical("task").unwrap().primary_id(), "activityid");
         assert!(schema.by_logical("account").unwrap().find("revenue_base").is_some());
     }
