@@ -138,9 +138,13 @@ impl Engine {
         self.set_settings(Settings::default());
     }
 
-    /// The organisation's id: that of its one row, so that it stays with the rows.
+    /// The organisation's id.
     pub(crate) fn organization(&self) -> Uuid {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        self.organization_in(&self.database.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The id of the organisation's one row, so that it stays with the rows.
+    fn organization_in(&self, database: &Database) -> Uuid {
         let table = database.schema.by_logical("organization").map(|table| table.id);
         let row = table.and_then(|table| database.store(table).rows_after(None).next().map(|(id, _)| *id));
         row.unwrap_or(self.identity.organization)

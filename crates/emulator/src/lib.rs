@@ -10,6 +10,7 @@ mod auth;
 mod clock;
 pub mod command;
 mod control;
+mod distort;
 mod engine;
 mod error;
 mod faults;

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
+use crate::distort;
 use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
 use crate::faults::{Effect, Subject};
@@ -143,7 +144,12 @@ async fn run(
         }
         engine.clock.sleep(wait).await;
     }
-    let answer = execute(&engine, base(address), &request, &caller, settings);
+    let mut answer = distort::execute(effect.as_ref(), &request, &|request| {
+        execute(&engine, base(address), request, &caller, settings)
+    });
+    if effect.as_ref().is_some_and(|effect| effect.repeat_next_link) {
+        distort::repeat_next_link(&mut answer, &format!("{}/{}?{}", base(address), request.path, request.query));
+    }
     let running = lock(&engine.limits).running_on(ticket.lane.1);
     let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
     let busy_ms = engine.profile.service_ms(answer.work, running, noise);

@@ -179,9 +179,9 @@ fn requests(engine: &Engine, out: &mut String) {
             _ => "good",
         };
         let server = request.server.map_or("–".to_owned(), |server| server.to_string());
-        let line = escaped(&request.line);
+        let (full, line) = (escaped(&request.line), escaped(&request.line.replace("Microsoft.Dynamics.CRM.", "")));
         let times = if times > 1 { format!(" <span class=\"quiet\">× {times}</span>") } else { String::new() };
-        add(out, format_args!("<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{line}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
+        add(out, format_args!("<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{full}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
             request.status,
             (now - request.at).max(0.0)));
     }
