@@ -23,6 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sorted", &["core"]),
     ("core", &[]),
     ("emulator", &[]),
+    ("faults", &["emulator", "http", "core"]),
     ("xtask", &[]),
 ];
 

@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "real clients of the emulator", needs_binary: false, run: clients },
     Step { name: "tests in the documentation", needs_binary: false, run: documentation_tests },
     Step { name: "documentation", needs_binary: false, run: documentation },
+    Step { name: "the quick fault tier", needs_binary: true, run: quick_faults },
     Step { name: "the demo, end to end", needs_binary: true, run: demo },
 ];
 
@@ -123,6 +124,27 @@ fn documentation(workspace: &Workspace) -> Result<Count> {
 /// The demo holds every equation and compares what arrived with the known answers.
 fn demo(workspace: &Workspace) -> Result<Count> {
     one(run(&mut workspace.command(workspace.binary(), &["demo"])))
+}
+
+fn quick_faults(workspace: &Workspace) -> Result<Count> {
+    counted(fault_command(workspace, "pr", &[]))
+}
+
+/// `cargo xtask faults`.
+pub(crate) fn faults(workspace: &Workspace, tier: &str, more: &[String]) -> Result<ExitCode> {
+    workspace.build_binary()?;
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let status = fault_command(workspace, tier, &more).status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The program that breaks the binary; both are of the dev profile, which has failpoints.
+fn fault_command(workspace: &Workspace, tier: &str, more: &[&str]) -> Command {
+    let binary = workspace.binary();
+    let program = binary.with_file_name("flowgate-faults");
+    let mut command = workspace.command(program, &["--tier", tier]);
+    command.arg("--flowgate").arg(binary).args(more);
+    command
 }
 
 /// Runs a test command and adds up its summaries.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flowgate_core::destination::Class;
-use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind};
+use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind, Secret};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use url::Url;
@@ -30,6 +30,16 @@ pub(crate) struct Call {
     pub(crate) cost: Cost,
     /// Sending it twice has the effect of sending it once, so an unknown end is no obstacle.
     pub(crate) is_repeatable: bool,
+    pub(crate) caller: Caller,
+}
+
+/// Whose token goes with a call. All but the first are for those who study the service.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// The connection's own user.
+    Ourselves,
+    Nobody,
+    Bearer(Secret),
 }
 
 /// What a read is expected to take of the service's time.
@@ -53,6 +63,7 @@ impl Call {
             class,
             cost: Cost { busy: READ_BUSY, entitlement: 1 },
             is_repeatable: true,
+            caller: Caller::Ourselves,
         }
     }
 
@@ -65,12 +76,19 @@ impl Call {
             class,
             cost,
             is_repeatable: false,
+            caller: Caller::Ourselves,
         }
     }
 
     #[must_use]
     pub(crate) fn repeatable(mut self) -> Self {
         self.is_repeatable = true;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn called_by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
         self
     }
 

@@ -12,8 +12,10 @@
 mod auth;
 mod budget;
 mod call;
+mod challenge;
 mod client;
 mod dataverse;
+mod examine;
 mod fault;
 mod json_in;
 mod json_out;
@@ -26,8 +28,13 @@ mod read;
 mod retry;
 mod track;
 mod values;
+mod verify;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
 pub use options::{Credential, DataverseOptions};
 pub use track::TableRead;
+pub use verify::{
+    EnvironmentFacts, Observations, Outcome as ProbeOutcome, ProbeFacts, ProbeResult, Verification, VerifyOptions,
+    VerifyStep, not_probed, probes,
+};

@@ -34,6 +34,9 @@ pub struct Arguments {
     /// A file with tables besides the standard ones
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
+    /// Behave as an environment that `flowgate doctor --verify` has observed in this file
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// What chance begins with, so that a run can be repeated
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -49,6 +52,7 @@ impl From<Arguments> for Options {
             time_scale: arguments.time_scale,
             data: arguments.data,
             schema: arguments.schema,
+            settings: arguments.settings,
             seed: arguments.seed.unwrap_or(Options::default().seed),
         }
     }

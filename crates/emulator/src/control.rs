@@ -27,6 +27,7 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
     let done = match (method.as_str(), path.trim_matches('/')) {
         ("GET", "stats") => Ok(stats(engine)),
         ("GET", "faults") => Ok(json!({ "rules": lock(&engine.faults).counts() })),
+        ("GET", "events") => Ok(json!({ "events": &*lock(&engine.events) })),
         ("POST", "faults") => set_faults(engine, body),
         ("GET", "settings") => serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string()),
         ("POST", "settings") => set_settings(engine, body),

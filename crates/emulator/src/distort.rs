@@ -11,28 +11,46 @@ use crate::error::{ApiError, Code};
 use crate::faults::{Effect, FailRows};
 use crate::web::{Answer, Request};
 
-/// Runs a request under an effect; `execute` is what runs it.
-pub(crate) fn execute(effect: Option<&Effect>, request: &Request, execute: &dyn Fn(&Request) -> Answer) -> Answer {
-    let Some(effect) = effect else {
-        return execute(request);
-    };
-    if effect.race {
-        // The other client's answer is not ours to see.
-        let _lost = execute(request);
+/// What is run in place of a request.
+pub(crate) struct Plan {
+    pub(crate) request: Request,
+    /// Another client sends the same first.
+    pub(crate) is_raced: bool,
+    /// Whether anything is left to run.
+    pub(crate) has_rows: bool,
+    /// Rows that are answered as failed (16.6).
+    failed: Vec<Json>,
+}
+
+impl Plan {
+    pub(crate) fn new(effect: Option<&Effect>, request: &Request) -> Plan {
+        let is_raced = effect.is_some_and(|effect| effect.race);
+        let whole = Plan { request: request.clone(), is_raced, has_rows: true, failed: Vec::new() };
+        match effect.and_then(|effect| effect.fail_rows.as_ref()) {
+            Some(fail) => without_rows(fail, whole),
+            None => whole,
+        }
     }
-    match &effect.fail_rows {
-        Some(fail) => partial(fail, request, execute),
-        None => execute(request),
+
+    /// The answer, given what became of the rows that were run.
+    pub(crate) fn answer(self, of_rest: Answer) -> Answer {
+        if self.failed.is_empty() || !of_rest.status.is_success() {
+            return of_rest;
+        }
+        let message = format!("{} rows of the bulk request failed.", self.failed.len());
+        let mut error = ApiError::new(Code::PartialBulkFailure, message);
+        error.details.push(("ErrorDetails.Plugin.BulkApiErrorDetails", Json::from(self.failed).to_string()));
+        Answer::error(&error, true)
     }
 }
 
-/// Runs a bulk message without some of its rows, which are answered as failed (16.6).
-fn partial(fail: &FailRows, request: &Request, execute: &dyn Fn(&Request) -> Answer) -> Answer {
-    let Ok(mut body) = serde_json::from_slice::<Json>(&request.body) else {
-        return execute(request);
+/// Takes the rows that are to fail out of a bulk message.
+fn without_rows(fail: &FailRows, whole: Plan) -> Plan {
+    let Ok(mut body) = serde_json::from_slice::<Json>(&whole.request.body) else {
+        return whole;
     };
     let Some(targets) = body.get_mut("Targets").and_then(Json::as_array_mut) else {
-        return execute(request);
+        return whole;
     };
     let mut failed = Vec::new();
     let mut place = 0;
@@ -44,18 +62,9 @@ fn partial(fail: &FailRows, request: &Request, execute: &dyn Fn(&Request) -> Ans
         place += 1;
         !fails
     });
-    let is_nothing_left = targets.is_empty();
-    let kept = Request { body: Bytes::from(body.to_string()), ..request.clone() };
-    if !is_nothing_left {
-        let answer = execute(&kept);
-        if !answer.status.is_success() || failed.is_empty() {
-            return answer;
-        }
-    }
-    let message = format!("{} rows of the bulk request failed.", failed.len());
-    let mut error = ApiError::new(Code::PartialBulkFailure, message);
-    error.details.push(("ErrorDetails.Plugin.BulkApiErrorDetails", Json::from(failed).to_string()));
-    Answer::error(&error, true)
+    let has_rows = !targets.is_empty();
+    let request = Request { body: Bytes::from(body.to_string()), ..whole.request };
+    Plan { request, has_rows, failed, ..whole }
 }
 
 /// Makes the link to the next page lead to the page it stands on.

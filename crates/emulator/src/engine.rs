@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+pub(crate) use jobs::{finish_system_job, set_system_job};
 pub(crate) use starting_rows::{base_currency, register_messages};
 pub(crate) use users::{user_of_application, user_of_object};
 
 use crate::auth::Identity;
 use crate::clock::Clock;
 use crate::error::ApiError;
+use crate::events::Kept;
 use crate::faults::Faults;
 use crate::limits::{LimitKind, Limits};
 use crate::profile::{Profile, ProfileName};
@@ -63,7 +65,10 @@ pub(crate) struct Engine {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) random: Mutex<Random>,
     pub(crate) stats: Mutex<Stats>,
+    /// Messages to service endpoints that have no address.
+    pub(crate) events: Mutex<Kept>,
     settings: RwLock<Arc<Settings>>,
+    initial_settings: Settings,
     initial: Image,
     snapshots: Mutex<HashMap<String, Image>>,
 }
@@ -87,10 +92,16 @@ impl Engine {
         (profile, profile_name): (Profile, ProfileName),
         servers: u16,
         seed: u64,
+        settings: Settings,
     ) -> Self {
         let identity = Identity::from_seed(seed);
         if is_new {
-            starting_rows::add_starting_rows(&mut database, &identity, clock.now() as i64);
+            starting_rows::add_starting_rows(
+                &mut database,
+                &identity,
+                clock.now() as i64,
+                settings.change_tracking_days,
+            );
         }
         jobs::resume_jobs(&mut database, clock.now());
         let initial = database.image();
@@ -100,7 +111,9 @@ impl Engine {
             faults: Mutex::new(Faults::default()),
             random: Mutex::new(Random::new(seed.wrapping_add(2))),
             stats: Mutex::new(Stats::default()),
-            settings: RwLock::new(Arc::new(Settings::default())),
+            events: Mutex::new(Kept::new()),
+            settings: RwLock::new(Arc::new(settings.clone())),
+            initial_settings: settings,
             snapshots: Mutex::new(HashMap::new()),
             clock,
             profile,
@@ -123,7 +136,7 @@ impl Engine {
         self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Back to the rows of the start, with no faults, no usage and default settings.
+    /// Back to the rows and the settings of the start, with no faults and no usage.
     pub(crate) fn reset(&self) {
         let mut database = self.database_mut();
         database.restore(&self.initial);
@@ -135,7 +148,8 @@ impl Engine {
         drop(limits);
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
-        self.set_settings(Settings::default());
+        lock(&self.events).clear();
+        self.set_settings(self.initial_settings.clone());
     }
 
     /// The organisation's id.

@@ -175,6 +175,14 @@ codes! {
     MergeIdentical = 0x8004_5305, BAD_REQUEST;
     MergeNotActive = 0x8004_5304, BAD_REQUEST;
     FileTooLarge = 0x8007_1026, BAD_REQUEST;
+    WebhookRefused = 0x8005_0201, BAD_REQUEST;
+    WebhookTimedOut = 0x8005_0202, BAD_REQUEST;
+    WebhookHeaders = 0x8005_0203, BAD_REQUEST;
+    WebhookQuery = 0x8005_0204, BAD_REQUEST;
+    WebhookFailed = 0x8005_0205, BAD_REQUEST;
+    WebhookTooLarge = 0x8005_0207, BAD_REQUEST;
+    ServiceBusTooLarge = 0x8005_0208, BAD_REQUEST;
+    ServiceBusPostFailed = 0x8004_4175, BAD_REQUEST;
     AggregateLimit = 0x8004_E023, BAD_REQUEST;
     TooManyConditions = 0x8004_430C, BAD_REQUEST;
     TooManyLinks = 0x8004_430D, BAD_REQUEST;

@@ -9,17 +9,16 @@ use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
-use crate::distort;
+use crate::distort::{self, Plan};
 use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
+use crate::events;
 use crate::faults::{Effect, Subject};
 use crate::limits::{LimitKind, Refusal, Remaining};
 use crate::profile::ProfileName;
 use crate::settings::Settings;
-use crate::web::{Answer, Call, Operation, Preferences, Request, answer, operation};
-
-/// The affinity cookie; its name is UNVERIFIED.
-const COOKIE: &str = "ARRAffinity";
+use crate::web::{Answer, Call, Operation, Preferences, Request, answer, moves_files, operation, rehearse};
+use crate::write::Hooks;
 
 /// What goes back over the wire.
 #[derive(Debug)]
@@ -58,7 +57,8 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let caller = match authenticate(engine, address, &request, &settings) {
         Ok(caller) => caller,
         Err(error) => {
-            return Reply::Answer(finish(engine, unauthenticated(engine, address, &error), None, &request));
+            let answer = unauthenticated(engine, address, &error, &settings);
+            return Reply::Answer(finish(engine, answer, None, &request));
         }
     };
     if settings.administration_mode {
@@ -67,7 +67,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
         return Reply::Answer(finish(engine, Answer::error(&error, false), None, &request));
     }
     let user = caller.delegate.unwrap_or(caller.user);
-    let server = choose_server(engine, &request.headers);
+    let server = choose_server(engine, &request.headers, &settings.affinity_cookie);
     let now = engine.clock.now();
     let admitted = lock(&engine.limits).admit((user, server), now);
     let remaining = match admitted {
@@ -137,16 +137,14 @@ async fn run(
             let (settings, later) = (settings.clone(), request.clone());
             tokio::spawn(async move {
                 engine.clock.sleep(wait).await;
-                execute(&engine, base, &later, &caller, &settings);
+                execute(&engine, base, &later, &caller, &settings).await;
                 drop(ticket);
             });
             return Reply::Answer(answer);
         }
         engine.clock.sleep(wait).await;
     }
-    let mut answer = distort::execute(effect.as_ref(), &request, &|request| {
-        execute(&engine, base(address), request, &caller, settings)
-    });
+    let mut answer = distorted_run(&engine, address, &request, &caller, settings, effect.as_ref()).await;
     if effect.as_ref().is_some_and(|effect| effect.repeat_next_link) {
         distort::repeat_next_link(&mut answer, &format!("{}/{}?{}", base(address), request.path, request.query));
     }
@@ -161,6 +159,31 @@ async fn run(
         None => Reply::Answer(answer),
         Some(effect) => distorted(answer, &effect),
     }
+}
+
+/// Runs a request, or what a rule makes of it.
+async fn distorted_run(
+    engine: &Arc<Engine>,
+    address: &Address,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+    effect: Option<&Effect>,
+) -> Answer {
+    if effect.is_none_or(|effect| !effect.race && effect.fail_rows.is_none()) {
+        return execute(engine, base(address), request, caller, settings).await;
+    }
+    let plan = Plan::new(effect, request);
+    if plan.is_raced {
+        // The other client's answer is not ours to see.
+        let _other = execute(engine, base(address), &plan.request, caller, settings).await;
+    }
+    let of_rest = if plan.has_rows {
+        execute(engine, base(address), &plan.request, caller, settings).await
+    } else {
+        Answer::no_content()
+    };
+    plan.answer(of_rest)
 }
 
 fn base(address: &Address) -> String {
@@ -282,9 +305,9 @@ fn authenticate(
     Ok(Caller { user: acting_user, business_unit: acting_unit, delegate: Some(user) })
 }
 
-fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answer {
+fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError, settings: &Settings) -> Answer {
     let mut answer = Answer::error(error, false);
-    if error.status == StatusCode::UNAUTHORIZED {
+    if error.status == StatusCode::UNAUTHORIZED && settings.challenge {
         let origin = &address.origin;
         let challenge = format!(
             "Bearer authorization_uri={origin}/{}/oauth2/authorize, resource_id={origin}/",
@@ -296,10 +319,10 @@ fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answ
 }
 
 /// The server the affinity cookie names, or any.
-fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
+fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
     let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let named = cookies.flat_map(|line| line.split(';')).find_map(|cookie| {
-        let value = cookie.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
+        let value = cookie.trim().strip_prefix(name)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
     });
     match named.filter(|server| *server < engine.servers) {
@@ -351,9 +374,57 @@ fn grouped(number: u64) -> String {
     out
 }
 
-fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, settings: &Settings) -> Answer {
+/// Times a request is rehearsed before its verdicts count as settled.
+const REHEARSALS_MAX: u32 = 4;
+
+/// Asks synchronous steps, runs the request, and sends asynchronous steps on their way.
+async fn execute(
+    engine: &Arc<Engine>,
+    base: String,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+) -> Answer {
+    let hooks = if request.method == http::Method::GET {
+        Hooks::default()
+    } else {
+        Hooks::load(&engine.database.read().unwrap_or_else(PoisonError::into_inner))
+    };
+    let organization = base.split("//").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
+    if hooks.has_sync() && !moves_files(request) {
+        for _ in 0..REHEARSALS_MAX {
+            let asked = with_call(engine, &base, caller, settings, &hooks, |call| {
+                let mut database = engine.database.write().unwrap_or_else(PoisonError::into_inner);
+                rehearse(call, &mut database, request)
+            });
+            hooks.rewind();
+            if asked.is_empty() {
+                break;
+            }
+            for event in asked {
+                let verdict = events::ask(engine, &organization, &event).await;
+                hooks.decide(event.key, verdict);
+            }
+        }
+    }
+    let answer = with_call(engine, &base, caller, settings, &hooks, |call| answer(call, &engine.database, request));
+    if !hooks.is_empty() {
+        let raised = engine.database.write().unwrap_or_else(PoisonError::into_inner).take_outbox();
+        events::send_all(engine, &organization, raised);
+    }
+    answer
+}
+
+fn with_call<T>(
+    engine: &Engine,
+    base: &str,
+    caller: &Caller,
+    settings: &Settings,
+    hooks: &Hooks,
+    work: impl FnOnce(&Call<'_>) -> T,
+) -> T {
     let plugins = lock(&engine.faults).rejections(engine.clock.now());
-    let call = Call {
+    work(&Call {
         user: caller.user,
         business_unit: caller.business_unit,
         delegate: caller.delegate,
@@ -363,9 +434,9 @@ fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, se
         organization: engine.organization(),
         sink: engine.profile_name == ProfileName::Sink,
         plugins: &plugins,
-        base,
-    };
-    answer(&call, &engine.database, request)
+        hooks: Some(hooks),
+        base: base.to_owned(),
+    })
 }
 
 fn count(engine: &Engine, operation: &Operation, answer: &Answer) {
@@ -390,12 +461,13 @@ fn remember(stats: &mut Stats, engine: &Engine, request: &Request, status: u16, 
     stats.recent.push_back(Seen { at: engine.clock.now(), line, status, server });
 }
 
-/// Answers a request as the application user, past sign-in and limits: for the page for people.
+/// Answers a reading request as the application user, past sign-in and limits: for the page for people.
 pub(crate) fn execute_as_owner(engine: &Engine, origin: &str, request: &Request) -> Answer {
     let identity = &engine.identity;
     let caller = Caller { user: identity.user, business_unit: identity.business_unit, delegate: None };
     let address = Address { origin: origin.to_owned(), version: "v9.2".to_owned() };
-    execute(engine, base(&address), request, &caller, &engine.settings())
+    let (settings, hooks) = (engine.settings(), Hooks::default());
+    with_call(engine, &base(&address), &caller, &settings, &hooks, |call| answer(call, &engine.database, request))
 }
 
 /// Adds the headers every answer has.
@@ -412,11 +484,14 @@ fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remai
     if let Some(client) = header(&request.headers, "x-ms-client-request-id").map(str::to_owned) {
         answer.set("x-ms-client-request-id", &client);
     }
-    answer
-        .set("x-ms-dop-hint", &(u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server)).to_string());
+    let settings = engine.settings();
+    if settings.limit_headers {
+        let hint = u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server);
+        answer.set("x-ms-dop-hint", &hint.to_string());
+    }
     if let Some((server, remaining)) = server {
-        answer.set("set-cookie", &format!("{COOKIE}=server-{server}; Path=/; HttpOnly"));
-        if let Some(remaining) = remaining {
+        answer.set("set-cookie", &format!("{}=server-{server}; Path=/; HttpOnly", settings.affinity_cookie));
+        if let Some(remaining) = remaining.filter(|_| settings.limit_headers) {
             answer.set("x-ms-ratelimit-burst-remaining-xrm-requests", &remaining.requests.to_string());
             answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &format!("{:.2}", remaining.execution_s));
         }

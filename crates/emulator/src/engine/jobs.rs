@@ -46,9 +46,10 @@ impl Engine {
                 metadata::finish_key(database, *table, *key, now);
                 Ok(())
             }),
-            JobKind::Expire { table, id } => {
-                database.transaction(|database| delete_expired(&session, database, *table, *id))
-            }
+            JobKind::Expire { table, id } => database.transaction(|database| {
+                delete_expired(&session, database, *table, *id);
+                Ok(())
+            }),
             JobKind::BulkDelete(deletion) => {
                 run_bulk_delete(&session, database, deletion);
                 Ok(())
@@ -72,6 +73,9 @@ impl Engine {
             sink: self.profile_name == ProfileName::Sink,
             detect_duplicates: false,
             bypass_plugins: true,
+            bypass_async: true,
+            bypass_steps: Vec::new(),
+            hooks: None,
             plugins: &[],
             content_ids: None,
         }
@@ -83,8 +87,7 @@ fn run_bulk_delete(session: &Session<'_>, database: &mut Database, deletion: &Bu
     let (mut deleted, mut failures) = (0i64, Vec::new());
     for (table, ids) in deletion.targets.iter() {
         let all: HashSet<Uuid> = ids.iter().copied().collect();
-        let whole: Result<(), ApiError> =
-            database.transaction(|database| delete_many(session, database, *table, &all));
+        let whole: Result<(), ApiError> = database.transaction(|database| delete_many(session, database, *table, &all));
         if whole.is_ok() {
             deleted += ids.len() as i64;
             continue;
@@ -147,7 +150,7 @@ fn add_failure(
 }
 
 /// Sets columns of a row by name; a table or row that is not there is left alone.
-pub(crate) fn change_row(database: &mut Database, table: &str, id: Uuid, values: &[(&str, Option<Value>)]) {
+fn change_row(database: &mut Database, table: &str, id: Uuid, values: &[(&str, Option<Value>)]) {
     let Some(table) = database.schema.by_logical(table).cloned() else {
         return;
     };
@@ -159,6 +162,12 @@ pub(crate) fn change_row(database: &mut Database, table: &str, id: Uuid, values:
     changes.sort_unstable_by_key(|(ordinal, _)| *ordinal);
     // Tables of jobs have no alternate keys that could object.
     let _stored = database.put(table.id, id, merge(&row, &changes));
+}
+
+/// Sets a system job's state and status.
+pub(crate) fn set_system_job(database: &mut Database, job: Uuid, state: i64, status: i64) {
+    let values = [("statecode", Some(Value::Int(state))), ("statuscode", Some(Value::Int(status)))];
+    change_row(database, "asyncoperation", job, &values);
 }
 
 /// Sets a system job completed.

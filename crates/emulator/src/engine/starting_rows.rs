@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::auth::Identity;
 use crate::schema::{Schema, Table, TableId, stable_id};
 use crate::storage::{Database, Value, encode};
+use crate::write::link;
 
 /// The id of the organisation's base currency.
 pub(crate) fn base_currency() -> Uuid {
@@ -40,7 +41,7 @@ fn text(value: &str) -> Value {
     Value::Text(value.into())
 }
 
-pub(super) fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
+pub(super) fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64, change_tracking_days: i64) {
     let schema = Arc::clone(&database.schema);
     let result: Result<(), ()> = database.transaction(|database| {
         let who = |table: &str, id: Uuid| lookup(&schema, table, id);
@@ -70,7 +71,7 @@ pub(super) fn add_starting_rows(database: &mut Database, identity: &Identity, no
             ];
             put(database, "transactioncurrency", stable_id(&format!("currency:{code}")), &system(values));
         }
-        add_organization(database, identity, &who, &system);
+        add_organization(database, identity, change_tracking_days, &who, &system);
         let subject = vec![("title", text("Default Subject")), ("featuremask", Value::Int(1))];
         put(database, "subject", stable_id("subject:root"), &system(subject));
         add_solutions(database, &who, &system);
@@ -83,11 +84,17 @@ pub(super) fn add_starting_rows(database: &mut Database, identity: &Identity, no
 type Lookup<'a> = &'a dyn Fn(&str, Uuid) -> Value;
 type Stamp<'a> = &'a dyn Fn(Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)>;
 
-fn add_organization(database: &mut Database, identity: &Identity, who: Lookup<'_>, system: Stamp<'_>) {
+fn add_organization(
+    database: &mut Database,
+    identity: &Identity,
+    change_tracking_days: i64,
+    who: Lookup<'_>,
+    system: Stamp<'_>,
+) {
     let organization = vec![
         ("name", text("contoso")),
         ("basecurrencyid", who("transactioncurrency", base_currency())),
-        ("expirechangetrackingindays", Value::Int(7)),
+        ("expirechangetrackingindays", Value::Int(change_tracking_days)),
         ("languagecode", Value::Int(1033)),
         ("localeid", Value::Int(2057)),
         ("currencydecimalprecision", Value::Int(2)),
@@ -123,6 +130,11 @@ fn add_organization(database: &mut Database, identity: &Identity, who: Lookup<'_
         ("teamtype", Value::Int(0)),
     ];
     put(database, "team", identity.team, &system(team));
+    let schema = Arc::clone(&database.schema);
+    if let Some(members) = schema.many_to_many().find(|many| many.schema_name == "teammembership_association") {
+        let linked = link(database, members, 0, identity.user, identity.team);
+        debug_assert!(linked.is_ok(), "a new environment has no members yet");
+    }
 }
 
 fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {

@@ -89,10 +89,8 @@ fn realistic() -> (Profile, Limits) {
 #[test]
 fn a_counting_client_reaches_the_ceiling_and_never_passes_it() {
     // Whole batches only: one that takes over 1 % of the allowance would leave that much unused.
-    let kinds = [
-        (Message::CreateMultiple, [1, 10, 50, 100, 300, 1000]),
-        (Message::UpdateMultiple, [1, 10, 50, 100, 300, 500]),
-    ];
+    let kinds =
+        [(Message::CreateMultiple, [1, 10, 50, 100, 300, 1000]), (Message::UpdateMultiple, [1, 10, 50, 100, 300, 500])];
     for (message, sizes) in kinds {
         for rows in sizes {
             let (profile, mut limits) = realistic();

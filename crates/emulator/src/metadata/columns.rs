@@ -233,7 +233,10 @@ pub(super) fn delete_choice(call: &Call<'_>, access: &mut Access<'_>, inner: &st
             match user {
                 Some(table) => Err(ApiError::new(
                     Code::DependencyExists,
-                    format!("The choice '{}' is used by columns of '{}' and cannot be deleted.", set.name, table.logical),
+                    format!(
+                        "The choice '{}' is used by columns of '{}' and cannot be deleted.",
+                        set.name, table.logical
+                    ),
                 )),
                 None => Ok(()),
             }

@@ -22,5 +22,6 @@ pub(crate) use keys::{finish_key, reactivate_key};
 pub(crate) use options::option_action;
 pub(crate) use read::answer;
 pub(crate) use relationships::create_polymorphic;
+pub(crate) use render::privileges;
 pub(crate) use update::publish;
 pub(crate) use write::create_entities;

@@ -33,8 +33,8 @@ pub(crate) fn option_action(
         "UpdateStateValue" => update_state,
         _ => return None,
     };
-    let changed = body_of(request)
-        .and_then(|body| access.write(|database| change(call, database, |schema| edit(schema, &body))));
+    let changed =
+        body_of(request).and_then(|body| access.write(|database| change(call, database, |schema| edit(schema, &body))));
     Some(changed.map(|value| answer(call, name, value).with_work(Message::Metadata, 1)))
 }
 
@@ -54,9 +54,9 @@ fn column_of(schema: &Schema, body: &Json) -> Result<(TableId, usize), ApiError>
             format!("The entity with a name = '{table}' was not found in the MetadataCache."),
         )
     })?;
-    let found = table.find(column).ok_or_else(|| {
-        ApiError::new(Code::NoSuchColumn, format!("'{}' has no column '{column}'.", table.logical))
-    })?;
+    let found = table
+        .find(column)
+        .ok_or_else(|| ApiError::new(Code::NoSuchColumn, format!("'{}' has no column '{column}'.", table.logical)))?;
     Ok((table.id, usize::from(found.ordinal)))
 }
 
@@ -80,9 +80,8 @@ fn edit_set<T: Clone>(
     if body.get("OptionSetName").and_then(Json::as_str).is_some() {
         let name = text(body, "OptionSetName")?;
         let global = schema.option_sets.iter_mut().find(|set| set.name.eq_ignore_ascii_case(name));
-        let global = global.ok_or_else(|| {
-            ApiError::new(Code::ObjectDoesNotExist, format!("The choice '{name}' does not exist."))
-        })?;
+        let global = global
+            .ok_or_else(|| ApiError::new(Code::ObjectDoesNotExist, format!("The choice '{name}' does not exist.")))?;
         let result = edit(global)?;
         let global = global.clone();
         share(schema, &global);

@@ -23,6 +23,15 @@ fn managed(value: bool, name: &str) -> Json {
     json!({ "Value": value, "CanBeChanged": true, "ManagedPropertyLogicalName": name })
 }
 
+/// What a role can allow on a table. Activities share the privileges of one.
+const PRIVILEGES: [&str; 8] = ["Create", "Read", "Write", "Delete", "Assign", "Share", "Append", "AppendTo"];
+
+/// The privileges of a table: kind and name.
+pub(crate) fn privileges(table: &Table) -> impl Iterator<Item = (&'static str, String)> {
+    let subject = if table.is_activity { "Activity" } else { table.schema_name.as_str() };
+    PRIVILEGES.iter().map(move |kind| (*kind, format!("prv{kind}{subject}")))
+}
+
 pub(super) fn table(table: &Table) -> Map<String, Json> {
     let ownership = match table.ownership {
         Ownership::User => "UserOwned",
@@ -62,6 +71,10 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "IsDuplicateDetectionEnabled": managed(table.duplicates, "isduplicatedetectionenabled"),
         "IsCustomizable": managed(true, "iscustomizable"),
         "HasChanged": null,
+        "Privileges": privileges(table).map(|(kind, name)| json!({
+            "PrivilegeType": kind, "Name": name, "PrivilegeId": stable_id(&format!("privilege:{name}")),
+            "CanBeBasic": true, "CanBeLocal": true, "CanBeDeep": true, "CanBeGlobal": true,
+        })).collect::<Vec<_>>(),
     });
     into_map(value)
 }
@@ -132,7 +145,7 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "RequiredLevel": { "Value": required(column.required), "CanBeChanged": true, "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings" },
         "IsValidForCreate": column.for_create,
         "IsValidForUpdate": column.for_update && column.ordinal != 0,
-        "IsValidForRead": true,
+        "IsValidForRead": column.for_read,
         "IsPrimaryId": column.ordinal == 0,
         "IsPrimaryName": table.primary_name == Some(column.ordinal),
         "IsCustomAttribute": column.is_custom,

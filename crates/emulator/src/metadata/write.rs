@@ -20,8 +20,8 @@ use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{
-    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_column, add_system_lookups, add_table,
-    stable_id,
+    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column,
+    add_system_lookups, add_table, stable_id,
 };
 use crate::storage::{Database, Value, encode};
 use crate::web::{Access, Answer, Call, Request};
@@ -225,6 +225,9 @@ fn add_definition(
             let new = new_column(schema, column)?;
             add_column(schema, table, new);
         }
+        if schema.table(table).is_activity {
+            add_activity_columns(schema, table);
+        }
         let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
         let position = entry.columns.iter().position(|column| column.logical == primary);
         entry.primary_name = position.map(|index| index as u16);
@@ -276,7 +279,14 @@ fn delete_table(call: &Call<'_>, access: &mut Access<'_>, id: TableId) -> Result
             if !schema.table(id).is_custom {
                 return Err(ApiError::new(Code::InvalidArgument, "A system table cannot be deleted."));
             }
-            Arc::make_mut(&mut schema.tables[usize::from(id)]).deleted = true;
+            // Tables of pairs go with either of the tables that they join.
+            let pairs = schema.relationships.iter().filter_map(|relationship| match relationship {
+                Relationship::ManyToMany(many) if many.tables.contains(&id) => Some(many.intersect),
+                _ => None,
+            });
+            for table in pairs.chain([id]).collect::<Vec<_>>() {
+                Arc::make_mut(&mut schema.tables[usize::from(table)]).deleted = true;
+            }
             schema.relationships.retain(|relationship| match relationship {
                 Relationship::OneToMany(one) => one.referenced != id && one.referencing != id,
                 Relationship::ManyToMany(many) => !many.tables.contains(&id),

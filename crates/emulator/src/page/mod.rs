@@ -23,13 +23,10 @@ pub(crate) fn answer(engine: &Engine, origin: &str, path: &str, query: &str) -> 
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
         [] => Some(html(&document("Emulator", &overview::main(engine, origin)))),
-        ["tables", name] => Some(match rows::main(engine, origin, name, query) {
-            Some(main) => html(&document(name, &main)),
-            None => {
-                let mut answer = html(&document("Not found", "<main><h1>There is no such table</h1></main>"));
-                answer.status = StatusCode::NOT_FOUND;
-                answer
-            }
+        ["tables", name] => Some(if let Some(main) = rows::main(engine, origin, name, query) { html(&document(name, &main)) } else {
+            let mut answer = html(&document("Not found", "<main><h1>There is no such table</h1></main>"));
+            answer.status = StatusCode::NOT_FOUND;
+            answer
         }),
         _ => None,
     }
@@ -38,7 +35,10 @@ pub(crate) fn answer(engine: &Engine, origin: &str, path: &str, query: &str) -> 
 fn html(document: &str) -> Answer {
     let mut answer = Answer::text("text/html; charset=utf-8", document.as_bytes().to_vec());
     answer.set("cache-control", "no-store");
-    answer.set("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'");
+    answer.set(
+        "content-security-policy",
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'",
+    );
     answer
 }
 

@@ -80,10 +80,18 @@ fn limits(engine: &Engine, out: &mut String) {
 }
 
 fn show_lane(engine: &Engine, settings: &LimitSettings, lane: &LaneUsage, out: &mut String) {
-    let who = if lane.user == engine.identity.user { "loader".to_owned() } else { lane.user.to_string()[..8].to_owned() };
+    let who =
+        if lane.user == engine.identity.user { "loader".to_owned() } else { lane.user.to_string()[..8].to_owned() };
     add(out, format_args!("<div class=\"lane\"><b>server {} <small>{}</small>", lane.server, escaped(&who)));
     if let Some((kind, seconds)) = lane.blocked {
-        add(out, format_args!(" <span class=\"badge bad\" title=\"{}\">429 for {} s</span>", kind_name(kind), seconds.ceil()));
+        add(
+            out,
+            format_args!(
+                " <span class=\"badge bad\" title=\"{}\">429 for {} s</span>",
+                kind_name(kind),
+                seconds.ceil()
+            ),
+        );
     }
     out.push_str("</b><div>");
     let limit = |limit: Option<f64>| limit.map_or("no limit".to_owned(), |limit| grouped(limit as u64));
@@ -108,10 +116,15 @@ fn meter(name: &str, used: f64, limit: Option<f64>, shown: &dyn Fn(Option<f64>) 
         share if share >= 0.8 => "warn",
         _ => "",
     };
-    add(out, format_args!("<div class=\"meter\"><span>{name}</span><span class=\"bar\"><i class=\"{kind}\" style=\"width:{:.1}%\"></i></span><span>{} of {}</span></div>",
-        share * 100.0,
-        grouped(used as u64),
-        shown(limit)));
+    add(
+        out,
+        format_args!(
+            "<div class=\"meter\"><span>{name}</span><span class=\"bar\"><i class=\"{kind}\" style=\"width:{:.1}%\"></i></span><span>{} of {}</span></div>",
+            share * 100.0,
+            grouped(used as u64),
+            shown(limit)
+        ),
+    );
 }
 
 fn tables(engine: &Engine, out: &mut String) {
@@ -181,9 +194,14 @@ fn requests(engine: &Engine, out: &mut String) {
         let server = request.server.map_or("–".to_owned(), |server| server.to_string());
         let (full, line) = (escaped(&request.line), escaped(&request.line.replace("Microsoft.Dynamics.CRM.", "")));
         let times = if times > 1 { format!(" <span class=\"quiet\">× {times}</span>") } else { String::new() };
-        add(out, format_args!("<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{full}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
-            request.status,
-            (now - request.at).max(0.0)));
+        add(
+            out,
+            format_args!(
+                "<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{full}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
+                request.status,
+                (now - request.at).max(0.0)
+            ),
+        );
     }
     out.push_str("</table></div></section>");
 }
@@ -193,15 +211,25 @@ fn faults(engine: &Engine, origin: &str, out: &mut String) {
     let rules = lock(&engine.faults).counts();
     if rules.is_empty() {
         out.push_str("<p class=\"empty\">None are set. One 429 for the next request, for instance:</p>");
-        add(out, format_args!("<pre>curl {}/__emulator/faults -d '[{{\"match\":{{\"times\":1}},\"do\":{{\"limit\":\"requests\"}}}}]'</pre>",
-            escaped(origin)));
+        add(
+            out,
+            format_args!(
+                "<pre>curl {}/__emulator/faults -d '[{{\"match\":{{\"times\":1}},\"do\":{{\"limit\":\"requests\"}}}}]'</pre>",
+                escaped(origin)
+            ),
+        );
     } else {
         out.push_str("<div class=\"scroll\"><table><tr><th>Rule</th><th class=\"number\">Matched</th><th class=\"number\">Hit</th></tr>");
         for count in &rules {
             let rule = escaped(&count.rule.to_string());
-            add(out, format_args!("<tr><td class=\"path\" title=\"{rule}\">{rule}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
-                grouped(count.seen),
-                grouped(count.hits)));
+            add(
+                out,
+                format_args!(
+                    "<tr><td class=\"path\" title=\"{rule}\">{rule}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>",
+                    grouped(count.seen),
+                    grouped(count.hits)
+                ),
+            );
         }
         out.push_str("</table></div>");
     }
@@ -214,8 +242,13 @@ fn faults(engine: &Engine, origin: &str, out: &mut String) {
 
 fn sign_in(engine: &Engine, origin: &str, out: &mut String) {
     let (identity, origin) = (&engine.identity, escaped(origin));
-    add(out, format_args!("<section class=\"card\"><h2>Sign-in</h2><dl><dt>Environment</dt><dd>{origin}</dd><dt>Token</dt><dd>{origin}/{}/oauth2/v2.0/token</dd><dt>Client</dt><dd>{}</dd><dt>Organisation</dt><dd>{}</dd></dl><p class=\"small quiet\">The secret is in the line the command printed.</p></section>",
-        identity.tenant,
-        identity.client,
-        engine.organization()));
+    add(
+        out,
+        format_args!(
+            "<section class=\"card\"><h2>Sign-in</h2><dl><dt>Environment</dt><dd>{origin}</dd><dt>Token</dt><dd>{origin}/{}/oauth2/v2.0/token</dd><dt>Client</dt><dd>{}</dd><dt>Organisation</dt><dd>{}</dd></dl><p class=\"small quiet\">The secret is in the line the command printed.</p></section>",
+            identity.tenant,
+            identity.client,
+            engine.organization()
+        ),
+    );
 }

@@ -21,7 +21,13 @@ pub(super) fn main(engine: &Engine, origin: &str, name: &str, query: &str) -> Op
         let database = engine.database.read().unwrap_or_else(PoisonError::into_inner);
         let table = database.schema.by_logical(name)?;
         let primary_name = table.primary_name().map(|column| column.logical.clone()).unwrap_or_default();
-        (table.set_name.clone(), table.label.clone(), table.primary_id().to_owned(), primary_name, database.store(table.id).len())
+        (
+            table.set_name.clone(),
+            table.label.clone(),
+            table.primary_id().to_owned(),
+            primary_name,
+            database.store(table.id).len(),
+        )
     };
     let token = decode_pairs(query).into_iter().find(|(name, _)| name == "after").map(|(_, value)| value);
     let answer = page(engine, origin, &set, token.as_deref().unwrap_or(""));
@@ -40,7 +46,14 @@ pub(super) fn main(engine: &Engine, origin: &str, name: &str, query: &str) -> Op
     }
     if let Some(next) = answer.get("@odata.nextLink").and_then(Json::as_str) {
         let token = next.split_once("$skiptoken=").map_or("", |(_, token)| token);
-        add(&mut out, format_args!("<p><a href=\"/__emulator/tables/{}?after={}\">More rows</a></p>", escaped(name), escaped(token)));
+        add(
+            &mut out,
+            format_args!(
+                "<p><a href=\"/__emulator/tables/{}?after={}\">More rows</a></p>",
+                escaped(name),
+                escaped(token)
+            ),
+        );
     }
     out.push_str("</section></main>");
     Some(out)
@@ -48,9 +61,18 @@ pub(super) fn main(engine: &Engine, origin: &str, name: &str, query: &str) -> Op
 
 /// One page of the set, read as the emulator's own user.
 fn page(engine: &Engine, origin: &str, set: &str, token: &str) -> Map<String, Json> {
-    let query = if token.is_empty() { String::new() } else { format!("$skiptoken={}", utf8_percent_encode(token, NON_ALPHANUMERIC)) };
+    let query = if token.is_empty() {
+        String::new()
+    } else {
+        format!("$skiptoken={}", utf8_percent_encode(token, NON_ALPHANUMERIC))
+    };
     let mut headers = HeaderMap::new();
-    headers.insert("prefer", HeaderValue::from_static("odata.maxpagesize=50,odata.include-annotations=\"OData.Community.Display.V1.FormattedValue\""));
+    headers.insert(
+        "prefer",
+        HeaderValue::from_static(
+            "odata.maxpagesize=50,odata.include-annotations=\"OData.Community.Display.V1.FormattedValue\"",
+        ),
+    );
     let request = Request { method: Method::GET, path: set.to_owned(), query, headers, body: bytes::Bytes::new() };
     let answer = service::execute_as_owner(engine, origin, &request);
     match serde_json::from_slice(&answer.body) {

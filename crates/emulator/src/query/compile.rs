@@ -13,7 +13,7 @@ use super::periods::{Fiscal, Template};
 use crate::error::{ApiError, Code};
 use crate::schema::{Column, ColumnKind, Ordinal, Property, Relationship, Schema, Table, TableId};
 use crate::storage::{Database, Value};
-use crate::write::{Scalar, civil_from_days, convert};
+use crate::write::{Scalar, ValueRules, civil_from_days, convert};
 
 /// A column of the row or of a row its lookups lead to.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) organization: Uuid,
     /// For functions whose meaning depends on rows: teams, hierarchies, the fiscal calendar.
     pub(crate) database: &'a Database,
+    /// Whether an ascending order begins with nulls.
+    pub(crate) nulls_first: bool,
 }
 
 impl<'a> Scope<'a> {
@@ -90,7 +92,8 @@ impl<'a> Scope<'a> {
         let organization = self.schema.by_logical("organization");
         let row = organization.and_then(|table| self.database.get(table.id, &self.organization));
         let number = |name: &str| row?.int(organization?.ordinal(name));
-        let (_, month, day) = number("fiscalcalendarstart").map_or((0, 1, 1), |at| civil_from_days(at.div_euclid(86_400)));
+        let (_, month, day) =
+            number("fiscalcalendarstart").map_or((0, 1, 1), |at| civil_from_days(at.div_euclid(86_400)));
         let template = number("fiscalperiodtype").map_or(Template::Quarterly, Template::from_number);
         // No month lacks the 28th.
         Fiscal { month, day: day.min(28), template }
@@ -128,7 +131,9 @@ fn bind(scope: &Scope<'_>, expr: &Expr, outer: &str) -> Result<Predicate, ApiErr
         Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, outer)?,
         Expr::Text { function, arguments } => text_test(scope, function, arguments, outer)?,
         Expr::Call { function, arguments } => functions::bind(scope, function, arguments, outer)?,
-        Expr::Lambda { path, is_all, variable, body } => lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?,
+        Expr::Lambda { path, is_all, variable, body } => {
+            lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?
+        }
     })
 }
 
@@ -171,7 +176,7 @@ pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) ->
     };
     let (hops, table) = follow(scope, navigation)?;
     match table.properties.get(last.as_str()) {
-        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
             Ok(ColumnPath { hops, table: table.id, column: *ordinal })
         }
         _ => Err(unknown_property(table, last)),
@@ -229,7 +234,8 @@ pub(crate) fn literal(
         ColumnKind::Double { .. } => text.parse().map(|number| Some(Value::Double(number))).map_err(|_| mismatch()),
         ColumnKind::Lookup { .. } => Uuid::parse_str(text).map(|id| Some(Value::Lookup(0, id))).map_err(|_| mismatch()),
         ColumnKind::DateTime { .. } => crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds))),
-        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), false).map_err(|_| mismatch()),
+        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), ValueRules::QUERY)
+            .map_err(|_| mismatch()),
     }
 }
 
@@ -331,10 +337,9 @@ fn lambda(
             Predicate::Related { hops, table: one.referencing, link, is_all, body: bind_body(one.referencing)? }
         }
         Relationship::ManyToMany(many) => {
-            let own = many.side_of(name);
+            let own = many.side_of(from.id, name);
             let table = many.tables[1 - own];
-            let link =
-                Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
+            let link = Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
             Predicate::Related { hops, table, link, is_all, body: bind_body(table)? }
         }
     })

@@ -66,7 +66,8 @@ fn parse_level(scope: &Scope<'_>, text: &str, options: &QueryOptions, nested: bo
     let items = split_outside_quotes(text, ',');
     let expands: Result<Vec<_>, _> = items.iter().map(|item| parse_item(scope, item.trim(), options, nested)).collect();
     let expands = expands?;
-    let has_linked = expands.iter().any(|expand| matches!(expand.navigation, Navigation::ToMany(Link::Intersect { .. })));
+    let has_linked =
+        expands.iter().any(|expand| matches!(expand.navigation, Navigation::ToMany(Link::Intersect { .. })));
     if has_linked && (nested || expands.len() > 1 || expands.iter().any(|expand| !expand.expands.is_empty())) {
         return Err(ApiError::query(
             "Expand on a many-to-many relationship cannot be nested or combined with other expands.",
@@ -158,7 +159,7 @@ fn navigation(scope: &Scope<'_>, name: &str) -> Result<(TableId, Navigation), Ap
                 Ok((one.referencing, Navigation::ToMany(link)))
             }
             Relationship::ManyToMany(many) => {
-                let own = many.side_of(name);
+                let own = many.side_of(scope.table.id, name);
                 let linked = Navigation::ToMany(Link::Intersect {
                     table: many.intersect,
                     own: many.columns[own],

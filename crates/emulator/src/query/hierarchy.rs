@@ -50,9 +50,10 @@ fn hierarchy_of(scope: &Scope<'_>, table: &Table, column: &Column) -> Result<(Ta
         ColumnKind::Guid if column.ordinal == 0 => vec![table.id],
         _ => Vec::new(),
     };
-    let marked = scope.schema.one_to_many().find(|one| {
-        one.is_hierarchical && one.referenced == one.referencing && tables.contains(&one.referenced)
-    });
+    let marked = scope
+        .schema
+        .one_to_many()
+        .find(|one| one.is_hierarchical && one.referenced == one.referencing && tables.contains(&one.referenced));
     marked.map(|one| (one.referenced, one.column)).ok_or_else(|| {
         ApiError::new(
             Code::MissingHierarchicalRelationship,
@@ -94,9 +95,10 @@ fn below(scope: &Scope<'_>, table: TableId, parent: Ordinal, id: Uuid) -> HashSe
 
 /// The caller and everybody below in the hierarchy of managers.
 pub(super) fn users_below(scope: &Scope<'_>) -> HashSet<Uuid> {
-    let manager = scope.schema.by_logical("systemuser").and_then(|users| {
-        users.ordinal("parentsystemuserid").map(|manager| (users.id, manager))
-    });
+    let manager = scope
+        .schema
+        .by_logical("systemuser")
+        .and_then(|users| users.ordinal("parentsystemuserid").map(|manager| (users.id, manager)));
     let mut found = manager.map_or_else(HashSet::new, |(users, manager)| below(scope, users, manager, scope.user));
     found.insert(scope.user);
     found

@@ -33,6 +33,6 @@ pub(crate) use options::{QueryOptions, decode_pairs};
 pub(crate) use page::PAGE_ROWS_MAX;
 pub(crate) use parse::{Expr, Operand, Operator, parse_filter};
 pub(crate) use read::{Reader, context_url, projection, write_one_row};
-pub(crate) use sql::{SqlContext, parse_sql};
+pub(crate) use sql::{SqlContext, parse_cosmos, parse_sql};
 pub(crate) use tracking::{Tracking, read_changes, read_delta_count};
 pub(crate) use view::RowView;

@@ -1,6 +1,6 @@
 //! `$orderby`: sort keys and their comparison.
 //!
-//! Promise: nulls come first ascending; texts without case; lookups by the target's primary name,
+//! Promise: nulls come first ascending, or last by a setting; texts without case; lookups by the target's primary name,
 //! choices by value (both UNVERIFIED); the primary id breaks ties, so every order is total.
 
 use std::cmp::Ordering;
@@ -13,7 +13,7 @@ use super::view::RowView;
 use crate::error::ApiError;
 use crate::schema::{Column, ColumnKind, Ordinal, Schema, Table};
 use crate::storage::{Database, Value, ValueRef};
-use crate::write::{Scalar, convert};
+use crate::write::{Scalar, ValueRules, convert};
 
 #[derive(Clone, Debug)]
 pub(crate) struct OrderKey {
@@ -21,6 +21,8 @@ pub(crate) struct OrderKey {
     /// The property as written, for the paging cookie.
     pub(crate) name: String,
     pub(crate) descending: bool,
+    /// Whether nulls come first when ascending.
+    pub(crate) nulls_first: bool,
 }
 
 /// What a row sorts by.
@@ -39,7 +41,12 @@ pub(crate) fn parse_order(scope: &Scope<'_>, text: &str) -> Result<Vec<OrderKey>
             }
         };
         let path: Vec<String> = name.split('/').map(str::to_owned).collect();
-        keys.push(OrderKey { path: column_path(scope, &path, "")?, name: name.to_owned(), descending });
+        keys.push(OrderKey {
+            path: column_path(scope, &path, "")?,
+            name: name.to_owned(),
+            descending,
+            nulls_first: scope.nulls_first,
+        });
     }
     Ok(keys)
 }
@@ -83,7 +90,7 @@ pub(super) fn parse_order_value(
         (Some(text), ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. }) => {
             Ok(Some(Value::Text(text.into())))
         }
-        (Some(text), _) => convert(schema, table, column, Scalar::Text(text.into()), false),
+        (Some(text), _) => convert(schema, table, column, Scalar::Text(text.into()), ValueRules::QUERY),
     }
 }
 
@@ -91,8 +98,10 @@ pub(crate) fn compare_keys(keys: &[OrderKey], a: (&SortKey, Uuid), b: (&SortKey,
     for (index, key) in keys.iter().enumerate() {
         let ordering = match (&a.0[index], &b.0[index]) {
             (None, None) => Ordering::Equal,
-            (None, Some(_)) => Ordering::Less,
-            (Some(_), None) => Ordering::Greater,
+            (None, Some(_)) if key.nulls_first => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) if key.nulls_first => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
             (Some(left), Some(right)) => compare(&left.as_ref(), &right.as_ref()).unwrap_or(Ordering::Equal),
         };
         let ordering = if key.descending { ordering.reverse() } else { ordering };

@@ -16,7 +16,7 @@ use super::page::{Cookie, PAGE_ROWS_MAX};
 use super::parse::parse_filter;
 use super::view::RowView;
 use crate::error::{ApiError, Code};
-use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
+use crate::schema::{Column, ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::{Database, Row, Value};
 
 /// `$count` stops here.
@@ -34,14 +34,16 @@ pub(crate) struct Projection {
 /// Reads `$select`.
 pub(crate) fn projection(table: &Table, select: Option<&str>) -> Result<Projection, ApiError> {
     let Some(text) = select.filter(|text| !text.is_empty() && *text != "*") else {
-        let readable = |kind: &ColumnKind| kind.is_stored() && !matches!(kind, ColumnKind::Image { .. });
-        let columns = table.live_columns().filter(|column| readable(&column.kind)).map(|column| column.ordinal);
+        let readable = |column: &&Column| {
+            column.for_read && column.kind.is_stored() && !matches!(column.kind, ColumnKind::Image { .. })
+        };
+        let columns = table.live_columns().filter(readable).map(|column| column.ordinal);
         return Ok(Projection { columns: columns.collect(), text: None });
     };
     let mut columns = vec![0];
     for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         match table.properties.get(name) {
-            Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+            Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
                 columns.push(*ordinal);
                 if matches!(table.column(*ordinal).kind, ColumnKind::Money { .. }) {
                     columns.extend(table.known.currency);

@@ -211,6 +211,7 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
         enforced: false,
         for_create: new.for_create,
         for_update: new.for_update,
+        for_read: true,
         default: new.default,
         auto_number: None,
         is_custom: new.is_custom,
@@ -220,10 +221,13 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
     ordinal
 }
 
+/// A column that comes with another: what its name ends in, and its kind.
+type Part = (&'static str, fn() -> ColumnKind);
+
 /// Adds a column, and for the first money column the currency columns, for each its base twin.
 pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) -> Ordinal {
     let is_money = matches!(new.kind, ColumnKind::Money { .. });
-    let parts: &[(&str, fn() -> ColumnKind)] = match new.kind {
+    let parts: &[Part] = match new.kind {
         ColumnKind::File { .. } => &[("_Name", || ColumnKind::Text { max: 512, format: "Text".to_owned() })],
         ColumnKind::Image { .. } => &[
             ("Id", || ColumnKind::Guid),
@@ -312,6 +316,37 @@ pub(crate) fn add_lookup(
     column
 }
 
+/// Adds what every activity has: the columns of `activitypointer`, the regarding row, parties.
+pub(crate) fn add_activity_columns(schema: &mut Schema, table: TableId) {
+    let find = |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(Arc::clone);
+    let (Some(pointer), Some(parties)) = (find(schema, "activitypointer"), find(schema, "activityparty")) else {
+        return;
+    };
+    let logical = schema.table(table).logical.clone();
+    let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
+    for column in pointer.live_columns().filter(|column| !column.kind.is_lookup()) {
+        let mut new = NewColumn::system(&column.schema_name, &column.label, column.kind.clone());
+        (new.for_create, new.for_update) = (column.for_create, column.for_update);
+        (new.required, new.default) = (column.required, column.default);
+        push_column(entry, new);
+    }
+    if let Some(ColumnKind::Lookup { targets }) = pointer.find("regardingobjectid").map(|column| &column.kind) {
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|target| {
+                let name = &schema.table(target.table).logical;
+                (target.table, format!("regardingobjectid_{name}_{logical}"), format!("{name}_{logical}s"))
+            })
+            .collect();
+        let new = NewColumn::system("RegardingObjectId", "Regarding", ColumnKind::Lookup { targets: Vec::new() });
+        add_lookup(schema, table, new.writable(), &targets, Cascade::Cascade);
+    }
+    if let Some(of) = parties.ordinal("activityid") {
+        let (name, navigation) = (format!("{logical}_activity_parties"), format!("activityid_{logical}"));
+        add_lookup_target(schema, parties.id, of, table, &name, Some(&navigation), Cascade::Cascade);
+    }
+}
+
 /// Gives a lookup a further table to point at.
 pub(crate) fn add_lookup_target(
     schema: &mut Schema,
@@ -360,7 +395,7 @@ pub(crate) fn add_many_to_many(
     intersect: &str,
     tables: [TableId; 2],
     navigation: [String; 2],
-) {
+) -> TableId {
     let new = NewTable {
         logical: intersect.to_lowercase(),
         schema_name: intersect.to_owned(),
@@ -395,6 +430,7 @@ pub(crate) fn add_many_to_many(
         navigation,
     };
     schema.relationships.push(Relationship::ManyToMany(relationship));
+    id
 }
 
 /// Lookups every table has: who made and changed it, and who owns it.

@@ -132,6 +132,9 @@ pub(crate) struct Column {
     pub(crate) enforced: bool,
     pub(crate) for_create: bool,
     pub(crate) for_update: bool,
+    /// False for secrets, which are written only.
+    #[serde(default = "readable")]
+    pub(crate) for_read: bool,
     pub(crate) default: Option<i64>,
     /// Values are handed out as this prefix and a rising number.
     pub(crate) auto_number: Option<String>,
@@ -139,6 +142,10 @@ pub(crate) struct Column {
     pub(crate) deleted: bool,
     /// The JSON property a read answers: the logical name, or `_name_value` for lookups.
     pub(crate) wire: String,
+}
+
+fn readable() -> bool {
+    true
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,10 +203,13 @@ pub(crate) struct ManyToMany {
 }
 
 impl ManyToMany {
-    /// The side a navigation property stands on. Sides of a table related to itself that share
-    /// their name are told apart no further: the first is meant.
-    pub(crate) fn side_of(&self, navigation: &str) -> usize {
-        usize::from(self.navigation[0] != navigation)
+    /// The side a table's navigation property stands on. A table related to itself has two names;
+    /// where they are the same, the first side is meant.
+    pub(crate) fn side_of(&self, table: TableId, navigation: &str) -> usize {
+        if self.tables[0] == self.tables[1] {
+            return usize::from(self.navigation[0] != navigation);
+        }
+        usize::from(self.tables[0] != table)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::event::Event;
 use super::files::{Contents, Transfers};
 use super::log::{Log, Record};
 use super::row::Row;
@@ -36,10 +37,16 @@ pub(crate) struct Job {
 #[derive(Clone, Debug)]
 pub(crate) enum JobKind {
     /// An alternate key moves on: Pending, InProgress, Active or Failed.
-    Key { table: TableId, key: Uuid },
+    Key {
+        table: TableId,
+        key: Uuid,
+    },
     BulkDelete(BulkDeletion),
     /// A row of an elastic table reaches the end of its time to live.
-    Expire { table: TableId, id: Uuid },
+    Expire {
+        table: TableId,
+        id: Uuid,
+    },
 }
 
 /// A bulk deletion over the rows its queries selected.
@@ -58,6 +65,7 @@ enum Undo {
     Job,
     Number { table: TableId, before: u64 },
     File { id: Uuid, before: Option<Arc<[u8]>> },
+    Event,
 }
 
 /// A schema and the simulated second from which readers of the cache see it.
@@ -70,6 +78,10 @@ pub(crate) struct Database {
     tables: Vec<TableStore>,
     version: u64,
     pub(crate) jobs: Vec<Job>,
+    /// Notices of the running transaction.
+    raised: Vec<Event>,
+    /// Notices of committed transactions, for whoever sends them.
+    outbox: Vec<Event>,
     files: Contents,
     pub(crate) transfers: Transfers,
     tokens: u64,
@@ -88,6 +100,8 @@ impl Database {
             tables: Vec::new(),
             version: 1_000_000,
             jobs: Vec::new(),
+            raised: Vec::new(),
+            outbox: Vec::new(),
             files: Contents::new(),
             transfers: Transfers::default(),
             tokens: 0,
@@ -135,6 +149,7 @@ impl Database {
             self.count_commits();
             self.append_to_log();
             self.undo.clear();
+            self.outbox.append(&mut self.raised);
         }
         result
     }
@@ -177,6 +192,9 @@ impl Database {
                 Some(Undo::Number { table, before }) => {
                     self.tables[usize::from(table)].next_number = before;
                 }
+                Some(Undo::Event) => {
+                    self.raised.pop();
+                }
                 Some(Undo::File { id, before: Some(content) }) => {
                     self.files.insert(id, content);
                 }
@@ -186,6 +204,22 @@ impl Database {
                 None => break,
             }
         }
+    }
+
+    /// Adds a notice that leaves if the transaction commits.
+    pub(crate) fn raise(&mut self, event: Event) {
+        self.raised.push(event);
+        self.undo.push(Undo::Event);
+    }
+
+    /// Notices of the transaction so far.
+    pub(crate) fn raised(&self) -> &[Event] {
+        &self.raised
+    }
+
+    /// Takes the notices of committed transactions.
+    pub(crate) fn take_outbox(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.outbox)
     }
 
     /// The content of a file.
@@ -374,7 +408,7 @@ impl Database {
                     log.push_number(*table, self.tables[usize::from(*table)].next_number);
                 }
                 Undo::File { id, .. } => log.push_file(id, self.files.get(id).map(AsRef::as_ref)),
-                Undo::Job => {}
+                Undo::Job | Undo::Event => {}
             }
         }
         log.flush();

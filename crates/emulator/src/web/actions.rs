@@ -11,8 +11,14 @@ use super::{Access, Answer, Call, Request};
 use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
 use crate::query::QueryOptions;
-use crate::schema::{Schema, Table};
-use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row};
+use crate::schema::{Schema, Table, stable_id};
+use crate::write::{
+    CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row, remove_from_queue, route_to,
+    work_on,
+};
+
+/// The version of the service that it says it is.
+const VERSION: &str = "9.2.24113.00190";
 
 pub(super) fn answer(
     call: &Call<'_>,
@@ -33,9 +39,8 @@ pub(super) fn answer(
     }
     match (request.method.as_str(), name) {
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
-        ("GET", "RetrieveVersion") => {
-            Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
-        }
+        ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
+        ("GET", "RetrieveCurrentOrganization") => Ok(current_organization(call)),
         ("GET", "RetrieveAvailableLanguages" | "RetrieveProvisionedLanguages") => {
             let member =
                 if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
@@ -51,6 +56,10 @@ pub(super) fn answer(
                 .with_work(crate::profile::Message::Metadata, 1))
         }
         ("POST", "CloseIncident") => close(call, access, request, schema),
+        ("POST", "RouteTo") => route(call, access, request, schema),
+        ("GET", "ExecuteCosmosSqlQuery") => {
+            super::cosmos::answer(call, access, request, schema, arguments.unwrap_or(""))
+        }
         ("POST", "Merge") => merge(call, access, request, schema),
         ("POST", "BulkDelete") => super::bulk_delete::bulk_delete(call, access, request, schema),
         ("POST", "ReactivateEntityKey") => crate::metadata::reactivate_key(call, access, request),
@@ -77,10 +86,98 @@ pub(super) fn bound(
     action: &str,
 ) -> Result<Answer, ApiError> {
     let (name, _) = split_segment(action);
-    match (request.method.as_str(), name.trim_start_matches("Microsoft.Dynamics.CRM.")) {
-        ("POST", "AddToQueue") if row.table.logical == "queue" => queue(call, access, request, row),
-        (_, other) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
+    let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
+    if request.method == http::Method::GET && name == "RetrieveUserPrivileges" && row.table.logical == "systemuser" {
+        return Ok(user_privileges(call, row));
     }
+    if request.method != http::Method::POST {
+        return Err(super::route::method_not_allowed(request));
+    }
+    match (name, row.table.logical.as_str()) {
+        ("AddToQueue", "queue") => queue(call, access, request, row),
+        ("RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", "queueitem") => {
+            queue_item(call, access, request, row, name)
+        }
+        ("AddToQueue" | "RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", _) => {
+            Err(ApiError::no_resource(action))
+        }
+        (other, _) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
+    }
+}
+
+/// Actions on a queue item.
+fn queue_item(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    name: &str,
+) -> Result<Answer, ApiError> {
+    let body = if request.body.is_empty() { Map::new() } else { body_of(request)? };
+    let worker = match (name, body.get("SystemUser").or_else(|| body.get("Worker"))) {
+        ("PickFromQueue", Some(worker)) => Some(entity_reference(row.schema, worker)?),
+        ("PickFromQueue", None) => {
+            let users = row.schema.by_logical("systemuser").ok_or_else(|| ApiError::not_here("users"))?;
+            Some((users, call.user))
+        }
+        _ => None,
+    };
+    let worker = worker.map(|(table, id)| (Arc::clone(table), id));
+    let removes = body.get("RemoveQueueItem").and_then(Json::as_bool).unwrap_or(false);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| {
+        let item = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
+        if name == "RemoveFromQueue" {
+            return remove_from_queue(&session, database, item);
+        }
+        work_on(&session, database, item, worker.as_ref(), name == "PickFromQueue")?;
+        if name == "PickFromQueue" && removes { remove_from_queue(&session, database, item) } else { Ok(()) }
+    })?;
+    Ok(Answer::no_content())
+}
+
+fn route(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+) -> Result<Answer, ApiError> {
+    let body = body_of(request)?;
+    let (table, target) = entity_reference(schema, member(&body, "Target")?)?;
+    let (items, item) = entity_reference(schema, member(&body, "QueueItem")?)?;
+    if items.logical != "queueitem" {
+        return Err(ApiError::bad_request("The parameter 'QueueItem' takes a queue item."));
+    }
+    let target = (Arc::clone(table), target);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| route_to(&session, database, item, &target))?;
+    Ok(Answer::no_content())
+}
+
+/// Privileges beside those of tables, and the setting that gives each.
+fn other_privileges(settings: &crate::settings::Settings) -> [(&'static str, bool); 3] {
+    [
+        ("prvBypassCustomBusinessLogic", settings.bypass_allowed),
+        ("prvActOnBehalfOfAnotherUser", settings.impersonation_allowed),
+        ("prvOverrideCreatedOnCreatedBy", settings.overridden_created_on),
+    ]
+}
+
+/// Every user is a system administrator here.
+fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
+    let of_tables = row.schema.live_tables().flat_map(|table| crate::metadata::privileges(table).map(|(_, name)| name));
+    let held = other_privileges(call.settings).into_iter().filter(|(_, is_held)| *is_held);
+    let names: std::collections::BTreeSet<String> = of_tables.chain(held.map(|(name, _)| name.to_owned())).collect();
+    let privilege = |name: String| {
+        serde_json::json!({
+            "Depth": "Global", "PrivilegeId": stable_id(&format!("privilege:{name}")), "PrivilegeName": name,
+            "BusinessUnitId": call.business_unit,
+        })
+    };
+    let list: Vec<Json> = names.into_iter().map(privilege).collect();
+    object(call, "RetrieveUserPrivilegesResponse", [("RolePrivileges", list.into())])
 }
 
 pub(super) fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {
@@ -88,6 +185,19 @@ pub(super) fn object<const N: usize>(call: &Call<'_>, response: &str, members: [
     body.insert("@odata.context".into(), format!("{}/$metadata#Microsoft.Dynamics.CRM.{response}", call.base).into());
     body.extend(members.map(|(name, value)| (name.to_owned(), value)));
     Answer::json(Json::Object(body).to_string().into_bytes())
+}
+
+fn current_organization(call: &Call<'_>) -> Answer {
+    let detail = serde_json::json!({
+        "OrganizationId": call.organization.to_string(),
+        "OrganizationType": call.settings.organization_type,
+        "OrganizationVersion": VERSION,
+        "FriendlyName": "contoso",
+        "UniqueName": "contoso",
+        "UrlName": "contoso",
+        "State": "Enabled",
+    });
+    object(call, "RetrieveCurrentOrganizationResponse", [("Detail", detail)])
 }
 
 fn who_am_i(call: &Call<'_>) -> Answer {
@@ -203,7 +313,7 @@ fn resolution_input(
     // The documented form nests the case as `incidentid: { incidentid: ... }`.
     let nested =
         fields.remove("incidentid").as_ref().and_then(|value| value.get("incidentid").or(Some(value)).and_then(guid));
-    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes())?;
+    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes(), call.settings.value_rules())?;
     if let Some(id) = nested {
         return Ok((id, input));
     }
@@ -239,7 +349,7 @@ fn merge(
             if let Some(fields) = content.as_object_mut() {
                 fields.remove(table.primary_id());
             }
-            parse_row(schema, table, content.to_string().as_bytes())?
+            parse_row(schema, table, content.to_string().as_bytes(), call.settings.value_rules())?
         }
         _ => RowInput::default(),
     };

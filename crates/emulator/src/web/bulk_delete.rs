@@ -87,8 +87,7 @@ fn schedule(
         input.cells.extend(values.into_iter().filter_map(|(name, value)| Some((jobs.ordinal(name)?, Some(value)))));
         let operation = create(&session, database, jobs, input)?;
         let mut input = RowInput::default();
-        let values =
-            [("name", Value::Text(job_name.into())), ("asyncoperationid", Value::Lookup(jobs.id, operation))];
+        let values = [("name", Value::Text(job_name.into())), ("asyncoperationid", Value::Lookup(jobs.id, operation))];
         input
             .cells
             .extend(values.into_iter().filter_map(|(name, value)| Some((operations.ordinal(name)?, Some(value)))));

@@ -46,11 +46,11 @@ pub(super) fn property(
 ) -> Option<Result<Answer, ApiError>> {
     let is_json = header(request, "content-type").is_some_and(|kind| kind.starts_with("application/json"));
     match request.method.as_str() {
-        "GET" if is_value => Some(access.read(|database| download(request, database, row, ordinal))),
+        "GET" if is_value => Some(access.read(|database| download(call, request, database, row, ordinal))),
         // Without `$value` the content comes as JSON, when a part or the full size is asked for.
-        "GET" if request.headers.contains_key("range") || option(request, "size").is_some() => {
-            Some(access.read(|database| download(request, database, row, ordinal)).map(|answer| in_json(call, answer)))
-        }
+        "GET" if request.headers.contains_key("range") || option(request, "size").is_some() => Some(
+            access.read(|database| download(call, request, database, row, ordinal)).map(|answer| in_json(call, answer)),
+        ),
         "GET" => None,
         "DELETE" => Some(clear(call, access, request, row, ordinal)),
         "PATCH" | "PUT" if is_json && option(request, "sessiontoken").is_none() && !is_chunked(request) => None,
@@ -191,6 +191,7 @@ fn stored_name(database: &Database, table: &Table, id: &Uuid, column: &Column) -
 }
 
 fn download(
+    call: &Call<'_>,
     request: &Request,
     database: &Database,
     row: &RowRequest<'_>,
@@ -200,7 +201,7 @@ fn download(
     let column = row.table.column(ordinal);
     let content = file_of(database, row.table, &id, ordinal).and_then(|file| database.file(&file));
     let Some(content) = content else {
-        return Ok(Answer::no_content());
+        return super::rows::nothing_there(column, call.settings.empty_file_status);
     };
     let mut answer = Answer::text("application/octet-stream", Vec::new());
     let name = stored_name(database, row.table, &id, column);

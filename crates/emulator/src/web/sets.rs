@@ -5,17 +5,20 @@ use std::sync::Arc;
 use super::{Access, Answer, Call, Preferences, Request};
 use crate::error::ApiError;
 use crate::profile::Message;
-use crate::query::{Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes, read_delta_count};
+use crate::query::{
+    Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes,
+    read_delta_count,
+};
 use crate::schema::{Schema, Table};
 use crate::settings::Settings;
 use crate::storage::Database;
 
-pub(super) fn tracking(call: &Call<'_>, database: &Database, schema: &Schema) -> Tracking {
+pub(super) fn tracking<'a>(call: &Call<'a>, database: &Database, schema: &Schema) -> Tracking<'a> {
     let days = schema.by_logical("organization").and_then(|table| {
         let row = database.get(table.id, &call.organization)?;
         row.int(table.ordinal("expirechangetrackingindays"))
     });
-    Tracking { expire_days: days.unwrap_or(7), expired_status: call.settings.expired_delta_status }
+    Tracking { expire_days: days.unwrap_or(7), settings: call.settings }
 }
 
 pub(super) fn list(
@@ -93,12 +96,23 @@ pub(super) fn count(
     schema: &Arc<Schema>,
     table: &Arc<Table>,
 ) -> Result<Answer, ApiError> {
+    count_where(call, access, request, schema, table, None)
+}
+
+/// Counts the rows of a set, or of a filtered collection below a row.
+pub(super) fn count_where(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+    table: &Arc<Table>,
+    restriction: Option<Predicate>,
+) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let count = access.read(|database| {
         let scope = call.scope(database, schema, table);
         let annotations = crate::query::Annotations::default();
-        let reader =
-            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };
+        let reader = Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction };
         match &options.delta_token {
             Some(token) => {
                 read_delta_count(&reader, &tracking(call, database, schema), token).map(|count| count as u64)

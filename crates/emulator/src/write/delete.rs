@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::events::{Happening, Message};
 use super::{Session, update};
 use crate::address::does_not_exist;
 use crate::error::{ApiError, Code};
@@ -40,23 +41,17 @@ pub(crate) fn delete_many(
 }
 
 /// Removes a row whose time to live has passed; nothing stands in its way.
-pub(crate) fn delete_expired(
-    session: &Session<'_>,
-    database: &mut Database,
-    table: TableId,
-    id: Uuid,
-) -> Result<(), ApiError> {
+pub(crate) fn delete_expired(session: &Session<'_>, database: &mut Database, table: TableId, id: Uuid) {
     // An update may have given the row more time.
     let ttl = database.schema.table(table).known.ttl;
     let changed = database.schema.table(table).known.modified_on;
     let Some(row) = database.get(table, &id) else {
-        return Ok(());
+        return;
     };
     let ends = row.int(ttl).map(|seconds| row.int(changed).unwrap_or(session.now).saturating_add(seconds));
     if ends.is_some_and(|ends| ends <= session.now) {
         database.remove(table, id, session.now);
     }
-    Ok(())
 }
 
 fn delete_set(
@@ -89,7 +84,12 @@ fn delete_set(
         if holds_files {
             super::files::drop_contents(session, database, own, *id);
         }
+        let happening = Happening { message: Message::Delete, table: own, row: *id, cells: &[] };
+        if database.get(table, id).is_some() {
+            super::events::raise(session, database, &happening)?;
+        }
         database.remove(table, *id, session.now);
+        super::activities::follow(database, own, *id, session.now);
     }
     Ok(())
 }

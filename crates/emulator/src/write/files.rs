@@ -6,8 +6,8 @@
 
 use uuid::Uuid;
 
+use super::Session;
 use super::update::store;
-use super::{Session, create::new_id};
 use crate::error::{ApiError, Code};
 use crate::schema::{Column, ColumnKind, Ordinal, Table};
 use crate::storage::{Database, Value, ValueRef, encode};
@@ -76,7 +76,7 @@ pub(crate) fn store_content(
     let column = table.column(ordinal);
     check_content(session, database, column, &content.name, content.bytes.len())?;
     drop_content(session, database, table, id, ordinal);
-    let file = new_id(database, session.now);
+    let file = super::events::mint(session, database);
     let mut cells = vec![(ordinal, Some(Value::Guid(file)))];
     if matches!(column.kind, ColumnKind::Image { .. }) {
         image_cells(session, table, column, (id, file), &mut cells);
@@ -99,15 +99,9 @@ type Cells = Vec<(Ordinal, Option<Value>)>;
 fn image_cells(session: &Session<'_>, table: &Table, column: &Column, (id, file): (Uuid, Uuid), cells: &mut Cells) {
     // Ticks of 100 ns since the year 1, as the product's time stamps count.
     let ticks = (session.now + 62_135_596_800).saturating_mul(10_000_000);
-    let url = format!(
-        "/Image/download.aspx?Entity={}&Attribute={}&Id={id}&Timestamp={ticks}",
-        table.logical, column.logical
-    );
-    let values = [
-        ("id", Value::Guid(file)),
-        ("_timestamp", Value::Int(ticks)),
-        ("_url", Value::Text(url.into())),
-    ];
+    let url =
+        format!("/Image/download.aspx?Entity={}&Attribute={}&Id={id}&Timestamp={ticks}", table.logical, column.logical);
+    let values = [("id", Value::Guid(file)), ("_timestamp", Value::Int(ticks)), ("_url", Value::Text(url.into()))];
     for (suffix, value) in values {
         cells.extend(part(table, column, suffix).map(|ordinal| (ordinal, Some(value))));
     }

@@ -14,9 +14,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::convert::{Scalar, convert};
+use super::convert::{Scalar, ValueRules, convert};
 use super::resolve::BindReference;
-use crate::address::{Reference, RowAddress, parse_reference};
+use crate::address::{KeyText, Reference, RowAddress, parse_reference, parse_reference_with};
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::Value;
@@ -35,6 +35,8 @@ pub(crate) struct RowInput {
     pub(crate) children: Vec<(String, Property, serde_json::Value)>,
     /// Contents of image columns.
     pub(crate) images: Vec<(Ordinal, Option<Vec<u8>>)>,
+    /// Takes the place of a row that is there: an upsert into an elastic table.
+    pub(crate) replaces: bool,
     has_type: bool,
 }
 
@@ -49,6 +51,7 @@ impl RowInput {
 struct Context<'a> {
     schema: &'a Schema,
     table: &'a Table,
+    rules: ValueRules,
     error: RefCell<Option<ApiError>>,
 }
 
@@ -60,16 +63,21 @@ impl Context<'_> {
 }
 
 /// Reads a body of one row.
-pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8]) -> Result<RowInput, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8], rules: ValueRules) -> Result<RowInput, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = RowSeed(&context).deserialize(&mut deserializer).and_then(|row| deserializer.end().map(|()| row));
     read.map_err(|error| refusal(&context, &error))
 }
 
 /// Reads a body of `Targets`; every one must name its type.
-pub(crate) fn parse_targets(schema: &Schema, table: &Table, body: &[u8]) -> Result<Vec<RowInput>, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_targets(
+    schema: &Schema,
+    table: &Table,
+    body: &[u8],
+    rules: ValueRules,
+) -> Result<Vec<RowInput>, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = TargetsSeed(&context).deserialize(&mut deserializer).and_then(|rows| deserializer.end().map(|()| rows));
     let rows = read.map_err(|error| refusal(&context, &error))?;
@@ -251,7 +259,8 @@ fn check_type(table: &Table, name: &str) -> Result<(), ApiError> {
 }
 
 fn target_address(context: &Context<'_>, link: &str) -> Result<RowAddress, ApiError> {
-    match parse_reference(context.schema, link)? {
+    let key_text = if context.rules.any_key_text { KeyText::Any } else { KeyText::Addressable };
+    match parse_reference_with(context.schema, link, key_text)? {
         Reference::Row(table, address) if table.id == context.table.id => Ok(address),
         _ => Err(ApiError::bad_request(format!(
             "The '@odata.id' '{link}' does not name a row of {}.",
@@ -301,6 +310,8 @@ fn member(table: &Table, name: &str) -> Result<Member, ApiError> {
                 table.column(*ordinal).logical
             )));
         }
+        // Parties are written through the collection of the activity's parties.
+        Some(Property::Parties(_)) => return Err(unknown_property(table, name)),
         Some(property) => return Ok(Member::Child(name.to_owned(), *property)),
         None => {}
     }
@@ -351,7 +362,7 @@ struct CellSeed<'a> {
 impl CellSeed<'_> {
     fn convert<E: serde::de::Error>(&self, scalar: Scalar<'_>) -> Result<Option<Value>, E> {
         let table = self.context.table;
-        convert(self.context.schema, table, table.column(self.ordinal), scalar, true)
+        convert(self.context.schema, table, table.column(self.ordinal), scalar, self.context.rules)
             .map_err(|error| self.context.fail(error))
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::create::{add_owner, create, name_people, required};
+use super::events::{Happening, Message};
 use super::parse::RowInput;
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
@@ -119,6 +120,9 @@ pub(super) fn store(
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    let happening = Happening { message: Message::Update, table, row: id, cells: &cells };
+    super::events::raise(session, database, &happening)?;
+    super::activities::follow(database, table, id, session.now);
     if table.is_elastic && table.known.ttl.is_some_and(|ttl| cells.iter().any(|(ordinal, _)| *ordinal == ttl)) {
         super::create::schedule_expiry(session, database, table, id);
     }
@@ -140,13 +144,13 @@ pub(crate) fn upsert(
     mut input: RowInput,
 ) -> Result<Upserted, ApiError> {
     if let Some(id) = address.find(database, table) {
+        if table.is_elastic {
+            return replace(session, database, table, id, input);
+        }
         if let RowAddress::Key(key) = address {
             // The key cannot be changed through itself.
             input.cells.retain(|(ordinal, _)| !key.values.iter().any(|(column, _)| column == ordinal));
             input.binds.retain(|(ordinal, ..)| !key.values.iter().any(|(column, _)| column == ordinal));
-        }
-        if table.is_elastic {
-            clear_rest(table, &mut input);
         }
         update(session, database, table, id, input)?;
         return Ok(Upserted { id, outcome: UpsertOutcome::Updated });
@@ -160,14 +164,26 @@ pub(crate) fn upsert(
     Ok(Upserted { id, outcome: UpsertOutcome::Created })
 }
 
-/// An upsert of an elastic row replaces it: its maker's columns that are left out become null (23).
-fn clear_rest(table: &Table, input: &mut RowInput) {
-    for column in table.live_columns() {
-        let is_kept = !column.is_custom || !column.for_update || column.ordinal == 0;
-        if !is_kept && column.kind.is_stored() && !input.sets(column.ordinal) {
-            input.cells.push((column.ordinal, None));
-        }
+/// An upsert into an elastic table replaces the whole row, its place aside.
+fn replace(
+    session: &Session<'_>,
+    database: &mut Database,
+    table: &Table,
+    id: Uuid,
+    mut input: RowInput,
+) -> Result<Upserted, ApiError> {
+    let row = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    input.id = match row.get(0) {
+        Some(crate::storage::ValueRef::Guid(id)) => Some(id),
+        _ => Some(id),
+    };
+    if let Some(partition) = table.known.partition {
+        input.cells.retain(|(ordinal, _)| *ordinal != partition);
+        input.cells.push((partition, row.get(partition).map(|value| value.to_value())));
     }
+    input.replaces = true;
+    let id = create(session, database, table, input)?;
+    Ok(Upserted { id, outcome: UpsertOutcome::Updated })
 }
 
 /// Key values of the address fill what the body leaves out; the body wins where both speak.

@@ -44,11 +44,20 @@ async fn options_are_inserted_updated_ordered_and_deleted_wherever_they_are_used
     let id = world.post("GlobalOptionSetDefinitions", &choice).await.expect(204).id();
     let column = json!({ "@odata.type": "Microsoft.Dynamics.CRM.PicklistAttributeMetadata", "SchemaName": "wr_Region", "DisplayName": label("Region"), "GlobalOptionSet@odata.bind": format!("/GlobalOptionSetDefinitions({id})") });
     world.post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column).await.expect(204);
-    let added = world.post("InsertOptionValue", &json!({ "OptionSetName": "wr_region", "Value": 2, "Label": label("South") })).await;
+    let added = world
+        .post("InsertOptionValue", &json!({ "OptionSetName": "wr_region", "Value": 2, "Label": label("South") }))
+        .await;
     assert_eq!(added.expect(200).json()["NewOptionValue"], 2);
     world.post("wr_orders", &json!({ "wr_name": "a", "wr_region": 2 })).await.expect(204);
-    world.post("UpdateOptionValue", &json!({ "OptionSetName": "wr_region", "Value": 2, "Label": label("Sud"), "MergeLabels": true })).await.expect(204);
-    let read = world.get_with("wr_orders?$select=wr_region", &[("prefer", "odata.include-annotations=\"*\"")]).await.json();
+    world
+        .post(
+            "UpdateOptionValue",
+            &json!({ "OptionSetName": "wr_region", "Value": 2, "Label": label("Sud"), "MergeLabels": true }),
+        )
+        .await
+        .expect(204);
+    let read =
+        world.get_with("wr_orders?$select=wr_region", &[("prefer", "odata.include-annotations=\"*\"")]).await.json();
     assert_eq!(read["value"][0]["wr_region@OData.Community.Display.V1.FormattedValue"], "Sud");
     world.post("OrderOption", &json!({ "OptionSetName": "wr_region", "Values": [2, 1] })).await.expect(204);
     world.post("OrderOption", &json!({ "OptionSetName": "wr_region", "Values": [2] })).await.expect(400);
@@ -57,7 +66,8 @@ async fn options_are_inserted_updated_ordered_and_deleted_wherever_they_are_used
     world.post("DeleteOptionValue", &json!({ "OptionSetName": "wr_region", "Value": 1 })).await.expect(204);
     world.post("wr_orders", &json!({ "wr_name": "a", "wr_region": 1 })).await.refused(400, "0x8004431a");
     world.delete(&format!("GlobalOptionSetDefinitions({id})"), &[]).await.refused(400, "0x8004f01f");
-    let local = json!({ "EntityLogicalName": "incident", "AttributeLogicalName": "caseorigincode", "Label": label("Kiosk") });
+    let local =
+        json!({ "EntityLogicalName": "incident", "AttributeLogicalName": "caseorigincode", "Label": label("Kiosk") });
     assert_eq!(world.post("InsertOptionValue", &local).await.expect(200).json()["NewOptionValue"], 700_610_001);
 }
 
@@ -118,7 +128,13 @@ async fn a_lookup_to_several_tables_takes_another() {
 }
 
 fn encoded(value: &Json) -> String {
-    value.to_string().replace('%', "%25").replace('"', "%22").replace('{', "%7B").replace('}', "%7D").replace(' ', "%20")
+    value
+        .to_string()
+        .replace('%', "%25")
+        .replace('"', "%22")
+        .replace('{', "%7B")
+        .replace('}', "%7D")
+        .replace(' ', "%20")
 }
 
 async fn changes(world: &World, query: &Json, stamp: Option<&str>) -> Json {
@@ -145,17 +161,28 @@ async fn metadata_changes_are_told_since_a_stamp() {
         },
     });
     let all = changes(&world, &query, None).await;
-    let names: Vec<&str> = all["EntityMetadata"].as_array().unwrap().iter().map(|table| table["LogicalName"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        all["EntityMetadata"].as_array().unwrap().iter().map(|table| table["LogicalName"].as_str().unwrap()).collect();
     assert_eq!(names, ["account", "wr_order"]);
     assert_eq!(all["EntityMetadata"][1]["EntitySetName"], "wr_orders");
     assert!(all["EntityMetadata"][1].get("DisplayName").is_none());
-    let money: Vec<&Json> = all["EntityMetadata"][1]["Attributes"].as_array().unwrap().iter().map(|column| &column["LogicalName"]).collect();
+    let money: Vec<&Json> = all["EntityMetadata"][1]["Attributes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| &column["LogicalName"])
+        .collect();
     assert_eq!(money, ["wr_amount", "wr_amount_base"]);
     let stamp = all["ServerVersionStamp"].as_str().unwrap().to_owned();
     assert_eq!(changes(&world, &query, Some(&stamp)).await["EntityMetadata"], json!([]));
 
     let column = json!({ "@odata.type": "Microsoft.Dynamics.CRM.MoneyAttributeMetadata", "SchemaName": "wr_Fee", "DisplayName": label("Fee") });
-    let fee = world.post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column).await.expect(204).header("odata-entityid").to_owned();
+    let fee = world
+        .post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column)
+        .await
+        .expect(204)
+        .header("odata-entityid")
+        .to_owned();
     let after = changes(&world, &query, Some(&stamp)).await;
     assert_eq!(after["EntityMetadata"].as_array().unwrap().len(), 1);
     assert_eq!(after["EntityMetadata"][0]["HasChanged"], false);

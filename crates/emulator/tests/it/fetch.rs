@@ -1,5 +1,7 @@
 //! FetchXML: joins, filters, paging, aggregation, refusals.
 
+use std::fmt::Write;
+
 use serde_json::{Value as Json, json};
 
 use crate::batches::{batch, part};
@@ -8,14 +10,15 @@ use crate::support::{Reply, World, world};
 const ALL: &[(&str, &str)] = &[("prefer", "odata.include-annotations=\"*\"")];
 
 fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
+    let mut out = String::new();
+    for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() {
-            out.push(byte as char);
+            out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            write!(out, "%{byte:02X}").expect("a string takes everything");
         }
-        out
-    })
+    }
+    out
 }
 
 async fn fetch(world: &World, set: &str, xml: &str) -> Reply {
@@ -150,15 +153,15 @@ fn percent_decode(text: &str) -> String {
     let (mut out, mut rest) = (Vec::new(), text.as_bytes());
     while let [first, after @ ..] = rest {
         if *first == b'%' {
-            let hex = std::str::from_utf8(&after[..2]).unwrap();
-            out.push(u8::from_str_radix(hex, 16).unwrap());
+            let hex = std::str::from_utf8(&after[..2]).expect("two digits");
+            out.push(u8::from_str_radix(hex, 16).expect("hexadecimal"));
             rest = &after[2..];
         } else {
             out.push(*first);
             rest = after;
         }
     }
-    String::from_utf8(out).unwrap()
+    String::from_utf8(out).expect("text")
 }
 
 #[tokio::test]
@@ -241,7 +244,8 @@ async fn columns_of_several_tables_compare_with_each_other() {
 async fn a_long_query_travels_in_a_batch() {
     let world = world().await;
     world.post("accounts", &json!({ "name": "N0019" })).await.expect(204);
-    let names: String = (0..2000).map(|index| format!("<value>N{index:04}</value>")).collect();
+    let names: Vec<String> = (0..2000).map(|index| format!("<value>N{index:04}</value>")).collect();
+    let names = names.concat();
     let xml = format!(
         "<fetch><entity name='account'><attribute name='name'/><filter><condition attribute='name' operator='in'>{names}\
          </condition></filter></entity></fetch>"

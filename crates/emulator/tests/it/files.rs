@@ -42,11 +42,15 @@ async fn a_small_file_goes_in_whole_and_comes_out_whole_or_in_ranges() {
     bytes(&world, Method::PATCH, &path, &[("x-ms-file-name", "a.txt")], b"hello world".to_vec()).await.expect(204);
     assert_eq!(download(&world, &format!("{path}/$value")).await, b"hello world");
     let part = world.get_with(&format!("{path}/$value"), &[("range", "bytes=6-8")]).await.expect(206);
-    assert_eq!((part.text.as_str(), part.header("content-range"), part.header("x-ms-file-size")), ("wor", "bytes 6-8/11", "11"));
+    assert_eq!(
+        (part.text.as_str(), part.header("content-range"), part.header("x-ms-file-size")),
+        ("wor", "bytes 6-8/11", "11")
+    );
     assert_eq!(part.header("x-ms-file-name"), "a.txt");
     let row = world.get(&format!("wr_orders({id})?$select=wr_document,wr_document_name")).await.expect(200).json();
     assert_eq!(row["wr_document_name"], "a.txt");
-    let file = world.get(&format!("fileattachments({})", row["wr_document"].as_str().unwrap())).await.expect(200).json();
+    let file =
+        world.get(&format!("fileattachments({})", row["wr_document"].as_str().unwrap())).await.expect(200).json();
     assert_eq!((&file["filesizeinbytes"], &file["regardingfieldname"]), (&json!(11), &json!("wr_document")));
     world.delete(&path, &[]).await.expect(204);
     world.get(&format!("{path}/$value")).await.expect(204);
@@ -59,13 +63,21 @@ async fn chunks_are_taken_in_order_and_stored_with_the_last() {
     let id = row_with_columns(&world).await;
     let path = format!("wr_orders({id})/wr_document");
     let start = [("x-ms-transfer-mode", "chunked")];
-    let begun = bytes(&world, Method::PATCH, &format!("{path}?x-ms-file-name=big.bin"), &start, Vec::new()).await.expect(200);
+    let begun =
+        bytes(&world, Method::PATCH, &format!("{path}?x-ms-file-name=big.bin"), &start, Vec::new()).await.expect(200);
     assert_eq!(begun.header("x-ms-chunk-size"), "4194304");
     let link = begun.header("location").to_owned();
     let content: Vec<u8> = (0..10_000u32).map(|index| (index % 251) as u8).collect();
     let chunk = async |from: usize, to: usize| {
         let range = format!("bytes {from}-{}/10000", to - 1);
-        bytes(&world, Method::PATCH, &link, &[("content-range", &range), ("x-ms-file-name", "big.bin")], content[from..to].to_vec()).await
+        bytes(
+            &world,
+            Method::PATCH,
+            &link,
+            &[("content-range", &range), ("x-ms-file-name", "big.bin")],
+            content[from..to].to_vec(),
+        )
+        .await
     };
     chunk(0, 4000).await.expect(206);
     chunk(5000, 10_000).await.expect(416);
@@ -80,7 +92,8 @@ async fn blocks_are_put_together_by_the_list() {
     let id = row_with_columns(&world).await;
     let target = json!({ "@odata.type": "Microsoft.Dynamics.CRM.wr_order", "wr_orderid": id });
     let begin = json!({ "Target": target, "FileName": "b.txt", "FileAttributeName": "wr_document" });
-    let token = world.post("InitializeFileBlocksUpload", &begin).await.expect(200).json()["FileContinuationToken"].clone();
+    let token =
+        world.post("InitializeFileBlocksUpload", &begin).await.expect(200).json()["FileContinuationToken"].clone();
     let (first, second) = (STANDARD.encode("0001"), STANDARD.encode("0002"));
     for (block, data) in [(&second, "world"), (&first, "hello ")] {
         let body = json!({ "BlockId": block, "BlockData": STANDARD.encode(data), "FileContinuationToken": token });
@@ -112,7 +125,9 @@ async fn size_and_type_are_limited() {
     bytes(&world, Method::PATCH, &path, &[], b"x".to_vec()).await.expect(400);
     world.post("wr_orders", &json!({ "wr_name": "x", "wr_document": "x" })).await.expect(400);
     let missing = "wr_orders(00000000-0000-4000-8000-000000000009)/wr_document";
-    bytes(&world, Method::PATCH, missing, &[("x-ms-file-name", "a.bin")], b"x".to_vec()).await.refused(404, "0x80040217");
+    bytes(&world, Method::PATCH, missing, &[("x-ms-file-name", "a.bin")], b"x".to_vec())
+        .await
+        .refused(404, "0x80040217");
 }
 
 #[tokio::test]
@@ -122,7 +137,11 @@ async fn images_travel_as_base64_and_show_only_when_selected() {
     let path = format!("wr_orders({id})");
     world.patch(&path, &[("if-match", "*")], &json!({ "wr_photo": STANDARD.encode("pixels") })).await.expect(204);
     assert!(world.get(&path).await.json().get("wr_photo").is_none());
-    let row = world.get(&format!("{path}?$select=wr_photo,wr_photo_url,wr_photo_timestamp,wr_photoid")).await.expect(200).json();
+    let row = world
+        .get(&format!("{path}?$select=wr_photo,wr_photo_url,wr_photo_timestamp,wr_photoid"))
+        .await
+        .expect(200)
+        .json();
     assert_eq!(row["wr_photo"], STANDARD.encode("pixels"));
     assert!(row["wr_photo_url"].as_str().unwrap().contains("Attribute=wr_photo") && row["wr_photoid"].is_string());
     assert_eq!(download(&world, &format!("{path}/wr_photo/$value?size=full")).await, b"pixels");

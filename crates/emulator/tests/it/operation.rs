@@ -137,3 +137,35 @@ async fn bulk_deletion_is_a_job() {
     assert_eq!(world.get(&job).await.json()["statuscode"], 30);
     assert_eq!(world.get("accounts/$count").await.text, "1");
 }
+
+#[tokio::test]
+async fn what_was_observed_of_an_environment_is_what_it_starts_and_resets_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("observed.json");
+    let observed = json!({
+        "version": 1, "servers": 2, "probes": [{ "name": "key_violation_status", "seen": "status 400" }],
+        "settings": { "key_violation_status": 400, "change_tracking_days": 30 },
+    });
+    fs_err::write(&file, observed.to_string()).unwrap();
+    let world = world_with(Options { settings: Some(file.clone()), ..Options::default() }).await;
+    world.control("settings", &json!({ "key_violation_status": 409 })).await;
+    world.control("reset", &json!({})).await;
+    world.order_table().await;
+    let order = json!({ "wr_ordernumber": "1" });
+    world.post("wr_orders", &order).await.expect(204);
+    world.post("wr_orders", &order).await.refused(400, "0x80060892");
+    let organization = world.get("organizations?$select=expirechangetrackingindays").await.json();
+    assert_eq!(organization["value"][0]["expirechangetrackingindays"], 30);
+    let stats = send(world.client.get(format!("{}/__emulator/stats", world.root))).await.json();
+    assert_eq!(stats["servers"], 2);
+
+    for (wrong, said) in [
+        (json!({ "version": 2 }), "it is of version 2"),
+        (json!({ "version": 1, "settings": { "key_violation": 400 } }), "unknown field"),
+        (json!({ "settings": {} }), "missing field"),
+    ] {
+        fs_err::write(&file, wrong.to_string()).unwrap();
+        let error = Emulator::start(Options { settings: Some(file.clone()), ..Options::default() }).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use super::join::{Joiner, Tuple};
+use super::output::Output;
 use super::page::compare_values;
-use super::plan::{Output, Plan};
+use super::plan::Plan;
 use super::{DateGrouping, Fetch};
 use crate::error::ApiError;
 use crate::query::periods::Fiscal;
@@ -39,8 +40,7 @@ pub(super) fn groups<'a>(
     joiner.run(&plan.nodes, &plan.late, None, &mut |tuple| {
         seen += 1;
         check_rows(seen, query.aggregate_max)?;
-        let values: Vec<Option<Value>> =
-            plan.outputs.iter().map(|output| group_value(output, tuple, fiscal)).collect();
+        let values: Vec<Option<Value>> = plan.outputs.iter().map(|output| group_value(output, tuple, fiscal)).collect();
         let hashes = values.iter().map(|value| key_hash(std::iter::once(value.as_ref().map(Value::as_ref))));
         let at = *found.entry(hashes.collect()).or_insert(groups.len());
         if at == groups.len() {

@@ -1,6 +1,6 @@
 //! Queries over joined tables: FetchXML and what is translated to it.
 //!
-//! `xml` reads FetchXML, `expression` a QueryExpression, `operators` names its conditions, `plan` binds a query to the schema,
+//! `xml` reads FetchXML, `expression` a QueryExpression, `operators` names its conditions, `plan` and `output` bind a query to the schema,
 //! `join` makes rows of several tables, `page` finds the page asked for, `grouping` adds up,
 //! `run` writes the answer. Promise: an element, attribute or operator that is not understood is
 //! refused with the product's own code. Left out: the data source `retained`.
@@ -9,6 +9,7 @@ mod expression;
 mod grouping;
 mod join;
 mod operators;
+mod output;
 mod page;
 mod plan;
 mod run;
@@ -130,7 +131,11 @@ pub(crate) enum Operation {
     Compare(Operator),
     IsNull(bool),
     /// A pattern as SQL's LIKE has it, and whether the result is turned round.
-    Like { before: &'static str, after: &'static str, negated: bool },
+    Like {
+        before: &'static str,
+        after: &'static str,
+        negated: bool,
+    },
     /// A function of the filter language.
     Function(String),
 }

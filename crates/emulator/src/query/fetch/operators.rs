@@ -151,11 +151,8 @@ mod tests {
     #[test]
     fn every_date_operator_is_a_function() {
         let now = 1_775_000_000;
-        let fiscal = || crate::query::periods::Fiscal {
-            month: 1,
-            day: 1,
-            template: crate::query::periods::Template::Quarterly,
-        };
+        let fiscal =
+            || crate::query::periods::Fiscal { month: 1, day: 1, template: crate::query::periods::Template::Quarterly };
         for name in DATES {
             let Some(Operation::Function(function)) = from_fetch(name) else { panic!("{name}") };
             let value = if name.starts_with("on") { "2026-01-01" } else { "2" };

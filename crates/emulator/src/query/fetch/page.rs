@@ -116,7 +116,8 @@ fn sorted<'a>(joiner: &Joiner<'a>, query: &Fetch, plan: &Plan, bounds: &Bounds) 
     let mut rows: Vec<(SortKey, Tuple<'a>)> = Vec::new();
     joiner.run(&plan.nodes, &plan.late, None, &mut |tuple| {
         if rows.len() >= SORTED_MAX {
-            let message = "This query cannot be executed because it conflicts with Query Throttling; too many rows to sort.";
+            let message =
+                "This query cannot be executed because it conflicts with Query Throttling; too many rows to sort.";
             return Err(ApiError::new(Code::DataEngineQueryThrottling, message));
         }
         rows.push((sort_key(joiner, plan, tuple), tuple.clone()));
@@ -126,10 +127,8 @@ fn sorted<'a>(joiner: &Joiner<'a>, query: &Fetch, plan: &Plan, bounds: &Bounds) 
     let mut collector = Collector::new(query, plan, bounds);
     for (key, tuple) in &rows {
         let row = (key, &ids(tuple));
-        let is_before = bounds
-            .after
-            .as_ref()
-            .is_some_and(|(last, ids)| compare_rows(plan, row, (last, ids)) != Ordering::Greater);
+        let is_before =
+            bounds.after.as_ref().is_some_and(|(last, ids)| compare_rows(plan, row, (last, ids)) != Ordering::Greater);
         if !is_before && !collector.take(tuple) {
             break;
         }
@@ -138,7 +137,7 @@ fn sorted<'a>(joiner: &Joiner<'a>, query: &Fetch, plan: &Plan, bounds: &Bounds) 
 }
 
 fn sort_key(joiner: &Joiner<'_>, plan: &Plan, tuple: &Tuple<'_>) -> SortKey {
-    let value = |order: &super::plan::OrderBy| {
+    let value = |order: &super::output::OrderBy| {
         let value = tuple[order.node]?.value(order.column)?;
         Some(order_value(joiner.database, joiner.schema, &value))
     };
@@ -245,8 +244,7 @@ fn next_cookie(joiner: &Joiner<'_>, plan: &Plan, page: &Page<'_>, number: u64) -
 }
 
 fn read_cookie(reader: &Reader<'_>, plan: &Plan, cookie: &Cookie) -> Result<(SortKey, Vec<Option<Uuid>>), ApiError> {
-    let mismatch =
-        || ApiError::new(Code::CookieMismatch, "The order columns differ from those of the paging cookie.");
+    let mismatch = || ApiError::new(Code::CookieMismatch, "The order columns differ from those of the paging cookie.");
     if cookie.keys.len() != plan.orders.len() + plan.nodes.len() - 1 {
         return Err(mismatch());
     }

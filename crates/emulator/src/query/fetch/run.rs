@@ -6,8 +6,9 @@
 
 use super::grouping::{Group, groups};
 use super::join::{Joiner, Tuple};
+use super::output::Output;
 use super::page::{Page, page};
-use super::plan::{Output, Plan, plan};
+use super::plan::{Plan, plan};
 use super::{Fetch, Language};
 use crate::error::ApiError;
 use crate::query::json::{formatted, grouped, write_name, write_named, write_text, write_value};
@@ -193,13 +194,7 @@ fn write_group(reader: &Reader<'_>, plan: &Plan, group: &Group<'_>, out: &mut Ve
 }
 
 /// The display text of a group's value; numbers that were added up get their thousands apart.
-fn group_text(
-    reader: &Reader<'_>,
-    output: &Output,
-    group: &Group<'_>,
-    index: usize,
-    written: &str,
-) -> Option<String> {
+fn group_text(reader: &Reader<'_>, output: &Output, group: &Group<'_>, index: usize, written: &str) -> Option<String> {
     let is_number = written.starts_with(|c: char| c.is_ascii_digit() || c == '-');
     let value = match output.method {
         Some(_) => None,

@@ -88,9 +88,8 @@ fn number(node: Node<'_, '_>, name: &str, max: u64) -> Result<Option<u64>, ApiEr
 
 fn required<'a>(node: Node<'a, '_>, name: &str) -> Result<&'a str, ApiError> {
     let value = node.attribute(name).filter(|value| !value.is_empty());
-    value.ok_or_else(|| {
-        invalid_node(&format!("The element '{}' lacks the attribute '{name}'.", node.tag_name().name()))
-    })
+    value
+        .ok_or_else(|| invalid_node(&format!("The element '{}' lacks the attribute '{name}'.", node.tag_name().name())))
 }
 
 const FETCH: &[&str] = &[
@@ -167,7 +166,18 @@ fn entity(node: Node<'_, '_>) -> Result<Entity, ApiError> {
 }
 
 fn attribute(node: Node<'_, '_>) -> Result<Attribute, ApiError> {
-    let known = ["name", "alias", "aggregate", "groupby", "dategrouping", "distinct", "usertimezone", "rowaggregate", "build", "addedby"];
+    let known = [
+        "name",
+        "alias",
+        "aggregate",
+        "groupby",
+        "dategrouping",
+        "distinct",
+        "usertimezone",
+        "rowaggregate",
+        "build",
+        "addedby",
+    ];
     check_attributes(node, &known)?;
     if node.has_attribute("rowaggregate") {
         return Err(ApiError::not_here("the FetchXML attribute 'rowaggregate'"));
@@ -242,7 +252,10 @@ fn order(node: Node<'_, '_>) -> Result<Order, ApiError> {
 }
 
 fn filter(node: Node<'_, '_>) -> Result<Filter, ApiError> {
-    check_attributes(node, &["type", "hint", "isquickfindfields", "overridequickfindrecordlimitenabled", "bypassquickfind"])?;
+    check_attributes(
+        node,
+        &["type", "hint", "isquickfindfields", "overridequickfindrecordlimitenabled", "bypassquickfind"],
+    )?;
     let mut parts = Vec::new();
     for child in node.children().filter(Node::is_element) {
         parts.push(match child.tag_name().name() {
@@ -260,7 +273,20 @@ fn filter(node: Node<'_, '_>) -> Result<Filter, ApiError> {
 }
 
 fn condition(node: Node<'_, '_>) -> Result<Condition, ApiError> {
-    let known = ["attribute", "operator", "value", "valueof", "entityname", "column", "aggregate", "alias", "rowaggregate", "uitype", "uiname", "uihidden"];
+    let known = [
+        "attribute",
+        "operator",
+        "value",
+        "valueof",
+        "entityname",
+        "column",
+        "aggregate",
+        "alias",
+        "rowaggregate",
+        "uitype",
+        "uiname",
+        "uihidden",
+    ];
     check_attributes(node, &known)?;
     let name = required(node, "operator")?;
     let operation = from_fetch(name).ok_or_else(|| {
@@ -290,7 +316,17 @@ fn condition(node: Node<'_, '_>) -> Result<Condition, ApiError> {
 }
 
 fn link(node: Node<'_, '_>) -> Result<Link, ApiError> {
-    let known = ["name", "from", "to", "alias", "link-type", "intersect", "visible", "enableprefiltering", "prefilterparametername"];
+    let known = [
+        "name",
+        "from",
+        "to",
+        "alias",
+        "link-type",
+        "intersect",
+        "visible",
+        "enableprefiltering",
+        "prefilterparametername",
+    ];
     check_attributes(node, &known)?;
     let in_filter = node.parent().is_some_and(|parent| parent.tag_name().name() == "filter");
     let kind = match (node.attribute("link-type").unwrap_or("inner"), in_filter) {

@@ -5,8 +5,11 @@
 //! and its column) are UNVERIFIED. Left out: running it (`fetch`).
 
 mod conditions;
+mod cosmos;
 mod parser;
 mod tokens;
+
+pub(crate) use cosmos::parse_cosmos;
 
 use super::fetch::{Attribute, Entity, Fetch, Filter, Language, Link, LinkKind, Order};
 use super::totals::{Method, ROWS_MAX};

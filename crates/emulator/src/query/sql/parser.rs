@@ -24,9 +24,45 @@ impl Column {
 
 /// Words that begin or join clauses and so end a name.
 const RESERVED: &[&str] = &[
-    "FROM", "WHERE", "GROUP", "ORDER", "HAVING", "UNION", "EXCEPT", "INTERSECT", "INNER", "LEFT", "RIGHT", "FULL",
-    "CROSS", "OUTER", "JOIN", "ON", "AND", "OR", "NOT", "IN", "LIKE", "BETWEEN", "IS", "NULL", "AS", "BY", "ASC", "DESC",
-    "OFFSET", "FETCH", "FOR", "OPTION", "SELECT", "DISTINCT", "TOP", "CASE", "EXISTS", "INTO", "WITH",
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "ORDER",
+    "HAVING",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "INNER",
+    "LEFT",
+    "RIGHT",
+    "FULL",
+    "CROSS",
+    "OUTER",
+    "JOIN",
+    "ON",
+    "AND",
+    "OR",
+    "NOT",
+    "IN",
+    "LIKE",
+    "BETWEEN",
+    "IS",
+    "NULL",
+    "AS",
+    "BY",
+    "ASC",
+    "DESC",
+    "OFFSET",
+    "FETCH",
+    "FOR",
+    "OPTION",
+    "SELECT",
+    "DISTINCT",
+    "TOP",
+    "CASE",
+    "EXISTS",
+    "INTO",
+    "WITH",
 ];
 
 pub(super) struct Parser<'a> {
@@ -43,7 +79,8 @@ pub(super) fn locate(sources: &[Source], schema: &Schema, column: &Column) -> Re
         let found = sources.iter().position(|source| source.name().eq_ignore_ascii_case(name));
         return found.ok_or_else(|| error(format!("The table or alias '{name}' is not in the FROM clause.")));
     }
-    let has = |source: &Source| schema.by_logical(&source.table).is_some_and(|table| table.find(&column.name).is_some());
+    let has =
+        |source: &Source| schema.by_logical(&source.table).is_some_and(|table| table.find(&column.name).is_some());
     let mut found = sources.iter().enumerate().filter(|(_, source)| has(source)).map(|(index, _)| index);
     match (found.next(), found.next()) {
         (Some(index), None) => Ok(index),
@@ -279,7 +316,11 @@ impl<'a> Parser<'a> {
         let (from, to, parent) = match (at(&left)?, at(&right)?) {
             (own, parent) if own == joined && parent != joined => (left.name, right.name, parent),
             (parent, own) if own == joined && parent != joined => (right.name, left.name, parent),
-            _ => return Err(error("A join condition compares a column of the joined table with one of a table before it.")),
+            _ => {
+                return Err(error(
+                    "A join condition compares a column of the joined table with one of a table before it.",
+                ));
+            }
         };
         let mut filters = Vec::new();
         while self.eat("AND") {
