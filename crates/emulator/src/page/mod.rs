@@ -23,7 +23,9 @@ pub(crate) fn answer(engine: &Engine, origin: &str, path: &str, query: &str) -> 
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
         [] => Some(html(&document("Emulator", &overview::main(engine, origin)))),
-        ["tables", name] => Some(if let Some(main) = rows::main(engine, origin, name, query) { html(&document(name, &main)) } else {
+        ["tables", name] => Some(if let Some(main) = rows::main(engine, origin, name, query) {
+            html(&document(name, &main))
+        } else {
             let mut answer = html(&document("Not found", "<main><h1>There is no such table</h1></main>"));
             answer.status = StatusCode::NOT_FOUND;
             answer

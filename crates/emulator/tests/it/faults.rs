@@ -118,7 +118,8 @@ async fn rows_of_an_elastic_bulk_fail_by_place() {
     assert_eq!((&failed[0]["RequestIndex"], &failed[1]["RequestIndex"]), (&json!(0), &json!(2)));
     assert_eq!(failed[0]["StatusCode"], 429);
     let kept = world.get("wr_readings?$select=wr_name&$orderby=wr_name").await.json();
-    let names: Vec<&str> = kept["value"].as_array().unwrap().iter().map(|row| row["wr_name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        kept["value"].as_array().unwrap().iter().map(|row| row["wr_name"].as_str().unwrap()).collect();
     assert_eq!(names, ["b", "d"]);
 }
 
@@ -159,8 +160,13 @@ async fn rules_are_shown_with_what_they_did_and_nonsense_is_refused() {
     world.get("WhoAmI").await.expect(502);
     world.get("WhoAmI").await.expect(200);
     let rules = send(world.client.get(format!("{}/__emulator/faults", world.root))).await.json();
-    assert_eq!(rules["rules"][0], json!({ "rule": { "match": { "op": "WhoAmI", "times": 1 }, "do": "html" }, "seen": 2, "hits": 1 }));
-    for nonsense in [json!([{ "do": "explode" }]), json!([{ "match": { "operation": "x" }, "do": "html" }]), json!({ "faults": 1 })] {
+    assert_eq!(
+        rules["rules"][0],
+        json!({ "rule": { "match": { "op": "WhoAmI", "times": 1 }, "do": "html" }, "seen": 2, "hits": 1 })
+    );
+    for nonsense in
+        [json!([{ "do": "explode" }]), json!([{ "match": { "operation": "x" }, "do": "html" }]), json!({ "faults": 1 })]
+    {
         let reply = send(world.client.post(format!("{}/__emulator/faults", world.root)).json(&nonsense)).await;
         assert_eq!(reply.status, 400, "{nonsense}");
     }

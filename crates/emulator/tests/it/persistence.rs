@@ -20,16 +20,16 @@ struct Process {
 impl Process {
     fn start(directory: &std::path::Path) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate-emulator"));
-        let mut child = command.arg("--data").arg(directory).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg("--data").arg(directory).stdout(Stdio::piped()).spawn().expect("test support");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Process { child, ready: serde_json::from_str(&line).unwrap() }
+        BufReader::new(child.stdout.take().expect("test support")).read_line(&mut line).expect("test support");
+        Process { child, ready: serde_json::from_str(&line).expect("test support") }
     }
 
     fn kill(mut self) {
         // SIGKILL: nothing is flushed, nothing is closed.
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.kill().expect("test support");
+        self.child.wait().expect("test support");
     }
 }
 
@@ -38,8 +38,8 @@ async fn ids(client: &Client, ready: &Ready) -> Vec<String> {
     let mut ids = Vec::new();
     loop {
         let page = send(client.get(&link).bearer_auth(&ready.token)).await.expect(200).json();
-        let rows = page["value"].as_array().unwrap();
-        ids.extend(rows.iter().map(|row| row["accountid"].as_str().unwrap().to_owned()));
+        let rows = page["value"].as_array().expect("test support");
+        ids.extend(rows.iter().map(|row| row["accountid"].as_str().expect("test support").to_owned()));
         match page["@odata.nextLink"].as_str() {
             Some(next) => next.clone_into(&mut link),
             None => return ids,
@@ -88,7 +88,7 @@ async fn write(client: &Client, ready: &Ready, round: usize, writer: usize) -> V
     let request = client.post(url).bearer_auth(&ready.token).json(&targets("account", rows));
     let Ok(answer) = request.send().await else { return Vec::new() };
     let Ok(body) = answer.json::<Json>().await else { return Vec::new() };
-    body["Ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    body["Ids"].as_array().expect("test support").iter().map(|id| id.as_str().expect("test support").to_owned()).collect()
 }
 
 #[tokio::test]
@@ -144,7 +144,8 @@ async fn the_page_for_people_shows_what_happened() {
     let page = |path: &str| send(world.client.get(format!("{}/__emulator{path}", world.root)));
     let overview = page("/").await.expect(200);
     assert!(overview.header("content-type").starts_with("text/html"));
-    for text in ["/__emulator/tables/account", "GET nothings", "server ", "no limit", "&quot;do&quot;:&quot;html&quot;"] {
+    for text in ["/__emulator/tables/account", "GET nothings", "server ", "no limit", "&quot;do&quot;:&quot;html&quot;"]
+    {
         assert!(overview.text.contains(text), "`{text}` is not in {}", overview.text);
     }
     let rows = page("/tables/account").await.expect(200);

@@ -84,7 +84,7 @@ async fn the_examples_of_the_dossier_hold() {
 }
 
 fn read(path: &Path) -> File {
-    let text = fs_err::read_to_string(path).unwrap();
+    let text = fs_err::read_to_string(path).expect("a readable file");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
