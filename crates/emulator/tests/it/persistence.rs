@@ -88,7 +88,12 @@ async fn write(client: &Client, ready: &Ready, round: usize, writer: usize) -> V
     let request = client.post(url).bearer_auth(&ready.token).json(&targets("account", rows));
     let Ok(answer) = request.send().await else { return Vec::new() };
     let Ok(body) = answer.json::<Json>().await else { return Vec::new() };
-    body["Ids"].as_array().expect("test support").iter().map(|id| id.as_str().expect("test support").to_owned()).collect()
+    body["Ids"]
+        .as_array()
+        .expect("test support")
+        .iter()
+        .map(|id| id.as_str().expect("test support").to_owned())
+        .collect()
 }
 
 #[tokio::test]
