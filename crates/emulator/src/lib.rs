@@ -27,6 +27,7 @@ mod service;
 mod settings;
 mod sign_in;
 mod storage;
+mod throttle;
 mod tls;
 mod web;
 mod write;

@@ -17,6 +17,7 @@ use crate::faults::{Effect, Subject};
 use crate::limits::{LimitKind, Refusal, Remaining};
 use crate::profile::ProfileName;
 use crate::settings::Settings;
+use crate::throttle;
 use crate::web::{Answer, Call, Operation, Preferences, Request, answer, moves_files, operation, rehearse};
 use crate::write::Hooks;
 
@@ -74,7 +75,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
         Ok(remaining) => remaining,
         Err(refusal) => {
             *lock(&engine.stats).refused.entry(refusal.kind).or_default() += 1;
-            let answer = refused(engine, refusal);
+            let answer = throttle::answer(engine, refusal);
             return Reply::Answer(finish(engine, answer, Some((server, None)), &request));
         }
     };
@@ -235,7 +236,7 @@ pub(crate) fn injected(effect: &Effect, engine: &Engine) -> Option<Answer> {
             _ => LimitKind::Requests,
         };
         *lock(&engine.stats).refused.entry(kind).or_default() += 1;
-        let mut answer = refused(engine, Refusal { kind, retry_after_s: 5 });
+        let mut answer = throttle::answer(engine, Refusal { kind, retry_after_s: 5 });
         set_retry_after(&mut answer, effect);
         return Some(answer);
     }
@@ -329,49 +330,6 @@ fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
         Some(server) => server,
         None => lock(&engine.random).below(u64::from(engine.servers)) as u16,
     }
-}
-
-fn refused(engine: &Engine, refusal: Refusal) -> Answer {
-    let settings = lock(&engine.limits).settings.clone();
-    let (code, message) = match refusal.kind {
-        LimitKind::Requests => (
-            Code::RequestsExceeded,
-            format!(
-                "Number of requests exceeded the limit of {} over time window of {} seconds.",
-                settings.requests.unwrap_or(6000),
-                settings.window_s
-            ),
-        ),
-        LimitKind::ExecutionTime => (
-            Code::TimeExceeded,
-            format!(
-                "Combined execution time of incoming requests exceeded limit of {} milliseconds over time window of {} seconds. \
-                 Decrease number of concurrent requests or reduce the duration of requests and try again later.",
-                grouped(settings.execution_ms.unwrap_or(1_200_000.0) as u64),
-                settings.window_s
-            ),
-        ),
-        LimitKind::Concurrency => (
-            Code::ConcurrencyExceeded,
-            format!("Number of concurrent requests exceeded the limit of {}.", settings.concurrent.unwrap_or(52)),
-        ),
-    };
-    let mut error = ApiError::new(code, message);
-    error.retry_after = Some(refusal.retry_after_s);
-    Answer::error(&error, false)
-}
-
-/// `1200000` as `1,200,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// Times a request is rehearsed before its verdicts count as settled.

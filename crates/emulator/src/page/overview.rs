@@ -2,10 +2,11 @@
 
 use std::sync::PoisonError;
 
-use super::{add, escaped, grouped};
+use super::{add, escaped};
 use crate::engine::{Engine, Seen, lock};
 use crate::limits::{LaneUsage, LimitKind, LimitSettings};
 use crate::profile::ProfileName;
+use crate::throttle::grouped;
 
 pub(super) fn main(engine: &Engine, origin: &str) -> String {
     let mut out = String::from("<main>");
