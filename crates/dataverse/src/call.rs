@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::budget::Cost;
+use crate::cost::Work;
 use crate::fault::{FaultClass, Refusal};
 
 /// Where a request goes.
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) cost: Cost,
     /// Sending it twice has the effect of sending it once, so an unknown end is no obstacle.
     pub(crate) is_repeatable: bool,
+    /// What it does, so that the answer teaches what such requests cost.
+    pub(crate) work: Option<Work>,
 }
 
 /// What a read is expected to take of the service's time.
@@ -53,6 +56,7 @@ impl Call {
             class,
             cost: Cost { busy: READ_BUSY, entitlement: 1 },
             is_repeatable: true,
+            work: None,
         }
     }
 
@@ -65,12 +69,19 @@ impl Call {
             class,
             cost,
             is_repeatable: false,
+            work: None,
         }
     }
 
     #[must_use]
     pub(crate) fn repeatable(mut self) -> Self {
         self.is_repeatable = true;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn doing(mut self, work: Work) -> Self {
+        self.work = Some(work);
         self
     }
 

@@ -9,10 +9,12 @@
 //!
 //! Left out: what is written and in which order, and remembering it (that is the engine's).
 
+mod answer;
 mod auth;
-mod budget;
+pub mod budget;
 mod call;
 mod client;
+pub mod cost;
 mod dataverse;
 mod fault;
 mod json_in;

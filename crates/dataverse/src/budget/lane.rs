@@ -1,0 +1,367 @@
+//! One lane: what one application user may use of one web server, and whether it is open.
+//!
+//! A lane answers one question: may a request of this cost go now, and if not, when? Its parts are
+//! the ledger ([`Window`]), the learnt limits ([`Limit`]), the pace ([`Pacer`]) and the gate. Rules
+//! and constants are those of section 2.2 of the performance notes where no other reason is given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowgate_core::destination::Class;
+
+use super::classes::{UrgentUse, is_paced};
+use super::gate::Gate;
+use super::limits::{CONCURRENT, EXECUTION_S, Limit, REQUESTS};
+use super::pacer::Pacer;
+use super::snapshot::LaneSnapshot;
+use super::window::{Usage, WINDOW_S, Window};
+
+/// Which lane, for as long as the process lives.
+pub(super) type LaneId = u32;
+
+/// The share of a limit that batches fill, by what is known of it: answers say what is left; only
+/// the own ledger is known; many servers behind one ledger, on which requests fall unevenly.
+const FILLED_WITH_HEADERS: f64 = 0.985;
+const FILLED_BY_LEDGER: f64 = 0.97;
+const FILLED_POOLED: f64 = 0.92;
+
+/// What interactive requests and events may use of a limit: all but what is lost to rounding.
+const FILLED_BY_URGENT: f64 = 0.995;
+
+/// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
+/// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
+const CREDIT_GAIN: f64 = 1.0;
+
+/// Batches under way in a lane: twice what runs on average when the time limit is used up
+/// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
+const PARALLEL_GAIN: f64 = 2.0;
+const PARALLEL_MIN: f64 = 3.0;
+const CONCURRENT_USED: f64 = 0.9;
+
+/// After a refusal for concurrency this part of what was under way is the limit, and one more
+/// each half minute.
+const CONCURRENT_KEPT: f64 = 0.95;
+const CONCURRENT_RECOVERY_S: f64 = 30.0;
+
+/// After a refusal, and after an outage, the pace starts here and is whole again half a minute later
+/// (a third of the pace for each 10 s).
+const RAMP_AFTER_REFUSAL: f64 = 0.3;
+const RAMP_AFTER_OUTAGE: f64 = 0.5;
+const RAMP_S: f64 = 30.0;
+
+/// So many answers in a row after an outage must show a window that is not ours.
+const FORGOTTEN_ANSWERS: u32 = 3;
+
+/// How a lane meets a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Room {
+    /// It may go; the lane with the most credit is the best.
+    Now {
+        credit: f64,
+    },
+    At(f64),
+    AfterCompletion,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub(super) id: LaneId,
+    pub(super) user: u16,
+    /// The affinity cookie; `None` for all servers together, when the service sets none.
+    pub(super) cookie: Option<Arc<str>>,
+    /// How many web servers the lane stands for.
+    pub(super) servers: f64,
+    pub(super) gate: Gate,
+    pub(super) in_flight: u32,
+    pub(super) urgent: UrgentUse,
+    batches_in_flight: u32,
+    predicted_s: f64,
+    window: Window,
+    /// Since when the lane is known without its past being known.
+    past_unknown_since_s: Option<f64>,
+    time: Limit,
+    calls: Limit,
+    concurrent: (f64, f64),
+    time_pacer: Pacer,
+    calls_pacer: Pacer,
+    ramp: (f64, f64),
+    outage_ended_s: Option<f64>,
+    forgotten_answers: u32,
+}
+
+impl Lane {
+    /// A lane that is met for the first time. Its past is unknown until an answer tells what is left.
+    pub(super) fn new(id: LaneId, user: u16, cookie: Option<Arc<str>>, servers: f64, now_s: f64) -> Self {
+        Self {
+            id,
+            user,
+            cookie,
+            servers,
+            gate: Gate::default(),
+            in_flight: 0,
+            urgent: UrgentUse::new(now_s),
+            batches_in_flight: 0,
+            predicted_s: 0.0,
+            window: Window::new(now_s),
+            past_unknown_since_s: Some(now_s),
+            time: Limit::new(EXECUTION_S * servers, now_s),
+            calls: Limit::new(REQUESTS * servers, now_s),
+            concurrent: (CONCURRENT * servers, now_s),
+            time_pacer: Pacer::new(now_s),
+            calls_pacer: Pacer::new(now_s),
+            ramp: (1.0, now_s),
+            outage_ended_s: None,
+            forgotten_answers: 0,
+        }
+    }
+
+    /// The share of the limits that is filled.
+    fn filled(&self, now_s: f64) -> f64 {
+        if self.cookie.is_none() {
+            FILLED_POOLED
+        } else if self.time.has_headers(now_s) {
+            FILLED_WITH_HEADERS
+        } else {
+            FILLED_BY_LEDGER
+        }
+    }
+
+    /// What counts as used: the ledger and, while the past is unknown, what somebody may have used who
+    /// went at the steady pace and left when we came. It leaves the window evenly.
+    pub(super) fn used(&mut self, now_s: f64) -> Usage {
+        let mut used = self.window.used(now_s);
+        if let Some(since_s) = self.past_unknown_since_s {
+            let left = (1.0 - (now_s - since_s) / WINDOW_S).max(0.0);
+            let filled = self.filled(now_s);
+            used.busy_s += left * filled * self.time.estimate();
+            used.calls += left * filled * self.calls.estimate();
+        }
+        used
+    }
+
+    /// Whether a batch of this cost may go.
+    ///
+    /// `used + under way + cost <= filled * limit - reserve`, the pace allows it, and fewer than
+    /// `parallel` are under way. `share` of the limits is the batches'.
+    pub(super) fn batch_room(&mut self, now_s: f64, cost_s: f64, share: f64) -> Room {
+        match self.gate {
+            Gate::Open => {}
+            Gate::Closed { until_s } if now_s < until_s => return Room::At(until_s),
+            Gate::Closed { .. } => {}
+            Gate::Down { until_s, .. } if now_s < until_s => return Room::At(until_s),
+            Gate::Down { .. } if self.in_flight > 0 => return Room::AfterCompletion,
+            Gate::Down { .. } => return Room::Now { credit: -1.0 },
+        }
+        if f64::from(self.batches_in_flight) >= self.parallel(now_s, share)
+            || f64::from(self.in_flight) >= CONCURRENT_USED * self.concurrent(now_s)
+        {
+            return Room::AfterCompletion;
+        }
+        let used = self.used(now_s);
+        let budget = self.batch_budget(now_s, used, share);
+        let is_alone = self.batches_in_flight == 0 && used.busy_s < budget.busy_s / 2.0;
+        if (budget.busy_s < self.predicted_s + cost_s && !is_alone) || budget.calls < 1.0 {
+            return Room::At(now_s.floor() + 1.0);
+        }
+        let pace = self.pace(now_s, used, share);
+        self.time_pacer.refill(now_s, pace.busy_s, cost_s);
+        self.calls_pacer.refill(now_s, pace.calls, 1.0);
+        let wait_s = self.time_pacer.wait_s(pace.busy_s, cost_s).max(self.calls_pacer.wait_s(pace.calls, 1.0));
+        if wait_s > 0.0 { Room::At(now_s + wait_s) } else { Room::Now { credit: self.credit(now_s, used) } }
+    }
+
+    /// What is left for batches in the window, without what is under way.
+    fn batch_budget(&mut self, now_s: f64, used: Usage, share: f64) -> Usage {
+        let filled = self.filled(now_s);
+        let reserve = self.urgent.reserve(now_s, &mut self.window);
+        let by_batches = self.window.used_by(now_s, Class::Batch);
+        let by_exports = self.window.used_by(now_s, Class::Export);
+        let left = |limit: f64, used: f64, reserve: f64, batches: f64| {
+            let all = filled * limit - used - reserve;
+            if share < 1.0 { all.min(share * filled * limit - batches) } else { all }
+        };
+        Usage {
+            busy_s: left(self.time.estimate(), used.busy_s, reserve.busy_s, by_batches.busy_s + by_exports.busy_s),
+            calls: left(self.calls.estimate(), used.calls, reserve.calls, by_batches.calls + by_exports.calls),
+        }
+    }
+
+    /// How empty the window is: 1 nothing used, 0 all of it.
+    fn credit(&self, now_s: f64, used: Usage) -> f64 {
+        let filled = self.filled(now_s);
+        let time = 1.0 - used.busy_s / (filled * self.time.estimate()).max(1e-9);
+        let calls = 1.0 - used.calls / (filled * self.calls.estimate()).max(1e-9);
+        time.min(calls).clamp(0.0, 1.0)
+    }
+
+    /// Execution seconds and requests a second that batches may begin.
+    ///
+    /// `share (filled * limit / 300 s - urgent) (1 + credit) ramp`: in an empty window twice the steady
+    /// pace, in a full one exactly it.
+    fn pace(&self, now_s: f64, used: Usage, share: f64) -> Usage {
+        let filled = self.filled(now_s);
+        let urgent = self.urgent.rate(now_s);
+        let factor = share * (1.0 + CREDIT_GAIN * self.credit(now_s, used)) * self.ramp(now_s);
+        let least = 0.05;
+        let pace = |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
+        Usage {
+            busy_s: pace(self.time.estimate(), urgent.busy_s),
+            calls: pace(self.calls.estimate(), urgent.calls),
+        }
+    }
+
+    /// Batches that may be under way.
+    pub(super) fn parallel(&self, now_s: f64, share: f64) -> f64 {
+        let steady = self.time.estimate() / WINDOW_S;
+        let parallel = (PARALLEL_GAIN * steady).max(PARALLEL_MIN * self.servers) * share;
+        parallel.min(CONCURRENT_USED * self.concurrent(now_s)).max(1.0).floor()
+    }
+
+    fn concurrent(&self, now_s: f64) -> f64 {
+        let (bound, since_s) = self.concurrent;
+        (bound + ((now_s - since_s) / CONCURRENT_RECOVERY_S).floor()).min(CONCURRENT * self.servers)
+    }
+
+    fn ramp(&self, now_s: f64) -> f64 {
+        let (value, since_s) = self.ramp;
+        (value + (now_s - since_s) / RAMP_S).min(1.0)
+    }
+
+    /// Whether an interactive request or an event may go. It never waits for batches.
+    pub(super) fn has_urgent_room(&mut self, now_s: f64, cost_s: f64) -> bool {
+        if !self.gate.is_open(now_s) || f64::from(self.in_flight) + 1.0 > self.concurrent(now_s) {
+            return false;
+        }
+        let used = self.window.used(now_s);
+        used.busy_s + cost_s <= FILLED_BY_URGENT * self.time.estimate()
+            && used.calls < FILLED_BY_URGENT * self.calls.estimate()
+    }
+
+    /// A request goes. Returns what the ledger knew then, itself included.
+    pub(super) fn send(&mut self, now_s: f64, class: Class, cost_s: f64) -> Usage {
+        self.gate.open_if_due(now_s);
+        self.in_flight += 1;
+        self.window.add(now_s, class, Usage { calls: 1.0, busy_s: 0.0 });
+        if is_paced(class) {
+            self.batches_in_flight += 1;
+            self.predicted_s += cost_s;
+            self.time_pacer.take(cost_s);
+            self.calls_pacer.take(1.0);
+        } else {
+            self.urgent.add(now_s, Usage { calls: 1.0, busy_s: cost_s });
+        }
+        self.window.used(now_s)
+    }
+
+    /// A request that [`Self::send`] let go is over and took `busy_s`.
+    pub(super) fn finish(&mut self, now_s: f64, class: Class, cost_s: f64, busy_s: f64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.charge(now_s, class, Usage { calls: 0.0, busy_s });
+        if is_paced(class) {
+            self.batches_in_flight = self.batches_in_flight.saturating_sub(1);
+            self.predicted_s = (self.predicted_s - cost_s).max(0.0);
+            self.time_pacer.take(busy_s - cost_s);
+        } else {
+            self.urgent.add(now_s, Usage { calls: 0.0, busy_s: busy_s - cost_s });
+        }
+    }
+
+    /// Counts a request that was sent without knowing that this lane would answer.
+    pub(super) fn charge(&mut self, now_s: f64, class: Class, usage: Usage) {
+        self.window.add(now_s, class, usage);
+    }
+
+    /// An answer with what is left; `used_then` is what the ledger knew when its request went.
+    pub(super) fn observe(&mut self, now_s: f64, used_then: Usage, seconds: Option<f64>, requests: Option<f64>) {
+        let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) else { return };
+        self.past_unknown_since_s = None;
+        self.time.observe(now_s, used_then.busy_s, seconds * self.servers);
+        if let Some(requests) = requests {
+            self.calls.observe(now_s, used_then.calls, requests * self.servers);
+        }
+        self.forget_if_restarted(now_s);
+    }
+
+    /// A server that was away and whose answers now show more than there can be has forgotten the
+    /// window. Headers raise what is left in this one case, and only with both witnesses.
+    fn forget_if_restarted(&mut self, now_s: f64) {
+        let Some(ended_s) = self.outage_ended_s.filter(|ended_s| now_s - ended_s < WINDOW_S) else { return };
+        self.forgotten_answers = if self.time.is_shown_above() { self.forgotten_answers + 1 } else { 0 };
+        if self.forgotten_answers >= FORGOTTEN_ANSWERS {
+            self.window.forget_before(now_s, ended_s);
+            self.time.forget_above();
+            self.calls.forget_above();
+            self.outage_ended_s = None;
+            self.forgotten_answers = 0;
+        }
+    }
+
+    /// An answer of any kind that the application gave: somebody is there.
+    pub(super) fn is_reached(&mut self, now_s: f64) {
+        if self.gate.reached() {
+            self.ramp = (RAMP_AFTER_OUTAGE, now_s);
+            self.outage_ended_s = Some(now_s);
+            self.forgotten_answers = 0;
+        }
+    }
+
+    pub(super) fn is_unreachable(&mut self, now_s: f64, jitter: f64) {
+        self.gate.fail(now_s, jitter);
+    }
+
+    pub(super) fn refused_time(&mut self, now_s: f64) {
+        let used = self.used(now_s).busy_s;
+        self.time.refused(now_s, used);
+        self.ramp = (RAMP_AFTER_REFUSAL, now_s);
+    }
+
+    pub(super) fn refused_requests(&mut self, now_s: f64) {
+        let used = self.used(now_s).calls;
+        self.calls.refused(now_s, used);
+        self.ramp = (RAMP_AFTER_REFUSAL, now_s);
+    }
+
+    /// `in_flight` counts the refused request no more.
+    pub(super) fn refused_concurrency(&mut self, now_s: f64) {
+        let bound = (CONCURRENT_KEPT * f64::from(self.in_flight)).max(1.0);
+        self.concurrent = (bound.min(self.concurrent(now_s)), now_s);
+    }
+
+    /// Closes the lane, never for less than it is closed already.
+    pub(super) fn close(&mut self, now_s: f64, wait: Duration) {
+        self.gate.close(now_s + wait.as_secs_f64());
+    }
+
+    /// Rules that need no event but time.
+    pub(super) fn tick(&mut self, now_s: f64) {
+        let used = self.used(now_s);
+        let filled = self.filled(now_s);
+        self.time.probe(now_s, used.busy_s / filled);
+        self.calls.probe(now_s, used.calls / filled);
+    }
+
+    pub(super) fn limits(&self) -> Usage {
+        Usage { calls: self.calls.estimate(), busy_s: self.time.estimate() }
+    }
+
+    pub(super) fn snapshot(&mut self, now_s: f64, share: f64) -> LaneSnapshot {
+        let used = self.used(now_s);
+        LaneSnapshot {
+            user: self.user,
+            server: self.cookie.as_ref().map(|cookie| cookie.to_string()),
+            state: self.gate.name(now_s),
+            wait_s: self.gate.next_s(now_s).map_or(0.0, |at_s| at_s - now_s),
+            in_flight: self.in_flight,
+            parallel_max: self.parallel(now_s, share) as u32,
+            used_s: used.busy_s,
+            limit_s: self.time.estimate(),
+            used_requests: used.calls,
+            limit_requests: self.calls.estimate(),
+            is_past_known: self.is_past_known(now_s),
+        }
+    }
+
+    pub(super) fn is_past_known(&self, now_s: f64) -> bool {
+        self.past_unknown_since_s.is_none_or(|since_s| now_s - since_s >= WINDOW_S)
+    }
+}
