@@ -38,6 +38,7 @@ pub(crate) trait Client {
     fn sent(&mut self, ticket: u64, outgoing: Outgoing);
 
     fn answered(&mut self, now_s: f64, ticket: u64, answer: &Answer);
+    fn trace(&mut self, _now_s: f64, _service: &mut Service, _rows: u64, _refused: u64) {}
 }
 
 /// Flowgate: the real policy and the real model of costs.
@@ -87,6 +88,17 @@ impl Client for Paced {
         self.ask(now_s, Class::Interactive, self.interactive_busy, single())
     }
 
+    fn trace(&mut self, now_s: f64, service: &mut Service, rows: u64, refused: u64) {
+        let snap = self.policy.snapshot(at(now_s));
+        eprint!("{now_s:7.1} rows {rows:8} 429 {refused} disc {} net {:.0} a {:.3} b {:.4} w {:?}", snap.discovery_is_complete, snap.network_ms, self.model.fixed_s(), self.model.row_s(), snap.waiting);
+        for lane in &snap.lanes {
+            let id: u16 = lane.server.as_deref().unwrap_or("99").parse().unwrap();
+            let left = service.server(id).map_or(0.0, |s| s.left_ms(now_s)) / 1000.0;
+            eprint!(" | {id} {} fl {}/{} used {:.0}/{:.0} calls {:.0}/{:.0} left {left:.0}", lane.state, lane.in_flight, lane.parallel_max, lane.used_s, lane.limit_s, lane.used_requests, lane.limit_requests);
+        }
+        eprintln!();
+    }
+
     fn sent(&mut self, ticket: u64, outgoing: Outgoing) {
         if let Some(grant) = outgoing.grant {
             self.under_way.insert(ticket, (grant, outgoing.work));
@@ -97,7 +109,7 @@ impl Client for Paced {
         let Some((grant, work)) = self.under_way.remove(&ticket) else { return };
         let ended = ended(answer);
         let busy = self.policy.complete(at(now_s), &grant, &ended);
-        if answer.kind == AnswerKind::Done && work.rows > 1 {
+        if answer.kind == AnswerKind::Done && work.message == create(1).message {
             self.model.observe(work.rows as f64, busy.as_secs_f64());
         }
     }

@@ -204,7 +204,8 @@ impl Server {
         let (requests, busy_ms, is_blocked) = self.limits.used((USER, 0), now_s);
         let limit = self.limits.settings.execution_ms.unwrap_or(f64::MAX);
         let has_requests = self.limits.settings.requests.is_none_or(|limit| requests + 10 < limit as usize);
-        if !self.is_up || is_blocked || !has_requests { 0.0 } else { limit - busy_ms - self.pending_ms }
+        let has_place = self.limits.settings.concurrent.is_none_or(|limit| self.running() + 2 < limit);
+        if !self.is_up || is_blocked || !has_requests || !has_place { 0.0 } else { limit - busy_ms - self.pending_ms }
     }
 
     pub(crate) fn running(&self) -> u32 {

@@ -93,6 +93,7 @@ pub(crate) struct World<'a> {
     second: Second,
     span: Span,
     tally: Tally,
+    trace_s: f64,
 }
 
 /// The other client on the same user: a fixed rate, and it waits when it is told to.
@@ -139,6 +140,7 @@ impl<'a> World<'a> {
             second: Second::default(),
             span,
             tally: Tally::default(),
+            trace_s: 0.0,
         };
         for index in 0..world.steps.len() {
             world.at(world.steps[index].0, Event::Step(index));
@@ -166,6 +168,7 @@ impl<'a> World<'a> {
                 Event::Wake if number != self.wake.0 => continue,
                 Event::Wake => self.wake = (0, f64::INFINITY),
             }
+            if std::env::var_os("TRACE").is_some() && now_s >= self.trace_s { self.trace_s += std::env::var("TRACE").unwrap().parse::<f64>().unwrap(); self.client.trace(now_s, &mut self.service, self.tally.rows_all, self.tally.refused); }
             self.serve_interactive(now_s);
             self.send_batches(now_s);
         }

@@ -42,7 +42,8 @@ pub struct Grant {
     /// The affinity cookie to send with it; `None` lets the service choose a server.
     pub cookie: Option<Arc<str>>,
     pub(super) lane: Option<LaneId>,
-    pub(super) sent_at: Elapsed,
+    /// What it is expected to take in that lane.
+    pub(super) expected_s: f64,
     /// What the lane's ledger knew to be used when the request went.
     pub(super) used_then: Usage,
 }

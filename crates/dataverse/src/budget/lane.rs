@@ -49,6 +49,11 @@ const RAMP_AFTER_REFUSAL: f64 = 0.3;
 const RAMP_AFTER_OUTAGE: f64 = 0.5;
 const RAMP_S: f64 = 30.0;
 
+/// How far one batch moves the expectation for a server that is slower than others. Without it a
+/// server three times as slow gets three times too many.
+const SLOWNESS_FOLLOW: f64 = 0.2;
+const SLOWNESS_MAX: f64 = 20.0;
+
 /// So many answers in a row after an outage must show a window that is not ours.
 const FORGOTTEN_ANSWERS: u32 = 3;
 
@@ -87,6 +92,8 @@ pub(super) struct Lane {
     ramp: (f64, f64),
     outage_ended_s: Option<f64>,
     forgotten_answers: u32,
+    /// How much longer this server works than all do on average.
+    slowness: f64,
 }
 
 impl Lane {
@@ -112,7 +119,13 @@ impl Lane {
             ramp: (1.0, now_s),
             outage_ended_s: None,
             forgotten_answers: 0,
+            slowness: 1.0,
         }
+    }
+
+    /// What a request is expected to take here.
+    pub(super) fn expected_s(&self, cost_s: f64) -> f64 {
+        self.slowness * cost_s
     }
 
     /// The share of the limits that is filled.
@@ -129,7 +142,11 @@ impl Lane {
     /// What counts as used: the ledger and, while the past is unknown, what somebody may have used who
     /// went at the steady pace and left when we came. It leaves the window evenly.
     pub(super) fn used(&mut self, now_s: f64) -> Usage {
-        let mut used = self.window.used(now_s);
+        let used = self.window.used(now_s);
+        self.with_unknown_past(now_s, used)
+    }
+
+    fn with_unknown_past(&self, now_s: f64, mut used: Usage) -> Usage {
         if let Some(since_s) = self.past_unknown_since_s {
             let left = (1.0 - (now_s - since_s) / WINDOW_S).max(0.0);
             let filled = self.filled(now_s);
@@ -141,7 +158,7 @@ impl Lane {
 
     /// Whether a batch of this cost may go.
     ///
-    /// `used + under way + cost <= filled * limit - reserve`, the pace allows it, and fewer than
+    /// `used when it ends + under way + cost <= filled * limit - reserve`, the pace allows it, and fewer than
     /// `parallel` are under way. `share` of the limits is the batches'.
     pub(super) fn batch_room(&mut self, now_s: f64, cost_s: f64, share: f64) -> Room {
         match self.gate {
@@ -158,7 +175,10 @@ impl Lane {
             return Room::AfterCompletion;
         }
         let used = self.used(now_s);
-        let budget = self.batch_budget(now_s, used, share);
+        // The service counts a request when it ends: what leaves the window by then makes room for it.
+        let ahead = self.window.used_ahead(now_s, cost_s);
+        let ahead = self.with_unknown_past(now_s, Usage { calls: used.calls, busy_s: ahead.busy_s });
+        let budget = self.batch_budget(now_s, ahead, share);
         let is_alone = self.batches_in_flight == 0 && used.busy_s < budget.busy_s / 2.0;
         if (budget.busy_s < self.predicted_s + cost_s && !is_alone) || budget.calls < 1.0 {
             return Room::At(now_s.floor() + 1.0);
@@ -251,6 +271,12 @@ impl Lane {
             self.urgent.add(now_s, Usage { calls: 1.0, busy_s: cost_s });
         }
         self.window.used(now_s)
+    }
+
+    /// A batch took `busy_s` and not the `cost_s` that it takes on average.
+    pub(super) fn learn_slowness(&mut self, cost_s: f64, busy_s: f64) {
+        let seen = (busy_s / cost_s.max(1e-3)).clamp(1.0 / SLOWNESS_MAX, SLOWNESS_MAX);
+        self.slowness += SLOWNESS_FOLLOW * (seen - self.slowness);
     }
 
     /// A request that [`Self::send`] let go is over and took `busy_s`.

@@ -20,7 +20,6 @@ const FOLLOW: f64 = 0.2;
 /// minute more, show a higher one. A window that a restarted server forgot looks the same for 300 s.
 const ABOVE: f64 = 1.02;
 const ABOVE_FOR_S: f64 = WINDOW_S + 30.0;
-const ABOVE_KEPT: f64 = 0.99;
 
 /// After a refusal less than what was used counts as the limit.
 const REFUSED_KEPT: f64 = 0.98;
@@ -124,7 +123,7 @@ impl Limit {
         let above = self.above.get_or_insert(Above { since_s: now_s, least: observed });
         above.least = above.least.min(observed);
         if now_s - above.since_s >= ABOVE_FOR_S {
-            self.believed = ABOVE_KEPT * above.least;
+            self.believed = above.least;
             self.above = None;
         }
     }
@@ -184,7 +183,7 @@ mod tests {
         for step in 0..40 {
             limit.observe(331.0 + f64::from(step), 500.0, 1_300.0);
         }
-        assert!((limit.estimate() - 0.99 * 1_800.0).abs() < 1.0, "{}", limit.estimate());
+        assert!((limit.estimate() - 1_800.0).abs() < 1.0, "{}", limit.estimate());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// The floor rises this much a second, so that a slower network is noticed: 1 % a minute.
 const RISE_PER_S: f64 = 0.01 / 60.0;
 
+/// A round trip is not longer than this; what is, is the service's work.
+const FLOOR_S_MAX: f64 = 0.25;
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Network {
     floor_s: Option<f64>,
@@ -19,7 +22,7 @@ impl Network {
     pub(super) fn observe(&mut self, now_s: f64, duration: Duration) {
         let duration_s = duration.as_secs_f64();
         let risen = self.floor_s.map(|floor_s| floor_s * (1.0 + RISE_PER_S * (now_s - self.at_s).max(0.0)));
-        self.floor_s = Some(risen.map_or(duration_s, |floor_s| floor_s.min(duration_s)));
+        self.floor_s = Some(risen.unwrap_or(FLOOR_S_MAX).min(duration_s).min(FLOOR_S_MAX));
         self.at_s = now_s;
     }
 

@@ -222,7 +222,7 @@ impl Policy {
         let (mut best, mut earliest_s) = (None, f64::INFINITY);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             lane.tick(now_s);
-            match lane.batch_room(now_s, cost_s, share) {
+            match lane.batch_room(now_s, lane.expected_s(cost_s), share) {
                 Room::Now { credit } if best.is_none_or(|(most, _)| credit > most) => best = Some((credit, index)),
                 Room::Now { .. } | Room::AfterCompletion => {}
                 Room::At(at_s) => earliest_s = earliest_s.min(at_s),
@@ -267,10 +267,14 @@ impl Policy {
         if is_paced(class) {
             self.batches_in_flight += 1;
         }
-        let mut grant = Grant { class, cost, user: 0, cookie: None, lane: None, sent_at: now, used_then: Usage::default() };
+        let expected_s = cost.busy.as_secs_f64();
+        let mut grant = Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
         match lane.map(|index| &mut self.lanes[index]) {
             Some(lane) => {
-                grant.used_then = lane.send(now_s, class, cost.busy.as_secs_f64());
+                if is_paced(class) {
+                    grant.expected_s = lane.expected_s(expected_s);
+                }
+                grant.used_then = lane.send(now_s, class, grant.expected_s);
                 (grant.user, grant.lane, grant.cookie) = (lane.user, Some(lane.id), lane.cookie.clone());
             }
             None => {
@@ -298,7 +302,7 @@ impl Policy {
         let sent_to = grant.lane.and_then(|id| self.lanes.iter().position(|lane| lane.id == id));
         if let Some(index) = sent_to {
             let lane = &mut self.lanes[index];
-            lane.finish(now_s, grant.class, grant.cost.busy.as_secs_f64(), busy_s);
+            lane.finish(now_s, grant.class, grant.expected_s, busy_s);
             match said {
                 Some(said) if lane.cookie.as_ref() != Some(said) => {}
                 _ => return Some(index),
@@ -379,6 +383,9 @@ impl Policy {
     fn answered(&mut self, now_s: f64, lane: Option<usize>, grant: &Grant, facts: &AnswerFacts) {
         let Some(lane) = lane.map(|index| &mut self.lanes[index]) else { return };
         lane.is_reached(now_s);
+        if is_paced(grant.class) {
+            lane.learn_slowness(grant.cost.busy.as_secs_f64(), self.network.service_s(facts.duration));
+        }
         // What the ledger knew is known only for requests that were sent to this lane, or met it first.
         if grant.lane == Some(lane.id) || !lane.is_past_known(now_s) {
             lane.observe(now_s, grant.used_then, facts.remaining_seconds, facts.remaining_requests);

@@ -59,6 +59,18 @@ impl Window {
         Usage { calls: self.sum.calls.iter().sum(), busy_s: self.sum.busy_s.iter().sum() }
     }
 
+    /// What is used now and will still count `ahead_s` later.
+    pub(super) fn used_ahead(&mut self, now_s: f64, ahead_s: f64) -> Usage {
+        let mut used = self.used(now_s);
+        let oldest = self.newest - CELLS + 1;
+        for leaving in oldest..second(now_s + ahead_s.max(0.0)).min(self.newest + CELLS) - CELLS + 1 {
+            let cell = &self.cells[self.index(leaving)];
+            used.calls -= cell.calls.iter().sum::<f64>();
+            used.busy_s -= cell.busy_s.iter().sum::<f64>();
+        }
+        used
+    }
+
     /// One class alone.
     pub(super) fn used_by(&mut self, now_s: f64, class: Class) -> Usage {
         self.advance(now_s);
@@ -134,6 +146,18 @@ mod tests {
         assert!((busy(&mut window, 310.9) - 7.0).abs() < 1e-9, "never less than the service counts");
         assert!((busy(&mut window, 311.0) - 2.0).abs() < 1e-9);
         assert!(busy(&mut window, 502.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_will_have_left_by_then_is_known_now() {
+        let mut window = Window::new(0.0);
+        for at_s in [10.0, 11.0, 12.0] {
+            window.add(at_s, Class::Batch, usage(1.0, 2.0));
+        }
+        assert_eq!(window.used_ahead(310.5, 0.4), usage(3.0, 6.0));
+        assert_eq!(window.used_ahead(310.5, 0.5), usage(2.0, 4.0));
+        assert_eq!(window.used_ahead(310.5, 1.6), usage(1.0, 2.0));
+        assert_eq!(window.used_ahead(310.5, 1_000.0), usage(0.0, 0.0));
     }
 
     #[test]

@@ -13,24 +13,38 @@ const ROW_SPREAD: f64 = 0.5;
 /// No answer is believed to differ more than this many times from what was expected.
 const SURPRISE_MAX: f64 = 10.0;
 
+const FIXED_S_MIN: f64 = 0.001;
+const ROW_S_MIN: f64 = 0.000_1;
+
 /// Seconds of a request of B rows: `a + b B`.
 ///
 /// Fitted by recursive least squares to relative errors, because the spread of service times grows
-/// with their size: `x = (1, B) / S^`, `y = S / S^`.
+/// with their size: `x = (1, B) / S^`, `y = S / S^`. What is forgotten falls back to the first
+/// constants and not to ignorance: requests are mostly of one size, and the share of `a` in them,
+/// which they do not tell, must not drift.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CostModel {
     fixed_s: f64,
     row_s: f64,
-    /// Covariance of the two: (fixed, both, row).
-    spread: [f64; 3],
-    spread_max: [f64; 2],
+    first: Information,
+    information: Information,
+}
+
+/// What is known of `(a, b)`: the inverse of their covariance, and it times their values.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Information {
+    fixed: f64,
+    both: f64,
+    row: f64,
+    values: [f64; 2],
 }
 
 impl CostModel {
     /// Begins with what is published for the message.
     pub fn new(fixed_s: f64, row_s: f64) -> Self {
-        let (fixed, row) = ((FIXED_SPREAD * fixed_s).powi(2), (ROW_SPREAD * row_s).powi(2));
-        Self { fixed_s, row_s, spread: [fixed, 0.0, row], spread_max: [4.0 * fixed, 4.0 * row] }
+        let (fixed, row) = ((FIXED_SPREAD * fixed_s).powi(-2), (ROW_SPREAD * row_s).powi(-2));
+        let first = Information { fixed, both: 0.0, row, values: [fixed * fixed_s, row * row_s] };
+        Self { fixed_s, row_s, first, information: first }
     }
 
     pub fn fixed_s(&self) -> f64 {
@@ -48,27 +62,28 @@ impl CostModel {
 
     /// A request of so many rows took `seconds`.
     pub fn observe(&mut self, rows: f64, seconds: f64) {
-        let expected = self.seconds(rows).max(1e-6);
         if !seconds.is_finite() || seconds <= 0.0 || rows < 1.0 {
             return;
         }
+        let expected = self.seconds(rows);
         let ratio = (seconds / expected).clamp(1.0 / SURPRISE_MAX, SURPRISE_MAX);
         let x = [1.0 / expected, rows / expected];
-        let [fixed, both, row] = self.spread;
-        let spread_x = [fixed * x[0] + both * x[1], both * x[0] + row * x[1]];
-        let scale = FORGETTING * NOISE + x[0] * spread_x[0] + x[1] * spread_x[1];
-        let gain = [spread_x[0] / scale, spread_x[1] / scale];
-        self.fixed_s = (self.fixed_s + gain[0] * (ratio - 1.0)).max(0.001);
-        self.row_s = (self.row_s + gain[1] * (ratio - 1.0)).max(0.000_1);
-        let kept = |value: f64, gain: f64, spread_x: f64| (value - gain * spread_x) / FORGETTING;
-        // Where nothing is learnt the spread would grow without end: all requests may have one size.
-        let next = [
-            kept(fixed, gain[0], spread_x[0]).min(self.spread_max[0]),
-            kept(both, gain[0], spread_x[1]),
-            kept(row, gain[1], spread_x[1]).min(self.spread_max[1]),
-        ];
-        let both_max = (next[0] * next[2]).max(0.0).sqrt();
-        self.spread = [next[0], next[1].clamp(-both_max, both_max), next[2]];
+        let (first, old) = (self.first, self.information);
+        let mixed = |old: f64, first: f64, new: f64| FORGETTING * old + (1.0 - FORGETTING) * first + new / NOISE;
+        let information = Information {
+            fixed: mixed(old.fixed, first.fixed, x[0] * x[0]),
+            both: mixed(old.both, first.both, x[0] * x[1]),
+            row: mixed(old.row, first.row, x[1] * x[1]),
+            values: [
+                mixed(old.values[0], first.values[0], x[0] * ratio),
+                mixed(old.values[1], first.values[1], x[1] * ratio),
+            ],
+        };
+        let determinant = information.fixed * information.row - information.both * information.both;
+        let [fixed, row] = information.values;
+        self.fixed_s = ((information.row * fixed - information.both * row) / determinant).max(FIXED_S_MIN);
+        self.row_s = ((information.fixed * row - information.both * fixed) / determinant).max(ROW_S_MIN);
+        self.information = information;
     }
 }
 
@@ -122,7 +137,7 @@ mod tests {
             model.observe(100.0, 3.09);
         }
         assert!((model.seconds(100.0) - 3.09).abs() < 0.03, "{model:?}");
-        assert!(model.fixed_s() > 0.0 && model.spread.iter().all(|spread| spread.is_finite()));
+        assert!(model.fixed_s() > 0.0 && model.fixed_s() < 0.3, "{model:?}");
         // And it has not become deaf: a service three times as slow is noticed within some answers.
         for _ in 0..60 {
             model.observe(100.0, 9.27);

@@ -16,7 +16,7 @@ pub const ELASTIC_ROWS: usize = 100;
 /// Longer requests are lost at once when a server restarts, and come near the two minutes of a plug-in.
 /// Between 2 s and 5 s throughput grows by 0.9 % for a create; the last requests of a load, which
 /// run alone, grow with it.
-const SECONDS_MAX: f64 = 2.0;
+const SECONDS_MAX: f64 = 3.0;
 
 /// At `19 a / b` rows 95 % of the time goes to rows. Fewer are worth it only when rows are refused.
 const ROWS_PART: f64 = 19.0;
