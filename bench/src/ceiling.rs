@@ -22,6 +22,9 @@ pub struct Ceiling {
     pub quota_429_per_1000_requests: f64,
     pub interactive_calls: u64,
     pub interactive_lost_to_quota: u64,
+    /// Callers who waited longer than a second, and how many of the oracle's did.
+    pub interactive_held_share: f64,
+    pub interactive_held_share_of_oracle: f64,
     pub interactive_p95_ms: f64,
     pub interactive_p95_to_idle: f64,
     pub required: Option<f64>,
@@ -30,13 +33,16 @@ pub struct Ceiling {
 /// One scenario over some seeds.
 pub fn ceiling(scenario: Scenario, span: Span, seeds: &[u64]) -> Result<Ceiling, Error> {
     let mut ratios = Vec::new();
+    let (mut held, mut oracle_held) = (Vec::new(), Vec::new());
     let (mut rows, mut requests, mut refused) = (0, 0, 0);
     let (mut calls, mut lost, mut waits, mut idle_waits) = (0, 0, Vec::new(), Vec::new());
     for seed in seeds {
         let paced = paced(scenario, *seed, span, true)?;
         let idle = self::paced(scenario, *seed, span, false)?;
         let oracle = oracle(scenario, *seed, span)?;
-        ratios.push(paced.rows as f64 / oracle.max(1) as f64);
+        ratios.push(paced.rows as f64 / oracle.rows.max(1) as f64);
+        held.push(paced.interactive_held());
+        oracle_held.push(oracle.interactive_held());
         rows += paced.rows;
         requests += paced.requests;
         refused += paced.refused;
@@ -54,6 +60,8 @@ pub fn ceiling(scenario: Scenario, span: Span, seeds: &[u64]) -> Result<Ceiling,
         quota_429_per_1000_requests: 1_000.0 * refused as f64 / (requests as f64).max(1.0),
         interactive_calls: calls,
         interactive_lost_to_quota: lost,
+        interactive_held_share: mean(&held),
+        interactive_held_share_of_oracle: mean(&oracle_held),
         interactive_p95_ms: 1_000.0 * mean(&waits),
         interactive_p95_to_idle: mean(&waits) / mean(&idle_waits),
         required: scenario.required(),
@@ -71,13 +79,14 @@ fn paced(scenario: Scenario, seed: u64, span: Span, has_batches: bool) -> Result
     Ok(World::new(scenario, seed, span, load, &mut client)?.run())
 }
 
-/// The rows of the best oracle.
-fn oracle(scenario: Scenario, seed: u64, span: Span) -> Result<u64, Error> {
+/// The best oracle.
+fn oracle(scenario: Scenario, seed: u64, span: Span) -> Result<Tally, Error> {
     let load = Load { has_batches: true, has_interactive: true, rows: None };
-    let mut best = 0;
+    let mut best = Tally::default();
     for rows in ORACLE_ROWS {
         let mut client = Oracle { rows };
-        best = best.max(World::new(scenario, seed, span, load, &mut client)?.run().rows);
+        let tally = World::new(scenario, seed, span, load, &mut client)?.run();
+        best = if tally.rows > best.rows { tally } else { best };
     }
     Ok(best)
 }

@@ -16,9 +16,9 @@ fn main() {
         None => {
             let figures = ceilings(span, &seeds).unwrap();
             for (name, figure) in &figures {
-                eprintln!("{name:32} {:.3} (min {:.3}) req {:?} | 429/1000 {:.2} | lost {} of {} | p95 {:.0} ms, {:.2}",
+                eprintln!("{name:32} {:.3} (min {:.3}) req {:?} | 429/1000 {:.2} | lost {} of {} held {:.4} (oracle {:.4}) | p95 {:.0} ms, {:.2}",
                     figure.throughput_to_oracle, figure.throughput_to_oracle_min, figure.required,
-                    figure.quota_429_per_1000_requests, figure.interactive_lost_to_quota, figure.interactive_calls,
+                    figure.quota_429_per_1000_requests, figure.interactive_lost_to_quota, figure.interactive_calls, figure.interactive_held_share, figure.interactive_held_share_of_oracle,
                     figure.interactive_p95_ms, figure.interactive_p95_to_idle);
             }
             String::new()

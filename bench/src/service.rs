@@ -60,6 +60,7 @@ pub(crate) struct Service {
     pub(crate) servers: Vec<Server>,
     profile: Profile,
     pub(crate) random: Random,
+    limit_draws: Random,
     next_id: ServerId,
     pub(crate) has_headers: bool,
     /// Spread of the cost of rows from request to request.
@@ -70,8 +71,9 @@ impl Service {
     pub(crate) fn new(servers: u16, seed: u64) -> Result<Self, Error> {
         let profile = Profile::named(ProfileName::Realistic).map_err(Error::Profile)?;
         let random = Random::new(seed);
+        let limit_draws = Random::new(seed ^ 0x0011_4175);
         let mut service =
-            Self { servers: Vec::new(), profile, random, next_id: 0, has_headers: true, row_sigma: 0.0 };
+            Self { servers: Vec::new(), profile, random, limit_draws, next_id: 0, has_headers: true, row_sigma: 0.0 };
         for _ in 0..servers {
             service.add_server();
         }
@@ -80,7 +82,8 @@ impl Service {
 
     /// Another server, with limits drawn from 0.5, 1 and 1.5 times the documented ones.
     pub(crate) fn add_server(&mut self) {
-        let factor = [0.5, 1.0, 1.5][self.random.below(3) as usize];
+        // Drawn apart, so that a server has the same limits whatever was sent before it came.
+        let factor = [0.5, 1.0, 1.5][self.limit_draws.below(3) as usize];
         let mut server = Server {
             id: self.next_id,
             limits: Limits::new(self.profile.limits.clone()),

@@ -13,8 +13,11 @@ use crate::service::{Answer, AnswerKind, Running, Service, create, single};
 /// Interactive calls a second for each server.
 const INTERACTIVE_PER_S: f64 = 5.0;
 
-/// A caller who has not been served by then has gone.
-const PATIENCE_S: f64 = 30.0;
+/// A caller who has not been served by then has gone: as long as the client itself holds a call.
+const PATIENCE_S: f64 = 900.0;
+
+/// A caller who waited longer noticed it.
+const NOTICED_S: f64 = 1.0;
 
 /// What the run showed.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +29,7 @@ pub struct Tally {
     pub requests: u64,
     pub refused: u64,
     pub interactive_calls: u64,
-    /// Callers that were not served in time, or were shown a refusal.
+    /// Callers that were not served at all.
     pub interactive_lost: u64,
     pub interactive_s: Vec<f64>,
     /// When the rows to load were all acknowledged, if there was an end.
@@ -34,6 +37,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The share of callers who waited longer than a second.
+    pub fn interactive_held(&self) -> f64 {
+        let held = self.interactive_s.iter().filter(|wait_s| **wait_s > NOTICED_S).count();
+        held as f64 / (self.interactive_s.len() as f64).max(1.0)
+    }
+
     /// The 95th percentile of what interactive callers waited.
     pub fn interactive_p95_s(&self) -> f64 {
         let mut waits = self.interactive_s.clone();

@@ -68,6 +68,13 @@ pub(super) enum Room {
     AfterCompletion,
 }
 
+/// The end of the last outage, and the limit that was known by then.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    ended_s: f64,
+    limit_before_s: f64,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
     pub(super) id: LaneId,
@@ -90,7 +97,7 @@ pub(super) struct Lane {
     time_pacer: Pacer,
     calls_pacer: Pacer,
     ramp: (f64, f64),
-    outage_ended_s: Option<f64>,
+    outage: Option<Outage>,
     forgotten_answers: u32,
     /// How much longer this server works than all do on average.
     slowness: f64,
@@ -117,7 +124,7 @@ impl Lane {
             time_pacer: Pacer::new(now_s),
             calls_pacer: Pacer::new(now_s),
             ramp: (1.0, now_s),
-            outage_ended_s: None,
+            outage: None,
             forgotten_answers: 0,
             slowness: 1.0,
         }
@@ -167,7 +174,8 @@ impl Lane {
             Gate::Closed { .. } => {}
             Gate::Down { until_s, .. } if now_s < until_s => return Room::At(until_s),
             Gate::Down { .. } if self.in_flight > 0 => return Room::AfterCompletion,
-            Gate::Down { .. } => return Room::Now { credit: -1.0 },
+            // To know early that the server is back is worth a place before all others.
+            Gate::Down { .. } => return Room::Now { credit: f64::INFINITY },
         }
         if f64::from(self.batches_in_flight) >= self.parallel(now_s, share)
             || f64::from(self.in_flight) >= CONCURRENT_USED * self.concurrent(now_s)
@@ -311,13 +319,14 @@ impl Lane {
     /// A server that was away and whose answers now show more than there can be has forgotten the
     /// window. Headers raise what is left in this one case, and only with both witnesses.
     fn forget_if_restarted(&mut self, now_s: f64) {
-        let Some(ended_s) = self.outage_ended_s.filter(|ended_s| now_s - ended_s < WINDOW_S) else { return };
-        self.forgotten_answers = if self.time.is_shown_above() { self.forgotten_answers + 1 } else { 0 };
+        let Some(outage) = self.outage.filter(|outage| now_s - outage.ended_s < WINDOW_S) else { return };
+        let is_shown = self.time.is_shown_above(outage.limit_before_s);
+        self.forgotten_answers = if is_shown { self.forgotten_answers + 1 } else { 0 };
         if self.forgotten_answers >= FORGOTTEN_ANSWERS {
-            self.window.forget_before(now_s, ended_s);
+            self.window.forget_before(now_s, outage.ended_s);
             self.time.forget_above();
             self.calls.forget_above();
-            self.outage_ended_s = None;
+            self.outage = None;
             self.forgotten_answers = 0;
         }
     }
@@ -326,7 +335,7 @@ impl Lane {
     pub(super) fn is_reached(&mut self, now_s: f64) {
         if self.gate.reached() {
             self.ramp = (RAMP_AFTER_OUTAGE, now_s);
-            self.outage_ended_s = Some(now_s);
+            self.outage = Some(Outage { ended_s: now_s, limit_before_s: self.time.estimate() });
             self.forgotten_answers = 0;
         }
     }

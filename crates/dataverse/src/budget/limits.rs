@@ -48,6 +48,8 @@ pub(super) struct Limit {
     /// The highest that headers may raise the estimate to.
     believed: f64,
     above: Option<Above>,
+    /// What the last answer showed.
+    observed: f64,
     headers_at_s: Option<f64>,
     disbelieved_until_s: f64,
     probe: Probe,
@@ -73,6 +75,7 @@ impl Limit {
             estimate: documented,
             believed: documented,
             above: None,
+            observed: documented,
             headers_at_s: None,
             disbelieved_until_s: 0.0,
             probe: Probe { since_s: now_s, step: PROBE_STEP_MIN },
@@ -89,9 +92,9 @@ impl Limit {
         now_s >= self.disbelieved_until_s && self.headers_at_s.is_some_and(|at_s| now_s - at_s < HEADERS_FRESH_S)
     }
 
-    /// Whether the last answer showed more than is believed.
-    pub(super) fn is_shown_above(&self) -> bool {
-        self.above.is_some()
+    /// What the last answer showed, and `before` something happened was known, cannot both be.
+    pub(super) fn is_shown_above(&self, before: f64) -> bool {
+        self.observed > ABOVE * before
     }
 
     /// What was shown had another reason.
@@ -109,6 +112,7 @@ impl Limit {
         let observed = used + remaining;
         let is_first = self.headers_at_s.is_none();
         self.headers_at_s = Some(now_s);
+        self.observed = observed;
         self.rise(now_s, observed);
         let target = observed.min(self.believed);
         self.estimate += if is_first { 1.0 } else { FOLLOW } * (target - self.estimate);
