@@ -12,7 +12,7 @@ use flowgate_dataverse::budget::{
 use flowgate_dataverse::cost::{BULK_ROWS_MAX, CostModel, ErrorRate, Message, batch_rows};
 use flowgate_emulator::model::{LimitKind, Work};
 
-use crate::service::{Answer, AnswerKind, Service, create, single};
+use crate::service::{Answer, AnswerKind, Server, Service, create, single};
 
 /// A request to send. What belongs to its answer is the client's own.
 #[derive(Debug, Clone)]
@@ -137,7 +137,8 @@ fn ended(answer: &Answer) -> Ended {
     }
 }
 
-/// Knows the service's own counters, and sends whenever they leave room.
+/// Knows the service's own counters and sends whenever they leave room. Its interactive callers are
+/// never refused and never wait, and what they take is taken off: it is what physics allows.
 pub(crate) struct Oracle {
     pub(crate) rows: usize,
 }
@@ -147,11 +148,11 @@ const ORACLE_PARALLEL: u32 = 16;
 
 impl Client for Oracle {
     fn batch(&mut self, now_s: f64, service: &mut Service) -> Next {
-        let per_row_ms = 10.0;
         let rows = self.rows;
-        let fits = |server: &mut crate::service::Server| {
-            let cost_ms = (30.0 + per_row_ms * rows as f64) * server.slow;
-            server.running() < ORACLE_PARALLEL && server.left_ms(now_s) >= cost_ms
+        let fits = |server: &mut Server| {
+            let cost_ms = (30.0 + 10.0 * rows as f64) * server.slow;
+            let left_ms = server.left_ms(now_s) - server.interactive_ms(now_s);
+            server.running() < ORACLE_PARALLEL && left_ms >= cost_ms
         };
         match service.servers.iter_mut().position(fits) {
             Some(index) => {
@@ -162,12 +163,11 @@ impl Client for Oracle {
     }
 
     fn interactive(&mut self, now_s: f64, service: &mut Service) -> Next {
-        let best = service.servers.iter_mut().map(|server| (server.left_ms(now_s), server.id));
-        match best.max_by(|one, other| one.0.total_cmp(&other.0)) {
-            Some((left_ms, id)) if left_ms > 0.0 => {
-                Next::Send(Outgoing { cookie: Some(id), work: single(), grant: None })
-            }
-            _ => Next::At(now_s + 0.05),
+        let open = service.servers.iter_mut().filter(|server| server.is_up);
+        let share = |server: &mut Server| (server.interactive_ms(now_s) / server.limit_ms(), server.id);
+        match open.map(share).min_by(|one, other| one.0.total_cmp(&other.0)) {
+            Some((_, id)) => Next::Send(Outgoing { cookie: Some(id), work: single(), grant: None }),
+            None => Next::At(now_s + 0.05),
         }
     }
 

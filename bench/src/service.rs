@@ -3,6 +3,8 @@
 //! The law is the emulator's ([`flowgate_emulator::model`]), profile `realistic`; nothing of it is
 //! known to the client. Times are simulated seconds. Left out: HTTP and rows.
 
+use std::collections::VecDeque;
+
 use flowgate_emulator::model::{LimitKind, Limits, Message, Profile, ProfileName, Random, Remaining, Work};
 use uuid::Uuid;
 
@@ -20,9 +22,12 @@ pub(crate) struct Server {
     limits: Limits,
     /// How much slower than the profile it works.
     pub(crate) slow: f64,
-    is_up: bool,
+    pub(crate) is_up: bool,
     /// Milliseconds that running requests will be charged.
     pending_ms: f64,
+    /// What interactive calls took, by when they ended; the last window counts.
+    interactive: VecDeque<(f64, f64)>,
+    interactive_ms: f64,
     /// Rises with each restart, so that requests that were cut are not charged.
     life: u32,
 }
@@ -33,6 +38,7 @@ pub(crate) struct Running {
     pub(crate) server: ServerId,
     pub(crate) ends_s: f64,
     busy_ms: f64,
+    is_single: bool,
     life: u32,
     remaining: Remaining,
 }
@@ -65,6 +71,9 @@ pub(crate) struct Service {
     pub(crate) has_headers: bool,
     /// Spread of the cost of rows from request to request.
     pub(crate) row_sigma: f64,
+    /// Interactive calls are charged and never refused: the oracle's world, in which batches get
+    /// exactly what physics leaves them.
+    pub(crate) spares_interactive: bool,
 }
 
 impl Service {
@@ -73,7 +82,7 @@ impl Service {
         let random = Random::new(seed);
         let limit_draws = Random::new(seed ^ 0x0011_4175);
         let mut service =
-            Self { servers: Vec::new(), profile, random, limit_draws, next_id: 0, has_headers: true, row_sigma: 0.0 };
+            Self { servers: Vec::new(), profile, random, limit_draws, next_id: 0, has_headers: true, row_sigma: 0.0, spares_interactive: false };
         for _ in 0..servers {
             service.add_server();
         }
@@ -90,6 +99,8 @@ impl Service {
             slow: 1.0,
             is_up: true,
             pending_ms: 0.0,
+            interactive: VecDeque::new(),
+            interactive_ms: 0.0,
             life: 0,
         };
         server.scale_limits(factor);
@@ -122,6 +133,8 @@ impl Service {
         let scaled = server.limits.settings.clone();
         server.limits = Limits::new(settings);
         server.limits.settings = scaled;
+        server.interactive.clear();
+        server.interactive_ms = 0.0;
         server.is_up = true;
     }
 
@@ -137,7 +150,7 @@ impl Service {
         let hint = self.hint();
         let spread = if work.rows > 1 { self.row_sigma } else { 0.0 };
         let uneven = (spread * uneven - spread * spread / 2.0).exp();
-        let profile = self.profile.clone();
+        let (profile, spares, is_single) = (self.profile.clone(), self.spares_interactive, work.message == Message::Single);
         let answer = |kind, server| {
             Answer { kind, duration_s: round_trip_s, server, remaining_s: None, remaining_requests: None, hint }
         };
@@ -145,25 +158,33 @@ impl Service {
             Some(server) if server.is_up => server,
             _ => return Err(answer(AnswerKind::Unavailable, None)),
         };
-        let remaining = server.limits.admit((USER, 0), now_s).map_err(|refusal| {
+        // A user of their own, whose counters refuse nobody; what they take is looked at beside.
+        let user = if spares && is_single { (Uuid::max(), 0) } else { (USER, 0) };
+        let remaining = server.limits.admit(user, now_s).map_err(|refusal| {
             let retry_after_s = refusal.retry_after_s as f64;
             answer(AnswerKind::Refused { kind: refusal.kind, retry_after_s }, Some(id))
         })?;
         let running = server.limits.running_on(0);
         let busy_ms = profile.service_ms(work, running, noise) * server.slow * uneven;
-        server.pending_ms += busy_ms;
+        server.pending_ms += if is_single { 0.0 } else { busy_ms };
         let ends_s = now_s + busy_ms / 1_000.0 + round_trip_s;
-        Ok(Running { server: id, ends_s, busy_ms, life: server.life, remaining })
+        Ok(Running { server: id, ends_s, busy_ms, is_single, life: server.life, remaining })
     }
 
     /// A request that [`Self::send`] let run is over.
     pub(crate) fn finish(&mut self, now_s: f64, sent_s: f64, running: &Running) -> Answer {
-        let (hint, has_headers) = (self.hint(), self.has_headers);
+        let (hint, has_headers, spares) = (self.hint(), self.has_headers, self.spares_interactive);
         let mut kind = AnswerKind::Done;
         if let Some(server) = self.server(running.server) {
             if server.life == running.life {
-                server.limits.finish((USER, 0), now_s, running.busy_ms);
-                server.pending_ms = (server.pending_ms - running.busy_ms).max(0.0);
+                let user = if spares && running.is_single { (Uuid::max(), 0) } else { (USER, 0) };
+                server.limits.finish(user, now_s, running.busy_ms);
+                if running.is_single {
+                    server.interactive.push_back((now_s, running.busy_ms));
+                    server.interactive_ms += running.busy_ms;
+                } else {
+                    server.pending_ms = (server.pending_ms - running.busy_ms).max(0.0);
+                }
             } else {
                 kind = AnswerKind::Unavailable;
             }
@@ -205,10 +226,22 @@ impl Server {
     /// Milliseconds that a request may still take without reaching the limit, knowing everything.
     pub(crate) fn left_ms(&mut self, now_s: f64) -> f64 {
         let (requests, busy_ms, is_blocked) = self.limits.used((USER, 0), now_s);
-        let limit = self.limits.settings.execution_ms.unwrap_or(f64::MAX);
+        let limit = self.limit_ms();
         let has_requests = self.limits.settings.requests.is_none_or(|limit| requests + 10 < limit as usize);
         let has_place = self.limits.settings.concurrent.is_none_or(|limit| self.running() + 2 < limit);
         if !self.is_up || is_blocked || !has_requests || !has_place { 0.0 } else { limit - busy_ms - self.pending_ms }
+    }
+
+    /// Milliseconds of the last window that interactive calls took.
+    pub(crate) fn interactive_ms(&mut self, now_s: f64) -> f64 {
+        while let Some((_, busy_ms)) = self.interactive.pop_front_if(|(at_s, _)| *at_s <= now_s - 300.0) {
+            self.interactive_ms -= busy_ms;
+        }
+        self.interactive_ms
+    }
+
+    pub(crate) fn limit_ms(&self) -> f64 {
+        self.limits.settings.execution_ms.unwrap_or(f64::MAX)
     }
 
     pub(crate) fn running(&self) -> u32 {

@@ -161,6 +161,12 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
+    /// Interactive calls are charged and never refused.
+    pub(crate) fn sparing_interactive(mut self) -> Self {
+        self.service.spares_interactive = true;
+        self
+    }
+
     pub(crate) fn run(mut self) -> Tally {
         while let Some(Reverse((at_us, number))) = self.events.pop() {
             let now_s = at_us as f64 / 1e6;

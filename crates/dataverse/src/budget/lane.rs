@@ -30,13 +30,18 @@ const FILLED_BY_URGENT: f64 = 0.995;
 
 /// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
 /// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
-const CREDIT_GAIN: f64 = 1.0;
+const CREDIT_GAIN: f64 = 2.0;
 
 /// Batches under way in a lane: twice what runs on average when the time limit is used up
 /// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
-const PARALLEL_GAIN: f64 = 2.0;
+const PARALLEL_GAIN: f64 = 3.0;
 const PARALLEL_MIN: f64 = 3.0;
 const CONCURRENT_USED: f64 = 0.9;
+
+/// All requests under way, urgent ones included: what waited while a lane was closed must not meet
+/// the concurrency limit when it opens.
+const URGENT_GAIN: f64 = 4.0;
+const URGENT_MIN: f64 = 6.0;
 
 /// After a refusal for concurrency this part of what was under way is the limit, and one more
 /// each half minute.
@@ -257,7 +262,10 @@ impl Lane {
 
     /// Whether an interactive request or an event may go. It never waits for batches.
     pub(super) fn has_urgent_room(&mut self, now_s: f64, cost_s: f64) -> bool {
-        if !self.gate.is_open(now_s) || f64::from(self.in_flight) + 1.0 > self.concurrent(now_s) {
+        let steady = self.time.estimate() / WINDOW_S;
+        let parallel = (URGENT_GAIN * steady).max(URGENT_MIN * self.servers);
+        let parallel = parallel.min(CONCURRENT_USED * self.concurrent(now_s)).max(1.0);
+        if !self.gate.is_open(now_s) || f64::from(self.in_flight) + 1.0 > parallel {
             return false;
         }
         let used = self.window.used(now_s);
