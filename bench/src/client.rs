@@ -47,13 +47,14 @@ pub struct Paced {
     model: CostModel,
     under_way: HashMap<u64, (Grant, Work)>,
     interactive_busy: Duration,
+    is_interactive_waiting: bool,
 }
 
 impl Paced {
     pub fn new(seed: u64) -> Self {
         let policy = Policy::new(&PolicySettings { users: 1, daily: None, seed });
         let model = Message::CreateMultiple.first_model();
-        Self { policy, model, under_way: HashMap::new(), interactive_busy: Duration::from_millis(40) }
+        Self { policy, model, under_way: HashMap::new(), interactive_busy: Duration::from_millis(40), is_interactive_waiting: false }
     }
 
     pub fn snapshot(&mut self, now_s: f64) -> Snapshot {
@@ -85,7 +86,14 @@ impl Client for Paced {
     }
 
     fn interactive(&mut self, now_s: f64, _service: &mut Service) -> Next {
-        self.ask(now_s, Class::Interactive, self.interactive_busy, single())
+        let next = self.ask(now_s, Class::Interactive, self.interactive_busy, single());
+        match (&next, self.is_interactive_waiting) {
+            (Next::Send(_), true) => self.policy.stop_waiting(Class::Interactive),
+            (Next::At(_) | Next::AfterCompletion, false) => self.policy.start_waiting(Class::Interactive),
+            (Next::Send(_), false) | (Next::At(_) | Next::AfterCompletion, true) => {}
+        }
+        self.is_interactive_waiting = !matches!(next, Next::Send(_));
+        next
     }
 
     fn trace(&mut self, now_s: f64, service: &mut Service, rows: u64, refused: u64) {

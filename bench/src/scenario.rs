@@ -82,7 +82,7 @@ impl Scenario {
                 service.row_sigma = 0.6;
                 Vec::new()
             }
-            Self::ServerRestarts => restarts(length_s),
+            Self::ServerRestarts => restarts(random, length_s),
             Self::ServersComeAndGo => vec![(at(0.35), Step::Servers(2)), (at(0.65), Step::Servers(6))],
             Self::SecondClient | Self::SecondClientWithoutHeaders => {
                 service.has_headers = self == Self::SecondClient;
@@ -117,13 +117,17 @@ fn noise(random: &mut Random, length_s: f64) -> Vec<(f64, Step)> {
     steps
 }
 
-/// Each of the four servers is away five times for 40 s.
-fn restarts(length_s: f64) -> Vec<(f64, Step)> {
+/// Each of the four servers is away five times for 40 s, at some moment of each fifth of the run.
+fn restarts(random: &mut Random, length_s: f64) -> Vec<(f64, Step)> {
     let mut steps = Vec::new();
-    for turn in 0..20 {
-        let at_s = length_s * (0.06 + 0.045 * f64::from(turn));
-        let server = turn as usize % 4;
-        steps.extend([(at_s, Step::Stop(server)), (at_s + 40.0, Step::Start(server))]);
+    let fifth_s = length_s / 5.0;
+    for turn in 0..5 {
+        for server in 0..4 {
+            let at_s = fifth_s * f64::from(turn) + (fifth_s - OUTAGE_S).max(0.0) * random.unit();
+            steps.extend([(at_s, Step::Stop(server)), (at_s + OUTAGE_S, Step::Start(server))]);
+        }
     }
     steps
 }
+
+const OUTAGE_S: f64 = 40.0;

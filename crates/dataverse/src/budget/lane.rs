@@ -31,6 +31,7 @@ const FILLED_BY_URGENT: f64 = 0.995;
 /// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
 /// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
 const CREDIT_GAIN: f64 = 2.0;
+const CREDIT_FULL: f64 = 0.3;
 
 /// Batches under way in a lane: twice what runs on average when the time limit is used up
 /// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
@@ -234,7 +235,8 @@ impl Lane {
     fn pace(&self, now_s: f64, used: Usage, share: f64) -> Usage {
         let filled = self.filled(now_s);
         let urgent = self.urgent.rate(now_s);
-        let factor = share * (1.0 + CREDIT_GAIN * self.credit(now_s, used)) * self.ramp(now_s);
+        let credit = (self.credit(now_s, used) / CREDIT_FULL).min(1.0);
+        let factor = share * (1.0 + CREDIT_GAIN * credit) * self.ramp(now_s);
         let least = 0.05;
         let pace = |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
         Usage {
