@@ -22,7 +22,7 @@ pub(super) type LaneId = u32;
 /// The share of a limit that batches fill, by what is known of it: answers say what is left; only
 /// the own ledger is known; many servers behind one ledger, on which requests fall unevenly.
 const FILLED_WITH_HEADERS: f64 = 0.985;
-const FILLED_BY_LEDGER: f64 = 0.97;
+const FILLED_BY_LEDGER: f64 = 0.985;
 const FILLED_POOLED: f64 = 0.92;
 
 /// What interactive requests and events may use of a limit: all but what is lost to rounding.
@@ -30,8 +30,8 @@ const FILLED_BY_URGENT: f64 = 0.995;
 
 /// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
 /// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
+const CREDIT_GAIN_EMPTY: f64 = 2.0;
 const CREDIT_GAIN: f64 = 2.0;
-const CREDIT_FULL: f64 = 0.3;
 
 /// Batches under way in a lane: twice what runs on average when the time limit is used up
 /// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
@@ -104,6 +104,8 @@ pub(super) struct Lane {
     calls_pacer: Pacer,
     ramp: (f64, f64),
     outage: Option<Outage>,
+    /// Since when the window is known to have been filled by us alone.
+    empty_since_s: f64,
     forgotten_answers: u32,
     /// How much longer this server works than all do on average.
     slowness: f64,
@@ -131,6 +133,7 @@ impl Lane {
             calls_pacer: Pacer::new(now_s),
             ramp: (1.0, now_s),
             outage: None,
+            empty_since_s: now_s,
             forgotten_answers: 0,
             slowness: 1.0,
         }
@@ -160,13 +163,15 @@ impl Lane {
     }
 
     fn with_unknown_past(&self, now_s: f64, mut used: Usage) -> Usage {
-        if let Some(since_s) = self.past_unknown_since_s {
-            let left = (1.0 - (now_s - since_s) / WINDOW_S).max(0.0);
-            let filled = self.filled(now_s);
-            used.busy_s += left * filled * self.time.estimate();
-            used.calls += left * filled * self.calls.estimate();
-        }
+        let unknown = self.past_unknown(now_s) * self.filled(now_s);
+        used.busy_s += unknown * self.time.estimate();
+        used.calls += unknown * self.calls.estimate();
         used
+    }
+
+    /// The part of the window of which nothing is known.
+    fn past_unknown(&self, now_s: f64) -> f64 {
+        self.past_unknown_since_s.map_or(0.0, |since_s| (1.0 - (now_s - since_s) / WINDOW_S).max(0.0))
     }
 
     /// Whether a batch of this cost may go.
@@ -207,7 +212,10 @@ impl Lane {
     /// What is left for batches in the window, without what is under way.
     fn batch_budget(&mut self, now_s: f64, used: Usage, share: f64) -> Usage {
         let filled = self.filled(now_s);
+        // Somebody's past that counts as a full window holds the urgent requests of that time too.
+        let known = 1.0 - self.past_unknown(now_s);
         let reserve = self.urgent.reserve(now_s, &mut self.window);
+        let reserve = Usage { calls: known * reserve.calls, busy_s: known * reserve.busy_s };
         let by_batches = self.window.used_by(now_s, Class::Batch);
         let by_exports = self.window.used_by(now_s, Class::Export);
         let left = |limit: f64, used: f64, reserve: f64, batches: f64| {
@@ -235,8 +243,8 @@ impl Lane {
     fn pace(&self, now_s: f64, used: Usage, share: f64) -> Usage {
         let filled = self.filled(now_s);
         let urgent = self.urgent.rate(now_s);
-        let credit = (self.credit(now_s, used) / CREDIT_FULL).min(1.0);
-        let factor = share * (1.0 + CREDIT_GAIN * credit) * self.ramp(now_s);
+        let gain = if now_s - self.empty_since_s < WINDOW_S { CREDIT_GAIN_EMPTY } else { CREDIT_GAIN };
+        let factor = share * (1.0 + gain * self.credit(now_s, used)) * self.ramp(now_s);
         let least = 0.05;
         let pace = |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
         Usage {
@@ -334,6 +342,7 @@ impl Lane {
         self.forgotten_answers = if is_shown { self.forgotten_answers + 1 } else { 0 };
         if self.forgotten_answers >= FORGOTTEN_ANSWERS {
             self.window.forget_before(now_s, outage.ended_s);
+            self.empty_since_s = outage.ended_s;
             self.time.forget_above();
             self.calls.forget_above();
             self.outage = None;

@@ -22,7 +22,7 @@ const ABOVE: f64 = 1.02;
 const ABOVE_FOR_S: f64 = WINDOW_S + 30.0;
 
 /// After a refusal less than what was used counts as the limit.
-const REFUSED_KEPT: f64 = 0.98;
+const REFUSED_KEPT: f64 = 0.985;
 
 /// Headers older than this say nothing any more.
 const HEADERS_FRESH_S: f64 = 30.0;
@@ -34,7 +34,8 @@ const LIE_FOR_S: f64 = 1_800.0;
 
 /// Without headers the limit is found from below: after each period at the limit without a refusal
 /// it is raised, in steps that double, up to twice the documented one.
-const PROBE_EVERY_S: f64 = 120.0;
+const PROBE_EVERY_S: f64 = 60.0;
+const PROBE_STEP_FIRST: f64 = 0.08;
 const PROBE_STEP_MIN: f64 = 0.02;
 const PROBE_STEP_MAX: f64 = 0.16;
 const PROBE_USE: f64 = 0.93;
@@ -78,7 +79,7 @@ impl Limit {
             observed: documented,
             headers_at_s: None,
             disbelieved_until_s: 0.0,
-            probe: Probe { since_s: now_s, step: PROBE_STEP_MIN },
+            probe: Probe { since_s: now_s, step: PROBE_STEP_FIRST },
         }
     }
 
@@ -116,7 +117,7 @@ impl Limit {
         self.rise(now_s, observed);
         let target = observed.min(self.believed);
         self.estimate += if is_first { 1.0 } else { FOLLOW } * (target - self.estimate);
-        self.probe = Probe { since_s: now_s, step: PROBE_STEP_MIN };
+        self.probe = Probe { since_s: now_s, step: PROBE_STEP_FIRST };
     }
 
     fn rise(&mut self, now_s: f64, observed: f64) {

@@ -40,6 +40,7 @@ const PARALLEL_PER_SERVER: u32 = 4;
 
 /// Blocks end a little later than asked, so that processes do not return together.
 const BLOCK_JITTER: f64 = 0.1;
+const BLOCK_JITTER_S_MAX: f64 = 3.0;
 
 /// A lane without a server is given up after this long; its server would be found again by a draw.
 const DOWN_FOR_S_MAX: f64 = 300.0;
@@ -396,7 +397,8 @@ impl Policy {
     fn throttled(&mut self, now_s: f64, lane: Option<usize>, user: u16, throttled: Throttled) {
         self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
         let wait = throttled.retry_after.unwrap_or_else(|| retry_after::without(self.refusals_in_a_row));
-        let wait = wait.mul_f64(1.0 + BLOCK_JITTER * self.random.fraction());
+        let jitter_s = (BLOCK_JITTER * wait.as_secs_f64()).min(BLOCK_JITTER_S_MAX) * self.random.fraction();
+        let wait = wait + Duration::from_secs_f64(jitter_s);
         let Some(lane) = lane.map(|index| &mut self.lanes[index]) else {
             for lane in self.lanes.iter_mut().filter(|lane| lane.user == user) {
                 lane.close(now_s, wait);
