@@ -21,7 +21,7 @@ pub(super) type LaneId = u32;
 
 /// The share of a limit that batches fill, by what is known of it: answers say what is left; only
 /// the own ledger is known; many servers behind one ledger, on which requests fall unevenly.
-const FILLED_WITH_HEADERS: f64 = 0.985;
+const FILLED_WITH_HEADERS: f64 = 0.988;
 const FILLED_BY_LEDGER: f64 = 0.985;
 const FILLED_POOLED: f64 = 0.92;
 
@@ -31,7 +31,11 @@ const FILLED_BY_URGENT: f64 = 0.995;
 /// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
 /// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
 const CREDIT_GAIN_EMPTY: f64 = 2.0;
-const CREDIT_GAIN: f64 = 2.0;
+const CREDIT_GAIN: f64 = 0.6;
+const EMPTY_FOR_S: f64 = 2.0 * WINDOW_S;
+
+/// A limit that is shown to be so much higher than just before is an emptier window too.
+const RISEN: f64 = 1.25;
 
 /// Batches under way in a lane: twice what runs on average when the time limit is used up
 /// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
@@ -195,8 +199,8 @@ impl Lane {
         }
         let used = self.used(now_s);
         // The service counts a request when it ends: what leaves the window by then makes room for it.
-        let ahead = self.window.used_ahead(now_s, cost_s);
-        let ahead = self.with_unknown_past(now_s, Usage { calls: used.calls, busy_s: ahead.busy_s });
+        let ahead = Usage { busy_s: self.window.used_ahead(now_s, cost_s).busy_s, ..self.window.used(now_s) };
+        let ahead = self.with_unknown_past(now_s, ahead);
         let budget = self.batch_budget(now_s, ahead, share);
         let is_alone = self.batches_in_flight == 0 && used.busy_s < budget.busy_s / 2.0;
         if (budget.busy_s < self.predicted_s + cost_s && !is_alone) || budget.calls < 1.0 {
@@ -243,7 +247,7 @@ impl Lane {
     fn pace(&self, now_s: f64, used: Usage, share: f64) -> Usage {
         let filled = self.filled(now_s);
         let urgent = self.urgent.rate(now_s);
-        let gain = if now_s - self.empty_since_s < WINDOW_S { CREDIT_GAIN_EMPTY } else { CREDIT_GAIN };
+        let gain = if now_s - self.empty_since_s < EMPTY_FOR_S { CREDIT_GAIN_EMPTY } else { CREDIT_GAIN };
         let factor = share * (1.0 + gain * self.credit(now_s, used)) * self.ramp(now_s);
         let least = 0.05;
         let pace = |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
@@ -327,6 +331,9 @@ impl Lane {
     pub(super) fn observe(&mut self, now_s: f64, used_then: Usage, seconds: Option<f64>, requests: Option<f64>) {
         let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) else { return };
         self.past_unknown_since_s = None;
+        if (used_then.busy_s + seconds * self.servers).min(self.time.believed()) > RISEN * self.time.estimate() {
+            self.empty_since_s = now_s;
+        }
         self.time.observe(now_s, used_then.busy_s, seconds * self.servers);
         if let Some(requests) = requests {
             self.calls.observe(now_s, used_then.calls, requests * self.servers);

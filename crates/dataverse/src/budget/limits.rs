@@ -88,6 +88,11 @@ impl Limit {
         self.estimate
     }
 
+    /// The highest that headers may raise the estimate to.
+    pub(super) fn believed(&self) -> f64 {
+        self.believed
+    }
+
     /// Whether the last answers said what is left.
     pub(super) fn has_headers(&self, now_s: f64) -> bool {
         now_s >= self.disbelieved_until_s && self.headers_at_s.is_some_and(|at_s| now_s - at_s < HEADERS_FRESH_S)
@@ -206,9 +211,9 @@ mod tests {
         let mut limit = limit();
         limit.observe(1.0, 500.0, 700.0);
         limit.refused(2.0, 500.0);
-        assert!((limit.estimate() - 490.0).abs() < 1e-9);
+        assert!((limit.estimate() - 492.5).abs() < 1e-9);
         limit.observe(3.0, 480.0, 720.0);
-        assert!((limit.estimate() - 490.0).abs() < 1e-9, "not raised by the same headers");
+        assert!((limit.estimate() - 492.5).abs() < 1e-9, "not raised by the same headers");
         assert!(!limit.has_headers(3.0));
     }
 
@@ -226,10 +231,10 @@ mod tests {
         let mut limit = limit();
         limit.refused(0.0, 900.0);
         let lowered = limit.estimate();
-        assert!((lowered - 882.0).abs() < 1e-9);
-        limit.probe(119.0, 880.0);
+        assert!((lowered - 886.5).abs() < 1e-9);
+        limit.probe(59.0, 880.0);
         assert!((limit.estimate() - lowered).abs() < 1e-9);
-        limit.probe(121.0, 880.0);
+        limit.probe(61.0, 880.0);
         assert!((limit.estimate() - 1.02 * lowered).abs() < 1e-6);
         for second in 122..2_000 {
             let used = 0.95 * limit.estimate();
