@@ -7,7 +7,7 @@ use std::time::Duration;
 use flowgate_core::Elapsed;
 use flowgate_core::destination::Class;
 use flowgate_dataverse::budget::{
-    AnswerFacts, Cost, Ended, Grant, Policy, PolicySettings, Snapshot, Throttled, ThrottledBy, Verdict,
+    AnswerFacts, Cost, Ended, Grant, Policy, PolicySettings, Throttled, ThrottledBy, Verdict,
 };
 use flowgate_dataverse::cost::{BULK_ROWS_MAX, CostModel, ErrorRate, Message, batch_rows};
 use flowgate_emulator::model::{LimitKind, Work};
@@ -38,11 +38,10 @@ pub(crate) trait Client {
     fn sent(&mut self, ticket: u64, outgoing: Outgoing);
 
     fn answered(&mut self, now_s: f64, ticket: u64, answer: &Answer);
-    fn trace(&mut self, _now_s: f64, _service: &mut Service, _rows: u64, _refused: u64) {}
 }
 
 /// Flowgate: the real policy and the real model of costs.
-pub struct Paced {
+pub(crate) struct Paced {
     policy: Policy,
     model: CostModel,
     under_way: HashMap<u64, (Grant, Work)>,
@@ -51,14 +50,16 @@ pub struct Paced {
 }
 
 impl Paced {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let policy = Policy::new(&PolicySettings { users: 1, daily: None, seed });
         let model = Message::CreateMultiple.first_model();
-        Self { policy, model, under_way: HashMap::new(), interactive_busy: Duration::from_millis(40), is_interactive_waiting: false }
-    }
-
-    pub fn snapshot(&mut self, now_s: f64) -> Snapshot {
-        self.policy.snapshot(at(now_s))
+        Self {
+            policy,
+            model,
+            under_way: HashMap::new(),
+            interactive_busy: Duration::from_millis(40),
+            is_interactive_waiting: false,
+        }
     }
 
     fn ask(&mut self, now_s: f64, class: Class, busy: Duration, work: Work) -> Next {
@@ -94,17 +95,6 @@ impl Client for Paced {
         }
         self.is_interactive_waiting = !matches!(next, Next::Send(_));
         next
-    }
-
-    fn trace(&mut self, now_s: f64, service: &mut Service, rows: u64, refused: u64) {
-        let snap = self.policy.snapshot(at(now_s));
-        eprint!("{now_s:7.1} rows {rows:8} 429 {refused} disc {} net {:.0} a {:.3} b {:.4} w {:?}", snap.discovery_is_complete, snap.network_ms, self.model.fixed_s(), self.model.row_s(), snap.waiting);
-        for lane in &snap.lanes {
-            let id: u16 = lane.server.as_deref().unwrap_or("99").parse().unwrap();
-            let left = service.server(id).map_or(0.0, |s| s.left_ms(now_s)) / 1000.0;
-            eprint!(" | {id} {} fl {}/{} used {:.0}/{:.0} calls {:.0}/{:.0} left {left:.0}", lane.state, lane.in_flight, lane.parallel_max, lane.used_s, lane.limit_s, lane.used_requests, lane.limit_requests);
-        }
-        eprintln!();
     }
 
     fn sent(&mut self, ticket: u64, outgoing: Outgoing) {

@@ -1,17 +1,19 @@
 //! The loader measured against the limits of the service.
 //!
-//! [`ceiling`] runs the real budget policy in simulated time against the emulator's law of the
-//! service, and an oracle that sees the true counters in its place. Same seed, same events, so every
+//! [`ceiling()`] runs the real budget policy in simulated time against the emulator's law of the
+//! service, and an oracle that sees the true counters in its place; [`against_fixed`] and
+//! [`first_load`] compare with tools of fixed settings. Same seed, same events, so every
 //! figure can be had again. Left out: the demo and the local costs of a load (other benchmarks).
 
 mod ceiling;
 mod client;
+mod fixed;
 mod scenario;
 mod service;
 mod world;
 
 pub use ceiling::{Ceiling, ceiling, ceilings};
-pub use client::Paced;
+pub use fixed::{AgainstFixed, FirstLoad, against_fixed, first_load};
 pub use scenario::Scenario;
 pub use world::{Span, Tally};
 
@@ -20,4 +22,26 @@ pub use world::{Span, Tally};
 pub enum Error {
     #[error("the emulator's profile does not parse: {0}")]
     Profile(String),
+    #[error("there is no benchmark `{0}`: use `ceiling`, `fixed` or `first_load`")]
+    Unknown(String),
+    #[error("figures cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The measured part of a run, and the seeds of the published figures.
+pub const SPAN: Span = Span { from_s: 300.0, to_s: 3_900.0 };
+pub const SEEDS: [u64; 3] = [1, 2, 3];
+
+/// A benchmark by its name: its figures as one JSON object.
+pub fn run(name: &str) -> Result<serde_json::Value, Error> {
+    let figures = match name {
+        "ceiling" => serde_json::to_value(ceilings(SPAN, &SEEDS)?)?,
+        "fixed" => serde_json::json!({
+            "steady": against_fixed(Scenario::Steady, SPAN, &SEEDS)?,
+            "slow_servers": against_fixed(Scenario::SlowServers, SPAN, &SEEDS)?,
+        }),
+        "first_load" => serde_json::json!({ "one_server": first_load(1, 1)?, "four_servers": first_load(4, 1)? }),
+        other => return Err(Error::Unknown(other.to_owned())),
+    };
+    Ok(serde_json::json!({ "bench": name, "figures": figures }))
 }

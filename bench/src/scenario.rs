@@ -54,10 +54,9 @@ impl Scenario {
         match self {
             Self::Steady | Self::NoisyNeighbours | Self::SlowServers => Some(0.95),
             Self::LimitsHalved | Self::UnevenRows => Some(0.90),
-            Self::ServerRestarts
-            | Self::ServersComeAndGo
-            | Self::SecondClient
-            | Self::SecondClientWithoutHeaders => Some(0.87),
+            Self::ServerRestarts | Self::ServersComeAndGo | Self::SecondClient | Self::SecondClientWithoutHeaders => {
+                Some(0.87)
+            }
             Self::SteadyWithoutHeaders => None,
         }
     }

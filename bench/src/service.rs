@@ -67,6 +67,7 @@ pub(crate) struct Service {
     profile: Profile,
     pub(crate) random: Random,
     limit_draws: Random,
+    draws_limits: bool,
     next_id: ServerId,
     pub(crate) has_headers: bool,
     /// Spread of the cost of rows from request to request.
@@ -77,12 +78,21 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(servers: u16, seed: u64) -> Result<Self, Error> {
+    pub(crate) fn new(servers: u16, seed: u64, draws_limits: bool) -> Result<Self, Error> {
         let profile = Profile::named(ProfileName::Realistic).map_err(Error::Profile)?;
         let random = Random::new(seed);
         let limit_draws = Random::new(seed ^ 0x0011_4175);
-        let mut service =
-            Self { servers: Vec::new(), profile, random, limit_draws, next_id: 0, has_headers: true, row_sigma: 0.0, spares_interactive: false };
+        let mut service = Self {
+            servers: Vec::new(),
+            profile,
+            random,
+            limit_draws,
+            draws_limits,
+            next_id: 0,
+            has_headers: true,
+            row_sigma: 0.0,
+            spares_interactive: false,
+        };
         for _ in 0..servers {
             service.add_server();
         }
@@ -92,7 +102,8 @@ impl Service {
     /// Another server, with limits drawn from 0.5, 1 and 1.5 times the documented ones.
     pub(crate) fn add_server(&mut self) {
         // Drawn apart, so that a server has the same limits whatever was sent before it came.
-        let factor = [0.5, 1.0, 1.5][self.limit_draws.below(3) as usize];
+        let drawn = [0.5, 1.0, 1.5][self.limit_draws.below(3) as usize];
+        let factor = if self.draws_limits { drawn } else { 1.0 };
         let mut server = Server {
             id: self.next_id,
             limits: Limits::new(self.profile.limits.clone()),
@@ -150,9 +161,15 @@ impl Service {
         let hint = self.hint();
         let spread = if work.rows > 1 { self.row_sigma } else { 0.0 };
         let uneven = (spread * uneven - spread * spread / 2.0).exp();
-        let (profile, spares, is_single) = (self.profile.clone(), self.spares_interactive, work.message == Message::Single);
-        let answer = |kind, server| {
-            Answer { kind, duration_s: round_trip_s, server, remaining_s: None, remaining_requests: None, hint }
+        let (profile, spares, is_single) =
+            (self.profile.clone(), self.spares_interactive, work.message == Message::Single);
+        let answer = |kind, server| Answer {
+            kind,
+            duration_s: round_trip_s,
+            server,
+            remaining_s: None,
+            remaining_requests: None,
+            hint,
         };
         let server = match self.server(id) {
             Some(server) if server.is_up => server,
@@ -205,7 +222,8 @@ impl Service {
         if let Some(server) = cookie.and_then(|id| self.server(id)) {
             return server.id;
         }
-        let working: Vec<ServerId> = self.servers.iter().filter(|server| server.is_up).map(|server| server.id).collect();
+        let working: Vec<ServerId> =
+            self.servers.iter().filter(|server| server.is_up).map(|server| server.id).collect();
         let any = self.random.below(working.len() as u64) as usize;
         working.get(any).or(self.servers.first().map(|server| &server.id)).copied().unwrap_or_default()
     }

@@ -102,7 +102,6 @@ pub(crate) struct World<'a> {
     second: Second,
     span: Span,
     tally: Tally,
-    trace_s: f64,
 }
 
 /// The other client on the same user: a fixed rate, and it waits when it is told to.
@@ -129,9 +128,32 @@ impl<'a> World<'a> {
         load: Load,
         client: &'a mut dyn Client,
     ) -> Result<Self, Error> {
-        let mut service = Service::new(scenario.servers(), seed)?;
+        let mut service = Service::new(scenario.servers(), seed, true)?;
         let mut traffic = Random::new(seed ^ 0x5eed);
         let steps = scenario.steps(&mut service, &mut traffic, span.to_s);
+        Ok(Self::begin(service, traffic, steps, span, load, client))
+    }
+
+    /// A calm service with the limits as they are documented.
+    pub(crate) fn with_documented_limits(
+        servers: u16,
+        seed: u64,
+        span: Span,
+        load: Load,
+        client: &'a mut dyn Client,
+    ) -> Result<Self, Error> {
+        let service = Service::new(servers, seed, false)?;
+        Ok(Self::begin(service, Random::new(seed ^ 0x5eed), Vec::new(), span, load, client))
+    }
+
+    fn begin(
+        service: Service,
+        traffic: Random,
+        steps: Vec<(f64, Step)>,
+        span: Span,
+        load: Load,
+        client: &'a mut dyn Client,
+    ) -> Self {
         let mut world = Self {
             service,
             client,
@@ -149,7 +171,6 @@ impl<'a> World<'a> {
             second: Second::default(),
             span,
             tally: Tally::default(),
-            trace_s: 0.0,
         };
         for index in 0..world.steps.len() {
             world.at(world.steps[index].0, Event::Step(index));
@@ -158,7 +179,7 @@ impl<'a> World<'a> {
             world.at(0.0, Event::Interactive);
         }
         world.wake_at(0.0);
-        Ok(world)
+        world
     }
 
     /// Interactive calls are charged and never refused.
@@ -183,7 +204,6 @@ impl<'a> World<'a> {
                 Event::Wake if number != self.wake.0 => continue,
                 Event::Wake => self.wake = (0, f64::INFINITY),
             }
-            if std::env::var_os("TRACE").is_some() && now_s >= self.trace_s { self.trace_s += std::env::var("TRACE").unwrap().parse::<f64>().unwrap(); self.client.trace(now_s, &mut self.service, self.tally.rows_all, self.tally.refused); }
             self.serve_interactive(now_s);
             self.send_batches(now_s);
         }

@@ -75,7 +75,11 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers: map, body: Bytes::copy_from_slice(body.as_bytes()) }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: map,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        }
     }
 
     fn end(answer: &Answer) -> Ended {
@@ -95,7 +99,10 @@ mod tests {
         ];
         let Ended::Answered(facts) = end(&answer(200, &good, "{}")) else { panic!("answered") };
         assert_eq!(facts.cookie.as_deref(), Some("ARRAffinity=abc="));
-        assert_eq!((facts.remaining_seconds, facts.remaining_requests, facts.parallel_hint), (None, Some(5_999.0), Some(24)));
+        assert_eq!(
+            (facts.remaining_seconds, facts.remaining_requests, facts.parallel_hint),
+            (None, Some(5_999.0), Some(24))
+        );
         let bad = [
             ("set-cookie", "ARRAffinitySameSite=x"),
             ("x-ms-ratelimit-time-remaining-xrm-requests", "-4"),
@@ -114,7 +121,9 @@ mod tests {
             ("0x8005f103", ThrottledBy::Other),
         ] {
             let body = serde_json::json!({"error": {"code": code, "message": "x"}}).to_string();
-            let Ended::Throttled(_, throttled) = end(&answer(429, &[("retry-after", "17")], &body)) else { panic!("{code}") };
+            let Ended::Throttled(_, throttled) = end(&answer(429, &[("retry-after", "17")], &body)) else {
+                panic!("{code}")
+            };
             assert_eq!(throttled, Throttled { kind, retry_after: Some(Duration::from_secs(17)) });
         }
     }

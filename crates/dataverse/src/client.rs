@@ -14,8 +14,8 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
-use crate::auth::{Authority, Token};
 use crate::answer::budget_end;
+use crate::auth::{Authority, Token};
 use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, PolicySettings, Shares, Snapshot};
 use crate::call::{Address, Bounds, Call, CallError, refused};
 use crate::cost::Costs;
@@ -257,7 +257,8 @@ impl Client {
         };
         let refusal =
             (answer.status.is_client_error() || answer.status.is_server_error()).then(|| Refusal::of(&answer));
-        let busy = permit.complete(&budget_end(&answer, refusal.as_ref(), duration, &self.affinity_cookie, self.clock.now()));
+        let busy =
+            permit.complete(&budget_end(&answer, refusal.as_ref(), duration, &self.affinity_cookie, self.clock.now()));
         if let (None, Some(work)) = (&refusal, &call.work) {
             self.costs.observe(work, busy);
         }

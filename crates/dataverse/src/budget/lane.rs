@@ -250,11 +250,9 @@ impl Lane {
         let gain = if now_s - self.empty_since_s < EMPTY_FOR_S { CREDIT_GAIN_EMPTY } else { CREDIT_GAIN };
         let factor = share * (1.0 + gain * self.credit(now_s, used)) * self.ramp(now_s);
         let least = 0.05;
-        let pace = |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
-        Usage {
-            busy_s: pace(self.time.estimate(), urgent.busy_s),
-            calls: pace(self.calls.estimate(), urgent.calls),
-        }
+        let pace =
+            |limit: f64, urgent: f64| factor * (filled * limit / WINDOW_S - urgent).max(least * limit / WINDOW_S);
+        Usage { busy_s: pace(self.time.estimate(), urgent.busy_s), calls: pace(self.calls.estimate(), urgent.calls) }
     }
 
     /// Batches that may be under way.
@@ -395,7 +393,7 @@ impl Lane {
 
     /// Rules that need no event but time.
     pub(super) fn tick(&mut self, now_s: f64) {
-        let used = self.used(now_s);
+        let used = self.window.used(now_s);
         let filled = self.filled(now_s);
         self.time.probe(now_s, used.busy_s / filled);
         self.calls.probe(now_s, used.calls / filled);

@@ -136,10 +136,13 @@ impl Policy {
             }
         }
         self.retire_dead(now_s);
-        if self.may_draw(now_s, class) {
-            return self.grant(now, class, cost, None);
+        if self.lanes.is_empty() {
+            let most = if is_paced(class) { DRAWS_AT_ONCE } else { FIRST_IN_FLIGHT_MAX };
+            let may_go = self.discovery.under_way() < most;
+            return if may_go { self.grant(now, class, cost, None) } else { Verdict::AfterCompletion };
         }
         match self.choose(now_s, class, cost.busy.as_secs_f64()) {
+            Choice::Lane(_) if self.may_draw(now_s) => self.grant(now, class, cost, None),
             Choice::Lane(index) => self.grant(now, class, cost, Some(index)),
             Choice::At(at_s) => Verdict::NotBefore(later(now, at_s)),
             Choice::AfterCompletion => Verdict::AfterCompletion,
@@ -195,12 +198,9 @@ impl Policy {
         }
     }
 
-    /// Whether the next request should go without a cookie, to whichever server the service chooses.
-    fn may_draw(&self, now_s: f64, class: Class) -> bool {
-        if self.lanes.is_empty() {
-            let most = if is_paced(class) { DRAWS_AT_ONCE } else { FIRST_IN_FLIGHT_MAX };
-            return self.discovery.under_way() < most;
-        }
+    /// Whether a request that has room in some lane should go without a cookie instead, to whichever
+    /// server the service chooses.
+    fn may_draw(&self, now_s: f64) -> bool {
         // Where no cookies are, or where a draw could land in a closed lane, none is made.
         let avoids = |lane: &Lane| {
             let is_avoided = !lane.gate.is_down() || lane.gate.down_for_s(now_s) < DRAW_AVOIDS_DOWN_S;
@@ -257,7 +257,6 @@ impl Policy {
         let is_due = |lane: &Lane| lane.gate.is_down() && lane.in_flight == 0 && lane.gate.next_s(now_s) <= Some(now_s);
         match self.lanes.iter().position(is_due) {
             Some(index) => Choice::Lane(index),
-            None if self.lanes.is_empty() => Choice::AfterCompletion,
             None => Choice::At(earliest_s.max(now_s + 0.01)),
         }
     }
@@ -269,7 +268,8 @@ impl Policy {
             self.batches_in_flight += 1;
         }
         let expected_s = cost.busy.as_secs_f64();
-        let mut grant = Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
+        let mut grant =
+            Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
         match lane.map(|index| &mut self.lanes[index]) {
             Some(lane) => {
                 if is_paced(class) {
@@ -331,7 +331,8 @@ impl Policy {
 
     /// The lane of a server that named itself. A server that is new to one user is new to all.
     fn meet(&mut self, now_s: f64, user: u16, cookie: &Arc<str>, was_drawn: bool) -> usize {
-        let find = |lanes: &[Lane]| lanes.iter().position(|lane| lane.user == user && lane.cookie.as_ref() == Some(cookie));
+        let find =
+            |lanes: &[Lane]| lanes.iter().position(|lane| lane.user == user && lane.cookie.as_ref() == Some(cookie));
         let known = find(&self.lanes);
         match (was_drawn, known.is_none()) {
             (true, is_new) => self.discovery.drawn(Some(is_new)),

@@ -57,20 +57,23 @@ fn with_servers(servers: &[&str]) -> Policy {
 /// `limit_s`: the answers say what is left of it.
 fn drive(policy: &mut Policy, until: f64, cost: Cost, limit_s: Option<f64>) -> Vec<f64> {
     let busy_s = cost.busy.as_secs_f64();
-    let mut under_way: Vec<(f64, Option<f64>, Grant)> = Vec::new();
+    let mut under_way: Vec<(f64, Option<(f64, f64)>, Grant)> = Vec::new();
     let (mut now, mut sent, mut ended): (f64, Vec<f64>, Vec<f64>) = (1.0, Vec::new(), Vec::new());
     while now < until {
         let (over, rest): (Vec<_>, Vec<_>) = under_way.into_iter().partition(|(end, ..)| *end <= now);
         under_way = rest;
         for (_, left_s, grant) in over {
             let server = grant.cookie.clone().unwrap_or_else(|| Arc::from("a"));
-            policy.complete(at(now), &grant, &Ended::Answered(answer(&server, busy_s, left_s)));
+            let mut facts = answer(&server, busy_s, left_s.map(|(seconds, _)| seconds));
+            facts.remaining_requests = left_s.map(|(_, requests)| requests);
+            policy.complete(at(now), &grant, &Ended::Answered(facts));
             ended.push(now);
         }
         while let Verdict::Admitted(grant) = policy.ask(at(now), Class::Batch, cost) {
             let used_s = busy_s * ended.iter().filter(|end| **end > now - 300.0).count() as f64;
             sent.push(now);
-            under_way.push((now + busy_s, limit_s.map(|limit_s| limit_s - used_s), grant));
+            let requests = 6_000.0 - sent.iter().filter(|sent| **sent > now - 300.0).count() as f64;
+            under_way.push((now + busy_s, limit_s.map(|limit_s| (limit_s - used_s, requests)), grant));
         }
         now += 0.05;
     }
@@ -109,7 +112,7 @@ fn an_empty_window_is_filled_faster_than_it_empties_and_never_over_the_limit() {
 fn a_server_of_which_nothing_is_known_is_taken_for_one_in_use() {
     let mut policy = policy();
     let grant = admitted(&mut policy, 0.0, Class::Interactive, CHEAP);
-    policy.complete(at(0.1), &grant, &Ended::Answered(answer("a", 0.1, None)));
+    policy.complete(at(0.1), &grant, &Ended::Answered(answer("a", 0.01, None)));
     assert!(!policy.snapshot(at(1.0)).lanes[0].is_past_known);
     let sent = drive(&mut policy, 120.0, SECOND, None);
     assert!(sent.len() as f64 <= 4.0 * 120.0 + 8.0, "no faster than the steady pace: {}", sent.len());
@@ -118,7 +121,12 @@ fn a_server_of_which_nothing_is_known_is_taken_for_one_in_use() {
 
 #[test]
 fn cheap_requests_are_paced_by_their_number() {
-    let sent = drive(&mut with_servers(&["a"]), 600.0, Cost { busy: Duration::from_millis(50), entitlement: 1 }, Some(1_200.0));
+    let sent = drive(
+        &mut with_servers(&["a"]),
+        600.0,
+        Cost { busy: Duration::from_millis(50), entitlement: 1 },
+        Some(1_200.0),
+    );
     let in_window = sent.iter().filter(|moment| **moment >= 300.0).count();
     assert!(in_window <= 6_000 && in_window >= 5_000, "{in_window}");
 }
@@ -139,7 +147,8 @@ fn a_refusal_closes_its_lane_and_no_other() {
             }
         }
     }
-    let state = |policy: &mut Policy, now| policy.snapshot(at(now)).lanes.iter().filter(|lane| lane.state == "open").count();
+    let state =
+        |policy: &mut Policy, now| policy.snapshot(at(now)).lanes.iter().filter(|lane| lane.state == "open").count();
     assert_eq!((state(&mut policy, 30.9), state(&mut policy, 34.2)), (1, 2));
 }
 

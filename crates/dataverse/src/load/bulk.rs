@@ -13,7 +13,8 @@ use crate::fault::{FaultClass, Refusal};
 
 impl Writer<'_> {
     pub(super) async fn write_in_bulk(&mut self, message: Message, rows: Vec<usize>) -> Result<(), ConnectorError> {
-        let mut parts: Vec<Vec<usize>> = rows.chunks(self.rows_of_one(message, rows.len())).rev().map(<[usize]>::to_vec).collect();
+        let mut parts: Vec<Vec<usize>> =
+            rows.chunks(self.rows_of_one(message, rows.len())).rev().map(<[usize]>::to_vec).collect();
         while let Some(part) = parts.pop() {
             let (sent, body) = self.encode(part);
             if sent.is_empty() {

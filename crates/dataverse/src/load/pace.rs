@@ -84,8 +84,8 @@ mod tests {
     fn an_estimate_counts_requests_rows_and_time() {
         let changes = Changes { create: 1_001, delete: 10, ..Changes::default() };
         let estimate = estimate(&Costs::default(), &shape(), changes, 4);
-        assert_eq!((estimate.requests, estimate.entitlement), (7, 1_011), "six creates of 197 rows, one batch");
-        let seconds = (6.0 * 0.03 + 1_001.0 * 0.01 + 0.005 + 10.0 * 0.04) / 4.0;
+        assert_eq!((estimate.requests, estimate.entitlement), (5, 1_011), "four creates of 297 rows, one batch");
+        let seconds = (4.0 * 0.03 + 1_001.0 * 0.01 + 0.005 + 10.0 * 0.04) / 4.0;
         assert!((estimate.seconds - seconds).abs() < 1e-9, "{}", estimate.seconds);
     }
 
