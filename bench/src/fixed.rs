@@ -86,7 +86,7 @@ pub fn first_load(servers: u16, seed: u64) -> Result<FirstLoad, Error> {
     let run = |client: &mut dyn crate::client::Client, rows| -> Result<f64, Error> {
         let span = Span { from_s: 0.0, to_s: GIVEN_UP_S };
         let load = Load { has_batches: true, has_interactive: false, rows: Some(rows) };
-        let tally: Tally = World::with_documented_limits(servers, seed, span, load, client)?.run();
+        let tally: Tally = World::calm(servers, seed, span, load, client)?.run();
         Ok(tally.finished_s.unwrap_or(GIVEN_UP_S))
     };
     let service_s = run(&mut Paced::new(seed), FIRST_LOAD_ROWS)?;

@@ -61,10 +61,6 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn servers(self) -> u16 {
-        4
-    }
-
     /// Prepares the service, and says what happens when.
     pub(crate) fn steps(self, service: &mut Service, random: &mut Random, length_s: f64) -> Vec<(f64, Step)> {
         let at = |share: f64| share * length_s;

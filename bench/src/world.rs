@@ -10,6 +10,9 @@ use crate::client::{Client, Next, Outgoing};
 use crate::scenario::{Scenario, Step};
 use crate::service::{Answer, AnswerKind, Running, Service, create, single};
 
+/// Web servers at the start of a run.
+const SERVERS: u16 = 4;
+
 /// Interactive calls a second for each server.
 const INTERACTIVE_PER_S: f64 = 5.0;
 
@@ -128,14 +131,14 @@ impl<'a> World<'a> {
         load: Load,
         client: &'a mut dyn Client,
     ) -> Result<Self, Error> {
-        let mut service = Service::new(scenario.servers(), seed, true)?;
+        let mut service = Service::new(SERVERS, seed, true)?;
         let mut traffic = Random::new(seed ^ 0x5eed);
         let steps = scenario.steps(&mut service, &mut traffic, span.to_s);
         Ok(Self::begin(service, traffic, steps, span, load, client))
     }
 
-    /// A calm service with the limits as they are documented.
-    pub(crate) fn with_documented_limits(
+    /// A service to which nothing happens, with the limits as they are documented.
+    pub(crate) fn calm(
         servers: u16,
         seed: u64,
         span: Span,

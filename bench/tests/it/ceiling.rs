@@ -31,7 +31,9 @@ fn slow_servers() {
 
 #[test]
 fn limits_halved() {
-    holds(Scenario::LimitsHalved, 0.80);
+    // In a short run the block that nobody can avoid is most of the time.
+    let figures = ceiling(Scenario::LimitsHalved, flowgate_bench::SPAN, &[1]).unwrap();
+    assert!(figures.throughput_to_oracle >= 0.87 && figures.interactive_p95_to_idle <= 1.1, "{figures:#?}");
 }
 
 #[test]

@@ -407,7 +407,7 @@ impl Lane {
         let used = self.used(now_s);
         LaneSnapshot {
             user: self.user,
-            server: self.cookie.as_ref().map(|cookie| cookie.to_string()),
+            server: self.cookie.as_deref().map(str::to_owned),
             state: self.gate.name(now_s),
             wait_s: self.gate.next_s(now_s).map_or(0.0, |at_s| at_s - now_s),
             in_flight: self.in_flight,

@@ -270,19 +270,16 @@ impl Policy {
         let expected_s = cost.busy.as_secs_f64();
         let mut grant =
             Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
-        match lane.map(|index| &mut self.lanes[index]) {
-            Some(lane) => {
-                if is_paced(class) {
-                    grant.expected_s = lane.expected_s(expected_s);
-                }
-                grant.used_then = lane.send(now_s, class, grant.expected_s);
-                (grant.user, grant.lane, grant.cookie) = (lane.user, Some(lane.id), lane.cookie.clone());
+        if let Some(lane) = lane.map(|index| &mut self.lanes[index]) {
+            if is_paced(class) {
+                grant.expected_s = lane.expected_s(expected_s);
             }
-            None => {
-                self.discovery.draw(now_s);
-                grant.user = self.next_user;
-                self.next_user = (self.next_user + 1) % self.users;
-            }
+            grant.used_then = lane.send(now_s, class, grant.expected_s);
+            (grant.user, grant.lane, grant.cookie) = (lane.user, Some(lane.id), lane.cookie.clone());
+        } else {
+            self.discovery.draw(now_s);
+            grant.user = self.next_user;
+            self.next_user = (self.next_user + 1) % self.users;
         }
         Verdict::Admitted(grant)
     }
@@ -313,15 +310,14 @@ impl Policy {
             self.retire(|lane| lane.cookie == gone);
         }
         let was_drawn = grant.lane.is_none();
-        let answerer = match said {
-            Some(cookie) => Some(self.meet(now_s, grant.user, cookie, was_drawn)),
-            None => {
-                if was_drawn {
-                    self.discovery.drawn(None);
-                }
-                let has_answered = facts.is_some_and(|facts| facts.duration > Duration::ZERO);
-                (was_drawn && has_answered).then(|| self.pooled(now_s, grant.user)).flatten()
+        let answerer = if let Some(cookie) = said {
+            Some(self.meet(now_s, grant.user, cookie, was_drawn))
+        } else {
+            if was_drawn {
+                self.discovery.drawn(None);
             }
+            let has_answered = facts.is_some_and(|facts| facts.duration > Duration::ZERO);
+            (was_drawn && has_answered).then(|| self.pooled(now_s, grant.user)).flatten()
         };
         if let Some(index) = answerer {
             self.lanes[index].charge(now_s, grant.class, Usage { calls: 1.0, busy_s });

@@ -48,8 +48,8 @@ impl Window {
 
     pub(super) fn add(&mut self, now_s: f64, class: Class, usage: Usage) {
         self.advance(now_s);
-        let index = self.index(self.newest);
-        self.cells[index].add(class, usage);
+        let at = index(self.newest);
+        self.cells[at].add(class, usage);
         self.sum.add(class, usage);
     }
 
@@ -63,8 +63,8 @@ impl Window {
     pub(super) fn used_ahead(&mut self, now_s: f64, ahead_s: f64) -> Usage {
         let mut used = self.used(now_s);
         let oldest = self.newest - CELLS + 1;
-        for leaving in oldest..second(now_s + ahead_s.max(0.0)).min(self.newest + CELLS) - CELLS + 1 {
-            let cell = &self.cells[self.index(leaving)];
+        for leaving in oldest..=second(now_s + ahead_s.max(0.0)).min(self.newest + CELLS) - CELLS {
+            let cell = &self.cells[index(leaving)];
             used.calls -= cell.calls.iter().sum::<f64>();
             used.busy_s -= cell.busy_s.iter().sum::<f64>();
         }
@@ -81,8 +81,8 @@ impl Window {
     pub(super) fn forget_before(&mut self, now_s: f64, until_s: f64) {
         self.advance(now_s);
         for older in self.newest - CELLS + 1..second(until_s).min(self.newest) {
-            let index = self.index(older);
-            let old = std::mem::take(&mut self.cells[index]);
+            let at = index(older);
+            let old = std::mem::take(&mut self.cells[at]);
             self.sum.remove(&old);
         }
     }
@@ -95,14 +95,10 @@ impl Window {
         }
         while self.newest < now {
             self.newest += 1;
-            let index = self.index(self.newest);
-            let old = std::mem::take(&mut self.cells[index]);
+            let at = index(self.newest);
+            let old = std::mem::take(&mut self.cells[at]);
             self.sum.remove(&old);
         }
-    }
-
-    fn index(&self, second: i64) -> usize {
-        second.rem_euclid(CELLS) as usize
     }
 }
 
@@ -119,6 +115,11 @@ impl Cell {
             self.busy_s[class] = (self.busy_s[class] - other.busy_s[class]).max(0.0);
         }
     }
+}
+
+/// Where the cell of a second is kept.
+fn index(second: i64) -> usize {
+    second.rem_euclid(CELLS) as usize
 }
 
 fn second(now_s: f64) -> i64 {
