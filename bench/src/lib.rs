@@ -8,12 +8,14 @@
 mod ceiling;
 mod client;
 mod fixed;
+mod over_http;
 mod scenario;
 mod service;
 mod world;
 
 pub use ceiling::{Ceiling, ceiling, ceilings};
 pub use fixed::{AgainstFixed, FirstLoad, against_fixed, first_load};
+pub use over_http::{OverHttp, over_http, serve};
 pub use scenario::Scenario;
 pub use world::{Span, Tally};
 
@@ -22,8 +24,16 @@ pub use world::{Span, Tally};
 pub enum Error {
     #[error("the emulator's profile does not parse: {0}")]
     Profile(String),
-    #[error("there is no benchmark `{0}`: use `ceiling`, `fixed` or `first_load`")]
+    #[error("there is no benchmark `{0}`: use `ceiling`, `fixed`, `first_load` or `http`")]
     Unknown(String),
+    #[error("the emulator's process: {0}")]
+    Emulator(String),
+    #[error("the emulator's process does not run")]
+    Io(#[from] std::io::Error),
+    #[error("rows cannot be made")]
+    Rows(#[from] arrow_schema::ArrowError),
+    #[error(transparent)]
+    Load(#[from] flowgate_core::ConnectorError),
     #[error("figures cannot be written as JSON")]
     Json(#[from] serde_json::Error),
 }
@@ -33,7 +43,7 @@ pub const SPAN: Span = Span { from_s: 300.0, to_s: 3_900.0 };
 pub const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// A benchmark by its name: its figures as one JSON object.
-pub fn run(name: &str) -> Result<serde_json::Value, Error> {
+pub async fn run(name: &str) -> Result<serde_json::Value, Error> {
     let figures = match name {
         "ceiling" => serde_json::to_value(ceilings(SPAN, &SEEDS)?)?,
         "fixed" => serde_json::json!({
@@ -41,6 +51,11 @@ pub fn run(name: &str) -> Result<serde_json::Value, Error> {
             "slow_servers": against_fixed(Scenario::SlowServers, SPAN, &SEEDS)?,
         }),
         "first_load" => serde_json::json!({ "one_server": first_load(1, 1)?, "four_servers": first_load(4, 1)? }),
+        "http" => serde_json::json!({
+            "steady": over_http(Scenario::Steady).await?,
+            "slow_servers": over_http(Scenario::SlowServers).await?,
+            "server_restarts": over_http(Scenario::ServerRestarts).await?,
+        }),
         other => return Err(Error::Unknown(other.to_owned())),
     };
     Ok(serde_json::json!({ "bench": name, "figures": figures }))

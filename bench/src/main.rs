@@ -3,10 +3,16 @@
 use std::process::ExitCode;
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
-fn main() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
     let mut names = std::env::args().skip(1).filter(|argument| argument != "--json");
     let name = names.next().unwrap_or_else(|| "ceiling".to_owned());
-    match flowgate_bench::run(&name) {
+    if name == "emulator" {
+        // For `http`, which starts this program again.
+        let served = flowgate_bench::serve(|line| println!("{line}")).await;
+        return if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match flowgate_bench::run(&name).await {
         Ok(figures) => {
             println!("{figures:#}");
             ExitCode::SUCCESS

@@ -125,4 +125,4 @@ fn restarts(random: &mut Random, length_s: f64) -> Vec<(f64, Step)> {
     steps
 }
 
-const OUTAGE_S: f64 = 40.0;
+pub(crate) const OUTAGE_S: f64 = 40.0;

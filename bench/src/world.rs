@@ -137,6 +137,21 @@ impl<'a> World<'a> {
         Ok(Self::begin(service, traffic, steps, span, load, client))
     }
 
+    /// The scenario with the limits as they are documented, and its steps for another service.
+    pub(crate) fn with_documented_limits(
+        scenario: Scenario,
+        seed: u64,
+        span: Span,
+        load: Load,
+        client: &'a mut dyn Client,
+    ) -> Result<(Self, Vec<(f64, Step)>), Error> {
+        let mut service = Service::new(SERVERS, seed, false)?;
+        let mut traffic = Random::new(seed ^ 0x5eed);
+        let mut steps = scenario.steps(&mut service, &mut traffic, span.to_s);
+        steps.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Ok((Self::begin(service, traffic, steps.clone(), span, load, client), steps))
+    }
+
     /// A service to which nothing happens, with the limits as they are documented.
     pub(crate) fn calm(
         servers: u16,

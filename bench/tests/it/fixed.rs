@@ -11,10 +11,10 @@ fn a_first_load_takes_less_than_sixteen_batches_and_than_one_at_a_time() {
     }
 }
 
-#[test]
-fn a_name_that_is_not_known_is_refused() {
+#[tokio::test]
+async fn a_name_that_is_not_known_is_refused() {
     assert_eq!(
-        flowgate_bench::run("seiling").unwrap_err().to_string(),
-        "there is no benchmark `seiling`: use `ceiling`, `fixed` or `first_load`"
+        flowgate_bench::run("seiling").await.unwrap_err().to_string(),
+        "there is no benchmark `seiling`: use `ceiling`, `fixed`, `first_load` or `http`"
     );
 }

@@ -128,6 +128,14 @@ impl Limits {
         (window.arrivals.len(), window.busy_ms, window.blocked.is_some_and(|(_, until)| now < until))
     }
 
+    /// Forgets the usage of one server, as a restart does; requests that still run end uncounted.
+    pub fn forget_server(&mut self, server: u16) {
+        for (_, window) in self.windows.iter_mut().filter(|((_, at), _)| *at == server) {
+            let running = window.running;
+            *window = Window { running, ..Window::default() };
+        }
+    }
+
     /// Forgets all usage; requests that still run end uncounted.
     pub fn clear(&mut self) {
         for window in self.windows.values_mut() {
