@@ -20,7 +20,8 @@ use super::window::{Usage, WINDOW_S, Window};
 pub(super) type LaneId = u32;
 
 /// The share of a limit that batches fill, by what is known of it: answers say what is left; only
-/// the own ledger is known; many servers behind one ledger, on which requests fall unevenly.
+/// the own ledger is known; many servers behind one ledger, on which requests fall unevenly. At 0.990
+/// the steady simulation met 0.02 refusals in 1,000 requests, at 0.988 none.
 const FILLED_WITH_HEADERS: f64 = 0.988;
 const FILLED_BY_LEDGER: f64 = 0.985;
 const FILLED_POOLED: f64 = 0.92;
@@ -28,8 +29,13 @@ const FILLED_POOLED: f64 = 0.92;
 /// What interactive requests and events may use of a limit: all but what is lost to rounding.
 const FILLED_BY_URGENT: f64 = 0.995;
 
-/// An empty window is used up faster, with this much of the pace on top: `pace (1 + 1.0 credit)`.
-/// Measured for a first load of 300 s from an empty window: 0.5 fills it in 243 s, 1.0 in 208 s.
+/// An empty window is used up faster: `pace (1 + gain * credit)`.
+///
+/// In the two windows after a lane was empty (at its start, after a restart, after its limit rose) the
+/// gain is 2: three times the steady pace at first. Later it is small, so that what was used in a
+/// burst does not come back as one in each window: with 2 always, callers of the simulation with
+/// halved limits are held in 5.5 % of the time and not in 4.7 %, of which 4.3 % nobody can avoid;
+/// with 0.6 always, throughput under restarts falls from 0.875 of the oracle's to 0.86.
 const CREDIT_GAIN_EMPTY: f64 = 2.0;
 const CREDIT_GAIN: f64 = 0.6;
 const EMPTY_FOR_S: f64 = 2.0 * WINDOW_S;
@@ -37,14 +43,16 @@ const EMPTY_FOR_S: f64 = 2.0 * WINDOW_S;
 /// A limit that is shown to be so much higher than just before is an emptier window too.
 const RISEN: f64 = 1.25;
 
-/// Batches under way in a lane: twice what runs on average when the time limit is used up
-/// (1,200 s in 300 s is 4), and never more than most of the concurrency limit.
+/// Batches under way in a lane: three times what runs on average when the time limit is used up
+/// (1,200 s in 300 s is 4), as the greatest pace needs, and never more than most of the concurrency
+/// limit.
 const PARALLEL_GAIN: f64 = 3.0;
 const PARALLEL_MIN: f64 = 3.0;
 const CONCURRENT_USED: f64 = 0.9;
 
 /// All requests under way, urgent ones included: what waited while a lane was closed must not meet
-/// the concurrency limit when it opens.
+/// the concurrency limit when it opens. Without this bound the simulation with halved limits met 1.25
+/// refusals in 1,000 requests, with it 0.09.
 const URGENT_GAIN: f64 = 4.0;
 const URGENT_MIN: f64 = 6.0;
 
@@ -53,8 +61,7 @@ const URGENT_MIN: f64 = 6.0;
 const CONCURRENT_KEPT: f64 = 0.95;
 const CONCURRENT_RECOVERY_S: f64 = 30.0;
 
-/// After a refusal, and after an outage, the pace starts here and is whole again half a minute later
-/// (a third of the pace for each 10 s).
+/// After a refusal, and after an outage, the pace starts here and grows by a third each 10 s.
 const RAMP_AFTER_REFUSAL: f64 = 0.3;
 const RAMP_AFTER_OUTAGE: f64 = 0.5;
 const RAMP_S: f64 = 30.0;
@@ -242,8 +249,8 @@ impl Lane {
 
     /// Execution seconds and requests a second that batches may begin.
     ///
-    /// `share (filled * limit / 300 s - urgent) (1 + credit) ramp`: in an empty window twice the steady
-    /// pace, in a full one exactly it.
+    /// `share (filled * limit / 300 s - urgent) (1 + gain * credit) ramp`: in an empty window up to
+    /// three times the steady pace, in a full one exactly it.
     fn pace(&self, now_s: f64, used: Usage, share: f64) -> Usage {
         let filled = self.filled(now_s);
         let urgent = self.urgent.rate(now_s);

@@ -38,7 +38,8 @@ const HINT_EXCEEDED_MAX: u32 = 4;
 /// A busy server runs this many requests at a time within its time limit (1,200 s in 300 s).
 const PARALLEL_PER_SERVER: u32 = 4;
 
-/// Blocks end a little later than asked, so that processes do not return together.
+/// Blocks end a little later than asked, so that processes do not return together: by a tenth, and by
+/// no more than matters to callers who wait.
 const BLOCK_JITTER: f64 = 0.1;
 const BLOCK_JITTER_S_MAX: f64 = 3.0;
 
