@@ -42,6 +42,14 @@ use tokio::task::JoinHandle;
 
 pub use profile::ProfileName;
 
+/// The law of the service, for simulations that need it without HTTP: what requests cost, and when
+/// they are refused.
+pub mod model {
+    pub use crate::limits::{Lane, LimitKind, LimitSettings, Limits, Refusal, Remaining};
+    pub use crate::profile::{Cost, Costs, Message, Profile, ProfileName, Work};
+    pub use crate::random::Random;
+}
+
 use clock::Clock;
 use engine::Engine;
 use profile::Profile;

@@ -70,6 +70,11 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let user = caller.delegate.unwrap_or(caller.user);
     let server = choose_server(engine, &request.headers, &settings.affinity_cookie);
     let now = engine.clock.now();
+    if engine.condition(server).down_until > now {
+        let mut answer = Answer::text("text/html", b"<html><body>Service Unavailable</body></html>".to_vec());
+        answer.status = StatusCode::SERVICE_UNAVAILABLE;
+        return Reply::Answer(answer);
+    }
     let admitted = lock(&engine.limits).admit((user, server), now);
     let remaining = match admitted {
         Ok(remaining) => remaining,
@@ -151,8 +156,12 @@ async fn run(
     }
     let running = lock(&engine.limits).running_on(ticket.lane.1);
     let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
-    let busy_ms = engine.profile.service_ms(answer.work, running, noise);
+    let condition = engine.condition(ticket.lane.1);
+    let busy_ms = engine.profile.service_ms(answer.work, running, noise) * condition.slow;
     engine.clock.sleep((busy_ms + engine.profile.round_trip_ms) / 1000.0).await;
+    if engine.condition(ticket.lane.1).life != condition.life {
+        return Reply::Drop;
+    }
     ticket.charge(busy_ms);
     count(&engine, operation, &answer);
     let answer = finish(&engine, answer, server, &request);
@@ -326,10 +335,13 @@ fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
         let value = cookie.trim().strip_prefix(name)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
     });
-    match named.filter(|server| *server < engine.servers) {
-        Some(server) => server,
-        None => lock(&engine.random).below(u64::from(engine.servers)) as u16,
+    if let Some(server) = named.filter(|server| *server < engine.servers) {
+        return server;
     }
+    let now = engine.clock.now();
+    let up: Vec<u16> = (0..engine.servers).filter(|server| engine.condition(*server).down_until <= now).collect();
+    let any = lock(&engine.random).below(up.len() as u64) as usize;
+    up.get(any).copied().unwrap_or_default()
 }
 
 /// Times a request is rehearsed before its verdicts count as settled.
