@@ -73,6 +73,10 @@ impl Writer<'_> {
     /// Ends what has an end and returns the rows to send again.
     async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Again, ConnectorError> {
         let mut again = Again::default();
+        let done = ends.iter().filter(|end| matches!(end, PartEnd::Done)).count();
+        // Rows that get through bring the bulk message back, which was left because many did not.
+        let message = super::pace::message(self.unit.operation, true, true);
+        self.client.costs().ended(&self.unit.shape.table, message, done, 0);
         for (row, end) in rows.iter().zip(ends) {
             match end {
                 PartEnd::Done => self.end(&[*row], &Outcome::Applied),
