@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["core"]),
     ("sql", &["core"]),
     ("sorted", &["core"]),
+    ("bench", &["dataverse", "emulator", "http", "core"]),
     ("core", &[]),
     ("emulator", &[]),
     ("faults", &["emulator", "http", "core"]),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::budget::Cost;
+use crate::cost::Work;
 use crate::fault::{FaultClass, Refusal};
 
 /// Where a request goes.
@@ -31,6 +32,8 @@ pub(crate) struct Call {
     /// Sending it twice has the effect of sending it once, so an unknown end is no obstacle.
     pub(crate) is_repeatable: bool,
     pub(crate) caller: Caller,
+    /// What it does, so that the answer teaches what such requests cost.
+    pub(crate) work: Option<Work>,
 }
 
 /// Whose token goes with a call. All but the first are for those who study the service.
@@ -64,6 +67,7 @@ impl Call {
             cost: Cost { busy: READ_BUSY, entitlement: 1 },
             is_repeatable: true,
             caller: Caller::Ourselves,
+            work: None,
         }
     }
 
@@ -77,6 +81,7 @@ impl Call {
             cost,
             is_repeatable: false,
             caller: Caller::Ourselves,
+            work: None,
         }
     }
 
@@ -89,6 +94,12 @@ impl Call {
     #[must_use]
     pub(crate) fn called_by(mut self, caller: Caller) -> Self {
         self.caller = caller;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn doing(mut self, work: Work) -> Self {
+        self.work = Some(work);
         self
     }
 

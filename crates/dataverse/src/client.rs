@@ -6,20 +6,21 @@ use std::time::Duration;
 use flowgate_core::destination::{Class, RequestCounts};
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind, Secret};
 use flowgate_http::{Answer, HttpClient, HttpError, HttpOptions, Origin, Request, ScaledClock};
-use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
+use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use crate::answer::budget_end;
 use crate::auth::{Authority, SignIn, Token};
-use crate::budget::{AnswerFacts, Budget, Permit, Shares, Throttled};
+use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, PolicySettings, Shares, Snapshot};
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::challenge;
-use crate::fault::{CONCURRENCY_LIMIT, FaultClass, Refusal, is_html};
+use crate::cost::Costs;
+use crate::fault::{FaultClass, Refusal, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
 
@@ -70,6 +71,8 @@ pub(crate) struct Client {
     http: HttpClient,
     authority: Authority,
     budget: Budget,
+    costs: Costs,
+    affinity_cookie: String,
     clock: Arc<dyn Clock>,
     addresses: Addresses,
     pinned: Option<Uuid>,
@@ -96,6 +99,8 @@ impl Client {
             http,
             authority,
             budget: budget(options, Arc::clone(&clock))?,
+            costs: Costs::default(),
+            affinity_cookie: options.affinity_cookie.clone(),
             clock,
             addresses,
             pinned: options.organization,
@@ -123,6 +128,15 @@ impl Client {
 
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    pub(crate) fn budget_snapshot(&self) -> Snapshot {
+        self.budget.snapshot()
+    }
+
+    /// What requests took, by table and message.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     pub(crate) fn service_origin(&self) -> &Origin {
@@ -269,7 +283,7 @@ impl Client {
         let request = Request {
             method: call.method.clone(),
             url: url.clone(),
-            headers: headers(call),
+            headers: headers(call, permit.cookie()),
             body: call.body.clone(),
             bearer: self.bearer(&call.caller, token),
         };
@@ -278,20 +292,23 @@ impl Client {
             sent = self.http.send(request) => sent,
             () = self.clock.sleep(left) => return Ended::TimedOut,
         };
+        let duration = permit.elapsed();
         let answer = match sent {
             Ok(answer) => answer,
-            Err(error) => return Ended::Failed(error),
+            Err(error) => {
+                if !error.is_unsent() || error.is_passing() {
+                    permit.complete(&BudgetEnded::Unavailable(AnswerFacts { duration, ..AnswerFacts::default() }));
+                }
+                return Ended::Failed(error);
+            }
         };
         let refusal =
             (answer.status.is_client_error() || answer.status.is_server_error()).then(|| Refusal::of(&answer));
-        let throttled =
-            refusal.as_ref().filter(|refusal| refusal.class == FaultClass::Throttled).map(|refusal| Throttled {
-                retry_after: self.retry_after(&answer),
-                is_concurrency: refusal.code == Some(CONCURRENCY_LIMIT),
-            });
-        let parallel_hint = answer.header("x-ms-dop-hint").and_then(|hint| hint.trim().parse().ok());
-        let busy = permit.elapsed();
-        permit.complete(AnswerFacts { busy, parallel_hint, throttled });
+        let busy =
+            permit.complete(&budget_end(&answer, refusal.as_ref(), duration, &self.affinity_cookie, self.clock.now()));
+        if let (None, Some(work)) = (&refusal, &call.work) {
+            self.costs.observe(work, busy);
+        }
         match refusal {
             None => Ended::Answered(answer),
             Some(refusal) => {
@@ -308,17 +325,6 @@ impl Client {
             Caller::Bearer(secret) => secret.clone(),
         };
         Some((secret, self.addresses.service.clone()))
-    }
-
-    /// `Retry-After` in seconds, or as the distance between two dates of the same answer.
-    fn retry_after(&self, answer: &Answer) -> Option<Duration> {
-        let text = answer.header("retry-after")?.trim();
-        if let Ok(seconds) = text.parse::<u64>() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let until = parse_http_date(text)?;
-        let now = answer.header("date").and_then(parse_http_date).unwrap_or_else(|| self.clock.now());
-        Duration::try_from(until.duration_since(now)).ok()
     }
 
     /// The whole address. Links must stay within the API of this environment.
@@ -414,11 +420,12 @@ fn budget(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Budget, C
     let shares = Shares::new(&options.budget.batch, zone).map_err(|text| {
         bad_setting(format!("`{text}` is not a time of the week")).hint("write `Mon-Fri 08:00-18:00` or `22:00-06:00`")
     })?;
-    Ok(Budget::new(clock, shares, options.budget.daily, Uuid::new_v4().as_u64_pair().0))
+    let settings = PolicySettings { users: 1, daily: options.budget.daily, seed: Uuid::new_v4().as_u64_pair().0 };
+    Ok(Budget::new(clock, shares, &settings))
 }
 
 /// The headers of dossier section 3.1, and the call's own.
-fn headers(call: &Call) -> HeaderMap {
+fn headers(call: &Call, cookie: Option<&str>) -> HeaderMap {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const VERSION: HeaderValue = HeaderValue::from_static("4.0");
     let mut headers = call.headers.clone();
@@ -432,15 +439,13 @@ fn headers(call: &Call) -> HeaderMap {
     if !call.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
         headers.insert(CONTENT_TYPE, JSON);
     }
+    if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
+        headers.insert(COOKIE, cookie);
+    }
     if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
         headers.insert(HeaderName::from_static("x-ms-client-request-id"), id);
     }
     headers
-}
-
-/// `Wed, 21 Oct 2026 07:28:00 GMT`.
-pub(crate) fn parse_http_date(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp())
 }
 
 /// Spreads the waits of many processes; of no use for anything secret.

@@ -15,6 +15,7 @@ use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination,
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+use crate::budget::Snapshot;
 use crate::call::Bounds;
 use crate::client::Client;
 use crate::load::{self, Tally, pace};
@@ -43,6 +44,11 @@ impl Dataverse {
         let (metadata, tally) = (Metadata::default(), Tally::default());
         Ok(Arc::new(Self { client, metadata, solution: options.solution, time_scale: options.time_scale, tally }))
     }
+
+    /// All that is known of the service's limits now, and what is used of them.
+    pub fn budget(&self) -> Snapshot {
+        self.client.budget_snapshot()
+    }
 }
 
 #[async_trait]
@@ -67,11 +73,11 @@ impl Destination for Dataverse {
     }
 
     fn estimate(&self, shape: &TableShape, changes: Changes) -> Estimate {
-        pace::estimate(shape, changes, self.client.parallel_max())
+        pace::estimate(self.client.costs(), shape, changes, self.client.parallel_max())
     }
 
-    fn pace(&self, _shape: &TableShape, _operation: Operation) -> Pace {
-        pace::pace(self.client.parallel_max())
+    fn pace(&self, shape: &TableShape, operation: Operation) -> Pace {
+        pace::pace(self.client.costs(), shape, operation, self.client.parallel_max())
     }
 
     async fn write(

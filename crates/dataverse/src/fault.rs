@@ -200,6 +200,9 @@ const ROW_CODES: &[(u32, Code)] = &[
     (0x8004_0333, Code::ROW_DUPLICATE_AT_DESTINATION),
 ];
 
+/// The three limits of the service, each with its own meaning.
+pub(crate) const REQUEST_LIMIT: u32 = 0x8007_2322;
+pub(crate) const EXECUTION_TIME_LIMIT: u32 = 0x8007_2321;
 pub(crate) const CONCURRENCY_LIMIT: u32 = 0x8007_2326;
 
 /// Every service code this crate knows, with the service's name, for the test that compares it with

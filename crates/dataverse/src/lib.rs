@@ -9,11 +9,13 @@
 //!
 //! Left out: what is written and in which order, and remembering it (that is the engine's).
 
+mod answer;
 mod auth;
-mod budget;
+pub mod budget;
 mod call;
 mod challenge;
 mod client;
+pub mod cost;
 mod dataverse;
 mod examine;
 mod fault;

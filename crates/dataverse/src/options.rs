@@ -11,6 +11,9 @@ use uuid::Uuid;
 /// The version of the Web API that is spoken.
 const API_PATH: &str = "/api/data/v9.2/";
 
+/// What Azure's front ends call the affinity cookie.
+const AFFINITY_COOKIE: &str = "ARRAffinity";
+
 /// How to reach an environment, and as whom.
 #[derive(Debug, Clone)]
 pub struct DataverseOptions {
@@ -28,6 +31,8 @@ pub struct DataverseOptions {
     pub time_scale: f64,
     /// Which part of the service's limits this project uses.
     pub budget: BudgetSpec,
+    /// The name of the cookie that binds a client to one web server; UNVERIFIED for the real service.
+    pub affinity_cookie: String,
     /// IANA name of the zone the budget's times of day are in.
     pub time_zone: String,
 }
@@ -44,6 +49,7 @@ impl DataverseOptions {
             proxy: None,
             time_scale: 1.0,
             budget: BudgetSpec::default(),
+            affinity_cookie: AFFINITY_COOKIE.to_owned(),
             time_zone: "UTC".to_owned(),
         }
     }

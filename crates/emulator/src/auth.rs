@@ -50,7 +50,7 @@ impl Identity {
         let mut next = || random.uuid();
         let (tenant, client, organization, business_unit) = (next(), next(), next(), next());
         let (user, team, object, secret) = (next(), next(), next(), next().simple().to_string());
-        let key = Random::new(seed.wrapping_add(1)).next();
+        let key = Random::new(seed.wrapping_add(1)).next_bits();
         Identity { tenant, client, secret, organization, business_unit, user, team, object, key }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
         ("GET", "settings") => serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string()),
         ("POST", "settings") => set_settings(engine, body),
         ("POST", "limits") => set_limits(engine, body),
+        ("POST", "servers") => set_server(engine, body),
         ("POST", "time") => skip_time(engine, body),
         ("POST", "reset") => {
             engine.reset();
@@ -143,6 +144,23 @@ fn set_settings(engine: &Engine, body: &[u8]) -> Result<Json, String> {
 fn set_limits(engine: &Engine, body: &[u8]) -> Result<Json, String> {
     let mut limits = lock(&engine.limits);
     limits.settings = merged(&limits.settings, body)?;
+    Ok(json!({}))
+}
+
+/// `{"server": 0, "slow": 3.0, "down_s": 40}`: how one web server does from now on.
+fn set_server(engine: &Engine, body: &[u8]) -> Result<Json, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Server {
+        server: u16,
+        slow: Option<f64>,
+        down_s: Option<f64>,
+    }
+    let server: Server = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if server.server >= engine.servers || server.slow.is_some_and(|slow| slow.is_nan() || slow <= 0.0) {
+        return Err(format!("there are servers 0 to {}, and `slow` is positive", engine.servers - 1));
+    }
+    engine.set_condition(server.server, server.slow, server.down_s);
     Ok(json!({}))
 }
 

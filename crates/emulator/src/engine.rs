@@ -60,6 +60,8 @@ pub(crate) struct Engine {
     pub(crate) profile: Profile,
     pub(crate) profile_name: ProfileName,
     pub(crate) servers: u16,
+    /// Servers that something was asked of through the control interface.
+    pub(crate) conditions: Mutex<HashMap<u16, Condition>>,
     pub(crate) identity: Identity,
     pub(crate) limits: Mutex<Limits>,
     pub(crate) faults: Mutex<Faults>,
@@ -82,6 +84,23 @@ impl Seen {
 /// Locks without caring for poison: a panic in one request must not end the others.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How one web server does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Condition {
+    /// Times as long as the profile says.
+    pub(crate) slow: f64,
+    /// Away until this moment.
+    pub(crate) down_until: f64,
+    /// Rises each time it goes away, so that what ran then is cut.
+    pub(crate) life: u32,
+}
+
+impl Default for Condition {
+    fn default() -> Self {
+        Condition { slow: 1.0, down_until: 0.0, life: 0 }
+    }
 }
 
 impl Engine {
@@ -119,8 +138,25 @@ impl Engine {
             profile,
             profile_name,
             servers,
+            conditions: Mutex::new(HashMap::new()),
             identity,
             initial,
+        }
+    }
+
+    pub(crate) fn condition(&self, server: u16) -> Condition {
+        lock(&self.conditions).get(&server).copied().unwrap_or_default()
+    }
+
+    /// Makes a server slower, or takes it away for a while; it then comes back with empty windows.
+    pub(crate) fn set_condition(&self, server: u16, slow: Option<f64>, down_s: Option<f64>) {
+        let mut conditions = lock(&self.conditions);
+        let condition = conditions.entry(server).or_default();
+        condition.slow = slow.unwrap_or(condition.slow);
+        if let Some(down_s) = down_s {
+            condition.down_until = self.clock.now() + down_s;
+            condition.life += 1;
+            lock(&self.limits).forget_server(server);
         }
     }
 
@@ -149,12 +185,17 @@ impl Engine {
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
         lock(&self.events).clear();
+        lock(&self.conditions).clear();
         self.set_settings(self.initial_settings.clone());
     }
 
-    /// The organisation's id: that of its one row, so that it stays with the rows.
+    /// The organisation's id.
     pub(crate) fn organization(&self) -> Uuid {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        self.organization_in(&self.database.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The id of the organisation's one row, so that it stays with the rows.
+    fn organization_in(&self, database: &Database) -> Uuid {
         let table = database.schema.by_logical("organization").map(|table| table.id);
         let row = table.and_then(|table| database.store(table).rows_after(None).next().map(|(id, _)| *id));
         row.unwrap_or(self.identity.organization)

@@ -10,6 +10,7 @@ mod auth;
 mod clock;
 pub mod command;
 mod control;
+mod distort;
 mod engine;
 mod error;
 mod events;
@@ -26,6 +27,7 @@ mod service;
 mod settings;
 mod sign_in;
 mod storage;
+mod throttle;
 mod tls;
 mod web;
 mod write;
@@ -39,6 +41,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use profile::ProfileName;
+
+/// The law of the service, for simulations that need it without HTTP: what requests cost, and when
+/// they are refused.
+pub mod model {
+    pub use crate::limits::{Lane, LimitKind, LimitSettings, Limits, Refusal, Remaining};
+    pub use crate::profile::{Cost, Costs, Message, Profile, ProfileName, Work};
+    pub use crate::random::Random;
+}
 
 use clock::Clock;
 use engine::Engine;

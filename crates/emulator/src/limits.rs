@@ -15,23 +15,23 @@ use uuid::Uuid;
 /// The limits of a profile. `None` switches one off.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LimitSettings {
-    pub(crate) window_s: f64,
-    pub(crate) requests: Option<u32>,
-    pub(crate) execution_ms: Option<f64>,
-    pub(crate) concurrent: Option<u32>,
-    pub(crate) retry_after_min_s: f64,
+pub struct LimitSettings {
+    pub window_s: f64,
+    pub requests: Option<u32>,
+    pub execution_ms: Option<f64>,
+    pub concurrent: Option<u32>,
+    pub retry_after_min_s: f64,
     /// A block ends when usage falls below this share of the limit.
-    pub(crate) resume_share: f64,
+    pub resume_share: f64,
     /// Each call during a block lengthens it by this.
-    pub(crate) penalty_s: f64,
+    pub penalty_s: f64,
     /// Usage is looked at no more often than this; in between, calls pass. 0 is exact.
-    pub(crate) evaluation_interval_s: f64,
+    pub evaluation_interval_s: f64,
 }
 
 /// Which limit refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum LimitKind {
+pub enum LimitKind {
     Requests,
     ExecutionTime,
     Concurrency,
@@ -39,16 +39,16 @@ pub(crate) enum LimitKind {
 
 /// A refusal: which limit, and when to come back.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Refusal {
-    pub(crate) kind: LimitKind,
-    pub(crate) retry_after_s: u64,
+pub struct Refusal {
+    pub kind: LimitKind,
+    pub retry_after_s: u64,
 }
 
 /// What is left on the server that answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Remaining {
-    pub(crate) requests: u32,
-    pub(crate) execution_s: f64,
+pub struct Remaining {
+    pub requests: u32,
+    pub execution_s: f64,
 }
 
 #[derive(Debug, Default)]
@@ -74,22 +74,22 @@ pub(crate) struct LaneUsage {
 }
 
 /// A user on a web server.
-pub(crate) type Lane = (Uuid, u16);
+pub type Lane = (Uuid, u16);
 
 #[derive(Debug)]
-pub(crate) struct Limits {
-    pub(crate) settings: LimitSettings,
+pub struct Limits {
+    pub settings: LimitSettings,
     windows: HashMap<Lane, Window>,
     running: HashMap<u16, u32>,
 }
 
 impl Limits {
-    pub(crate) fn new(settings: LimitSettings) -> Self {
+    pub fn new(settings: LimitSettings) -> Self {
         Limits { settings, windows: HashMap::new(), running: HashMap::new() }
     }
 
     /// Lets a request in or refuses it.
-    pub(crate) fn admit(&mut self, lane: Lane, now: f64) -> Result<Remaining, Refusal> {
+    pub fn admit(&mut self, lane: Lane, now: f64) -> Result<Remaining, Refusal> {
         let settings = self.settings.clone();
         let window = self.windows.entry(lane).or_default();
         window.forget(now - settings.window_s);
@@ -117,7 +117,7 @@ impl Limits {
     }
 
     /// Charges a request that [`Limits::admit`] let in.
-    pub(crate) fn finish(&mut self, lane: Lane, now: f64, busy_ms: f64) {
+    pub fn finish(&mut self, lane: Lane, now: f64, busy_ms: f64) {
         let window = self.windows.entry(lane).or_default();
         window.running = window.running.saturating_sub(1);
         window.finished.push_back((now, busy_ms));
@@ -128,7 +128,7 @@ impl Limits {
     }
 
     /// Requests that run on a server now, of all users.
-    pub(crate) fn running_on(&self, server: u16) -> u32 {
+    pub fn running_on(&self, server: u16) -> u32 {
         self.running.get(&server).copied().unwrap_or(0)
     }
 
@@ -149,8 +149,24 @@ impl Limits {
         usage
     }
 
+    /// Requests and milliseconds in the window now, and whether a block is open.
+    pub fn used(&mut self, lane: Lane, now: f64) -> (usize, f64, bool) {
+        let before = now - self.settings.window_s;
+        let window = self.windows.entry(lane).or_default();
+        window.forget(before);
+        (window.arrivals.len(), window.busy_ms, window.blocked.is_some_and(|(_, until)| now < until))
+    }
+
+    /// Forgets the usage of one server, as a restart does; requests that still run end uncounted.
+    pub fn forget_server(&mut self, server: u16) {
+        for (_, window) in self.windows.iter_mut().filter(|((_, at), _)| *at == server) {
+            let running = window.running;
+            *window = Window { running, ..Window::default() };
+        }
+    }
+
     /// Forgets all usage; requests that still run end uncounted.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         for window in self.windows.values_mut() {
             let running = window.running;
             *window = Window { running, ..Window::default() };

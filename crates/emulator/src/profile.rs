@@ -25,50 +25,50 @@ pub enum ProfileName {
 /// Seconds of fixed and per-row work, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Cost {
-    pub(crate) base_ms: f64,
-    pub(crate) row_ms: f64,
+pub struct Cost {
+    pub base_ms: f64,
+    pub row_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Costs {
-    pub(crate) create: Cost,
-    pub(crate) update: Cost,
-    pub(crate) upsert: Cost,
-    pub(crate) elastic: Cost,
-    pub(crate) delete: Cost,
-    pub(crate) single: Cost,
-    pub(crate) batch: Cost,
-    pub(crate) read: Cost,
-    pub(crate) metadata: Cost,
+pub struct Costs {
+    pub create: Cost,
+    pub update: Cost,
+    pub upsert: Cost,
+    pub elastic: Cost,
+    pub delete: Cost,
+    pub single: Cost,
+    pub batch: Cost,
+    pub read: Cost,
+    pub metadata: Cost,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Profile {
-    pub(crate) version: u32,
-    pub(crate) servers: u16,
-    pub(crate) round_trip_ms: f64,
-    pub(crate) parallel_per_server: u32,
-    pub(crate) noise_sigma: f64,
-    pub(crate) dop_hint_per_server: u16,
-    pub(crate) costs: Costs,
-    pub(crate) limits: LimitSettings,
-    pub(crate) entitlement_per_day: u64,
+pub struct Profile {
+    pub version: u32,
+    pub servers: u16,
+    pub round_trip_ms: f64,
+    pub parallel_per_server: u32,
+    pub noise_sigma: f64,
+    pub dop_hint_per_server: u16,
+    pub costs: Costs,
+    pub limits: LimitSettings,
+    pub entitlement_per_day: u64,
 }
 
 /// What a request did, so that its cost can be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Work {
-    pub(crate) message: Message,
-    pub(crate) rows: u64,
+pub struct Work {
+    pub message: Message,
+    pub rows: u64,
     /// Milliseconds of plug-in time on top.
-    pub(crate) extra_ms: f64,
+    pub extra_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Message {
+pub enum Message {
     CreateMultiple,
     UpdateMultiple,
     UpsertMultiple,
@@ -82,7 +82,7 @@ pub(crate) enum Message {
 }
 
 impl Profile {
-    pub(crate) fn named(name: ProfileName) -> Result<Profile, String> {
+    pub fn named(name: ProfileName) -> Result<Profile, String> {
         let realistic: Profile = serde_saphyr::from_str(REALISTIC).map_err(|error| error.to_string())?;
         Ok(match name {
             ProfileName::Realistic => realistic,
@@ -98,7 +98,7 @@ impl Profile {
 
     /// Milliseconds a server works on a request while `running` requests share it. `noise` is a
     /// standard normal draw.
-    pub(crate) fn service_ms(&self, work: Work, running: u32, noise: f64) -> f64 {
+    pub fn service_ms(&self, work: Work, running: u32, noise: f64) -> f64 {
         let cost = match work.message {
             Message::CreateMultiple => self.costs.create,
             Message::UpdateMultiple => self.costs.update,

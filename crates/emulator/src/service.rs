@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
+use crate::distort::{self, Plan};
 use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
 use crate::events;
@@ -16,6 +17,7 @@ use crate::faults::{Effect, Subject};
 use crate::limits::{LimitKind, Refusal, Remaining};
 use crate::profile::ProfileName;
 use crate::settings::Settings;
+use crate::throttle;
 use crate::web::{Answer, Call, Operation, Preferences, Request, answer, moves_files, operation, rehearse};
 use crate::write::Hooks;
 
@@ -68,12 +70,17 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let user = caller.delegate.unwrap_or(caller.user);
     let server = choose_server(engine, &request.headers, &settings.affinity_cookie);
     let now = engine.clock.now();
+    if engine.condition(server).down_until > now {
+        let mut answer = Answer::text("text/html", b"<html><body>Service Unavailable</body></html>".to_vec());
+        answer.status = StatusCode::SERVICE_UNAVAILABLE;
+        return Reply::Answer(answer);
+    }
     let admitted = lock(&engine.limits).admit((user, server), now);
     let remaining = match admitted {
         Ok(remaining) => remaining,
         Err(refusal) => {
             *lock(&engine.stats).refused.entry(refusal.kind).or_default() += 1;
-            let answer = refused(engine, refusal);
+            let answer = throttle::answer(engine, refusal);
             return Reply::Answer(finish(engine, answer, Some((server, None)), &request));
         }
     };
@@ -143,11 +150,18 @@ async fn run(
         }
         engine.clock.sleep(wait).await;
     }
-    let answer = execute(&engine, base(address), &request, &caller, settings).await;
+    let mut answer = distorted_run(&engine, address, &request, &caller, settings, effect.as_ref()).await;
+    if effect.as_ref().is_some_and(|effect| effect.repeat_next_link) {
+        distort::repeat_next_link(&mut answer, &format!("{}/{}?{}", base(address), request.path, request.query));
+    }
     let running = lock(&engine.limits).running_on(ticket.lane.1);
     let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
-    let busy_ms = engine.profile.service_ms(answer.work, running, noise);
+    let condition = engine.condition(ticket.lane.1);
+    let busy_ms = engine.profile.service_ms(answer.work, running, noise) * condition.slow;
     engine.clock.sleep((busy_ms + engine.profile.round_trip_ms) / 1000.0).await;
+    if engine.condition(ticket.lane.1).life != condition.life {
+        return Reply::Drop;
+    }
     ticket.charge(busy_ms);
     count(&engine, operation, &answer);
     let answer = finish(&engine, answer, server, &request);
@@ -155,6 +169,31 @@ async fn run(
         None => Reply::Answer(answer),
         Some(effect) => distorted(answer, &effect),
     }
+}
+
+/// Runs a request, or what a rule makes of it.
+async fn distorted_run(
+    engine: &Arc<Engine>,
+    address: &Address,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+    effect: Option<&Effect>,
+) -> Answer {
+    if effect.is_none_or(|effect| !effect.race && effect.fail_rows.is_none()) {
+        return execute(engine, base(address), request, caller, settings).await;
+    }
+    let plan = Plan::new(effect, request);
+    if plan.is_raced {
+        // The other client's answer is not ours to see.
+        let _other = execute(engine, base(address), &plan.request, caller, settings).await;
+    }
+    let of_rest = if plan.has_rows {
+        execute(engine, base(address), &plan.request, caller, settings).await
+    } else {
+        Answer::no_content()
+    };
+    plan.answer(of_rest)
 }
 
 fn base(address: &Address) -> String {
@@ -206,7 +245,7 @@ pub(crate) fn injected(effect: &Effect, engine: &Engine) -> Option<Answer> {
             _ => LimitKind::Requests,
         };
         *lock(&engine.stats).refused.entry(kind).or_default() += 1;
-        let mut answer = refused(engine, Refusal { kind, retry_after_s: 5 });
+        let mut answer = throttle::answer(engine, Refusal { kind, retry_after_s: 5 });
         set_retry_after(&mut answer, effect);
         return Some(answer);
     }
@@ -296,53 +335,13 @@ fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
         let value = cookie.trim().strip_prefix(name)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
     });
-    match named.filter(|server| *server < engine.servers) {
-        Some(server) => server,
-        None => lock(&engine.random).below(u64::from(engine.servers)) as u16,
+    if let Some(server) = named.filter(|server| *server < engine.servers) {
+        return server;
     }
-}
-
-fn refused(engine: &Engine, refusal: Refusal) -> Answer {
-    let settings = lock(&engine.limits).settings.clone();
-    let (code, message) = match refusal.kind {
-        LimitKind::Requests => (
-            Code::RequestsExceeded,
-            format!(
-                "Number of requests exceeded the limit of {} over time window of {} seconds.",
-                settings.requests.unwrap_or(6000),
-                settings.window_s
-            ),
-        ),
-        LimitKind::ExecutionTime => (
-            Code::TimeExceeded,
-            format!(
-                "Combined execution time of incoming requests exceeded limit of {} milliseconds over time window of {} seconds. \
-                 Decrease number of concurrent requests or reduce the duration of requests and try again later.",
-                grouped(settings.execution_ms.unwrap_or(1_200_000.0) as u64),
-                settings.window_s
-            ),
-        ),
-        LimitKind::Concurrency => (
-            Code::ConcurrencyExceeded,
-            format!("Number of concurrent requests exceeded the limit of {}.", settings.concurrent.unwrap_or(52)),
-        ),
-    };
-    let mut error = ApiError::new(code, message);
-    error.retry_after = Some(refusal.retry_after_s);
-    Answer::error(&error, false)
-}
-
-/// `1200000` as `1,200,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    let now = engine.clock.now();
+    let up: Vec<u16> = (0..engine.servers).filter(|server| engine.condition(*server).down_until <= now).collect();
+    let any = lock(&engine.random).below(up.len() as u64) as usize;
+    up.get(any).copied().unwrap_or_default()
 }
 
 /// Times a request is rehearsed before its verdicts count as settled.

@@ -1,12 +1,24 @@
 //! The one gate every request passes: who may send, when, and what was used.
 //!
-//! [`Budget`] is the plumbing: it asks the [`Policy`], waits, wakes and counts. What the limits are
-//! and how they are shared is the policy's, so that a better one replaces a file and no caller.
+//! `Budget` is the plumbing: it asks the [`Policy`], waits, wakes and counts. What the limits are and
+//! how they are shared is the policy's, which is a pure state machine: simulations run it as it is.
 
+mod classes;
+mod discovery;
+mod entitlement;
+mod facts;
+mod gate;
+mod lane;
+mod limits;
+mod network;
+mod pacer;
 mod policy;
 #[cfg(test)]
 mod policy_tests;
+mod random;
+pub(crate) mod retry_after;
 mod share;
+mod snapshot;
 mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,9 +29,10 @@ use flowgate_core::destination::{Class, RequestCounts};
 use flowgate_core::{Clock, Elapsed};
 use tokio::sync::Notify;
 
-pub(crate) use policy::{AnswerFacts, Cost, Throttled};
-use policy::{Policy, Verdict};
+pub use facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
+pub use policy::{Policy, PolicySettings};
 pub(crate) use share::Shares;
+pub use snapshot::{EntitlementSnapshot, LaneSnapshot, Snapshot, WaitingSnapshot};
 
 /// The daily budget is used up: nothing more of this class today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +52,9 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(clock: Arc<dyn Clock>, shares: Shares, daily: Option<u64>, seed: u64) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, shares: Shares, settings: &PolicySettings) -> Self {
         Self {
-            policy: Mutex::new(Policy::new(daily, seed)),
+            policy: Mutex::new(Policy::new(settings)),
             changed: Notify::new(),
             clock,
             shares,
@@ -62,10 +75,10 @@ impl Budget {
             changed.as_mut().enable();
             let now = self.clock.elapsed();
             match self.ask(now, class, cost) {
-                Verdict::Admitted => {
+                Verdict::Admitted(grant) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
                     drop(waiting);
-                    return Ok(Permit { budget: self, class, cost, started: now, facts: None });
+                    return Ok(Permit { budget: self, grant: Some(grant), sent_at: now });
                 }
                 Verdict::DailyBudgetUsed { daily } => return Err(DailyBudgetUsed { daily }),
                 Verdict::AfterCompletion => changed.await,
@@ -81,7 +94,12 @@ impl Budget {
 
     /// Batch requests that may be under way at once.
     pub(crate) fn parallel_max(&self) -> u32 {
-        self.policy().parallel_max()
+        self.policy().parallel_max(self.clock.elapsed())
+    }
+
+    /// All that is known of the limits now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.policy().snapshot(self.clock.elapsed())
     }
 
     pub(crate) fn requests(&self) -> RequestCounts {
@@ -94,7 +112,7 @@ impl Budget {
         policy.set_share(share);
         // The asker itself must not stand in its own way.
         policy.stop_waiting(class);
-        let verdict = policy.admit(now, class, cost);
+        let verdict = policy.ask(now, class, cost);
         policy.start_waiting(class);
         verdict
     }
@@ -109,31 +127,42 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     budget: &'a Budget,
-    class: Class,
-    cost: Cost,
-    started: Elapsed,
-    facts: Option<AnswerFacts>,
+    /// `None` once it was given back.
+    grant: Option<Grant>,
+    sent_at: Elapsed,
 }
 
 impl Permit<'_> {
-    /// The time since the request was let in.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.budget.clock.elapsed().since(self.started)
+    /// The affinity cookie to send with the request.
+    pub(crate) fn cookie(&self) -> Option<&str> {
+        self.grant.as_ref()?.cookie.as_deref()
     }
 
-    pub(crate) fn complete(mut self, facts: AnswerFacts) {
-        if facts.throttled.is_some() {
+    /// The time since the request was let in.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.budget.clock.elapsed().since(self.sent_at)
+    }
+
+    /// Gives the permit back. Returns what the request took of the service's time.
+    pub(crate) fn complete(mut self, ended: &Ended) -> Duration {
+        if matches!(ended, Ended::Throttled(..)) {
             self.budget.throttled.fetch_add(1, Ordering::Relaxed);
         }
-        self.facts = Some(facts);
+        self.give_back(ended)
+    }
+
+    fn give_back(&mut self, ended: &Ended) -> Duration {
+        let Some(grant) = self.grant.take() else { return Duration::ZERO };
+        let now = self.budget.clock.elapsed();
+        let busy = self.budget.policy().complete(now, &grant, ended);
+        self.budget.changed.notify_waiters();
+        busy
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let now = self.budget.clock.elapsed();
-        self.budget.policy().complete(now, self.class, self.cost, self.facts);
-        self.budget.changed.notify_waiters();
+        self.give_back(&Ended::Abandoned);
     }
 }
 

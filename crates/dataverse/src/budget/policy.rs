@@ -1,268 +1,432 @@
-//! When a request may go: a state machine over times and numbers that are passed in.
+//! When a request may go, and to which web server: a state machine over times and numbers that are
+//! passed in.
 //!
-//! The rules of this first policy, all for one application user:
+//! The service limits what each user may use of each of its servers in 300 s. All of that use is
+//! ours to count, so nothing has to be learnt by being refused: requests are paced along a ledger for
+//! each (user, server), a [`Lane`], and go to the lane with the most room. The rules, each in the file
+//! of its concern, are those of section 2.2 of the performance notes.
 //!
-//! * Batch and export requests under way never exceed `x-ms-dop-hint`, nor the share of it that is
-//!   configured; a concurrency refusal lowers the bound, quiet time raises it again.
-//! * They are paced to 0.9 of the request limit, and their summed duration to 0.9 of the time
-//!   limit, for as many web servers as the hint suggests (four requests under way each).
-//! * A refusal closes the whole user until `Retry-After` has passed, a little later rather than
-//!   earlier; nothing is sent meanwhile, not even a probe.
-//! * Interactive requests and events are counted but never wait for a batch; they only wait while
-//!   the user is closed, and go first when it opens.
+//! Promised: nothing is sent into a closed lane; urgent requests never wait for batches; an answer's
+//! headers lower what a lane is believed to have left, and raise it only after a whole window, or
+//! after an outage with the same story told several times.
 //!
-//! Left out until the ledger per web server replaces this module: affinity, learning the limits,
-//! sharing between processes.
+//! Left out: clocks, waiting and waking (the budget's), and retrying (the client's).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowgate_core::Elapsed;
 use flowgate_core::destination::Class;
 
-use super::window::Window;
+use super::classes::is_paced;
+use super::discovery::{DRAWS_AT_ONCE, Discovery};
+use super::entitlement::Entitlement;
+use super::facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
+use super::lane::{Lane, LaneId, Room};
+use super::network::Network;
+use super::random::Random;
+use super::retry_after;
+use super::snapshot::{EntitlementSnapshot, Snapshot, WaitingSnapshot};
+use super::window::Usage;
 
-/// The service-protection window and what one user may use of one web server in it.
-const WINDOW: Duration = Duration::from_mins(5);
-const REQUESTS_PER_SERVER: f64 = 6_000.0;
-const BUSY_SECONDS_PER_SERVER: f64 = 1_200.0;
+/// Until a hint is known: one web server, four requests at a time.
+const PARALLEL_UNKNOWN: u32 = 4;
 
-/// What all classes together may have under way: 0.9 of the 52 that one web server takes, because
-/// requests without an affinity cookie could all meet the same one.
-const CONCURRENT_MAX: u32 = 46;
+/// More than this many times the hint is never under way (the hint is used for nothing else).
+const HINT_EXCEEDED_MAX: u32 = 4;
 
-/// The part of a limit that is used: the rest absorbs requests that land unevenly on the servers.
-const USED_PART: f64 = 0.9;
-
-/// A busy web server runs this many requests at a time within its time limit (1,200 s in 300 s).
+/// A busy server runs this many requests at a time within its time limit (1,200 s in 300 s).
 const PARALLEL_PER_SERVER: u32 = 4;
 
-/// Until a hint is known. One web server is the least there can be.
-const PARALLEL_UNKNOWN: u32 = 4;
-const PARALLEL_MAX: u32 = 208;
+/// Blocks end a little later than asked, so that processes do not return together: by a tenth, and by
+/// no more than matters to callers who wait.
+const BLOCK_JITTER: f64 = 0.1;
+const BLOCK_JITTER_S_MAX: f64 = 3.0;
 
-/// `Retry-After` outside these bounds is not believed.
-const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
+/// A lane without a server is given up after this long; its server would be found again by a draw.
+const DOWN_FOR_S_MAX: f64 = 300.0;
 
-/// Quiet time after which one more request may be under way again.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// While a lane is down for less than this, no draw is made that could land on it.
+const DRAW_AVOIDS_DOWN_S: f64 = 60.0;
 
-const DAY: Duration = Duration::from_hours(24);
+/// Urgent requests that may be under way before any server is known.
+const FIRST_IN_FLIGHT_MAX: u32 = 8;
 
-/// What one request is expected to take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Cost {
-    /// Of the service's execution time.
-    pub(crate) busy: Duration,
-    /// Counted against the daily entitlement: each row of a write is one.
-    pub(crate) entitlement: u64,
-}
+/// The bound on lanes, against a service that sets a new cookie with every answer.
+const LANES_MAX: usize = 256;
 
-/// What the answer told.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct AnswerFacts {
-    pub(crate) busy: Duration,
-    pub(crate) parallel_hint: Option<u32>,
-    pub(crate) throttled: Option<Throttled>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Throttled {
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) is_concurrency: bool,
-}
-
-/// The answer to "may I send now".
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Verdict {
-    Admitted,
-    /// Ask again at this moment, or earlier if something completes.
-    NotBefore(Elapsed),
-    /// Ask again when something completes.
-    AfterCompletion,
-    /// Not today.
-    DailyBudgetUsed {
-        daily: u64,
-    },
+/// What the policy is set up with.
+#[derive(Debug, Clone)]
+pub struct PolicySettings {
+    /// Application users, each with limits of its own.
+    pub users: u16,
+    /// Rows a day.
+    pub daily: Option<u64>,
+    /// Spreads the returns of several processes after a refusal.
+    pub seed: u64,
 }
 
 #[derive(Debug)]
-pub(crate) struct Policy {
-    parallel_hint: u32,
-    /// The bound that concurrency refusals lower; `None` while there was none.
-    parallel_lowered: Option<(u32, Elapsed)>,
-    batch_in_flight: u32,
-    other_in_flight: u32,
-    expected_busy_seconds: f64,
-    busy_seconds: Window,
-    requests: Window,
-    entitlement: Window,
-    daily: Option<u64>,
-    /// The earliest moment of the next paced request.
-    next_paced: Elapsed,
-    closed_until: Elapsed,
-    consecutive_throttled: u32,
+pub struct Policy {
+    lanes: Vec<Lane>,
+    next_lane: LaneId,
+    users: u16,
+    discovery: Discovery,
+    batches_in_flight: u32,
+    next_user: u16,
+    network: Network,
+    parallel_hint: Option<u32>,
+    entitlement: Entitlement,
     /// Requests that wait, by class.
     waiting: [u32; 4],
     share: f64,
-    jitter: u64,
+    refusals_in_a_row: u32,
+    random: Random,
 }
 
 impl Policy {
-    /// `seed` spreads the returns of several processes after a refusal.
-    pub(crate) fn new(daily: Option<u64>, seed: u64) -> Self {
+    pub fn new(settings: &PolicySettings) -> Self {
         Self {
-            parallel_hint: PARALLEL_UNKNOWN,
-            parallel_lowered: None,
-            batch_in_flight: 0,
-            other_in_flight: 0,
-            expected_busy_seconds: 0.0,
-            busy_seconds: Window::new(WINDOW, Duration::from_secs(1)),
-            requests: Window::new(WINDOW, Duration::from_secs(1)),
-            entitlement: Window::new(DAY, Duration::from_mins(10)),
-            daily,
-            next_paced: Elapsed::default(),
-            closed_until: Elapsed::default(),
-            consecutive_throttled: 0,
+            lanes: Vec::new(),
+            next_lane: 0,
+            users: settings.users.max(1),
+            discovery: Discovery::new(0.0),
+            batches_in_flight: 0,
+            next_user: 0,
+            network: Network::default(),
+            parallel_hint: None,
+            entitlement: Entitlement::new(settings.daily),
             waiting: [0; 4],
             share: 1.0,
-            jitter: seed | 1,
+            refusals_in_a_row: 0,
+            random: Random::new(settings.seed),
         }
     }
 
     /// The part of the limits that batch and export work may use from now on.
-    pub(crate) fn set_share(&mut self, share: f64) {
-        self.share = share.clamp(0.01, 1.0);
+    pub fn set_share(&mut self, share: f64) {
+        self.share = if share.is_finite() { share.clamp(0.01, 1.0) } else { 1.0 };
     }
 
-    pub(crate) fn start_waiting(&mut self, class: Class) {
+    pub fn start_waiting(&mut self, class: Class) {
         self.waiting[class as usize] += 1;
     }
 
-    pub(crate) fn stop_waiting(&mut self, class: Class) {
+    pub fn stop_waiting(&mut self, class: Class) {
         self.waiting[class as usize] = self.waiting[class as usize].saturating_sub(1);
     }
 
-    /// Batch requests that may be under way at once.
-    pub(crate) fn parallel_max(&self) -> u32 {
-        let hint = self.parallel_lowered.map_or(self.parallel_hint, |(lowered, _)| lowered.min(self.parallel_hint));
-        ((f64::from(hint) * self.share) as u32).max(1)
+    /// Batches that may be under way at once.
+    pub fn parallel_max(&self, now: Elapsed) -> u32 {
+        let now_s = now.0.as_secs_f64();
+        let unknown = self.parallel_hint.unwrap_or(PARALLEL_UNKNOWN);
+        let known: f64 = self.lanes.iter().map(|lane| lane.parallel(now_s, self.share)).sum();
+        let least = if self.discovery.is_complete() { 1.0 } else { (f64::from(unknown) * self.share).max(1.0) };
+        known.max(least).min(f64::from(self.hint_max())) as u32
     }
 
-    pub(crate) fn admit(&mut self, now: Elapsed, class: Class, cost: Cost) -> Verdict {
-        if now < self.closed_until {
-            return Verdict::NotBefore(self.closed_until);
-        }
-        if !is_paced(class) {
-            if self.batch_in_flight + self.other_in_flight >= CONCURRENT_MAX {
-                return Verdict::AfterCompletion;
-            }
-            self.count(now, class, cost);
-            return Verdict::Admitted;
-        }
-        if let Some(daily) = self.daily {
-            if self.entitlement.used(now) + cost.entitlement as f64 > daily as f64 {
+    /// Whether a request of this class and cost may go now.
+    pub fn ask(&mut self, now: Elapsed, class: Class, cost: Cost) -> Verdict {
+        let now_s = now.0.as_secs_f64();
+        if is_paced(class) {
+            if let Some(daily) = self.entitlement.refuses(now_s, cost.entitlement) {
                 return Verdict::DailyBudgetUsed { daily };
             }
+            if self.waiting[..class as usize].iter().any(|waiting| *waiting > 0) {
+                return Verdict::AfterCompletion;
+            }
         }
-        if self.waiting[..class as usize].iter().any(|waiting| *waiting > 0) {
-            return Verdict::AfterCompletion;
+        self.retire_dead(now_s);
+        if self.lanes.is_empty() {
+            let most = if is_paced(class) { DRAWS_AT_ONCE } else { FIRST_IN_FLIGHT_MAX };
+            let may_go = self.discovery.under_way() < most;
+            return if may_go { self.grant(now, class, cost, None) } else { Verdict::AfterCompletion };
         }
-        self.recover(now);
-        if self.batch_in_flight >= self.parallel_max() {
-            return Verdict::AfterCompletion;
+        match self.choose(now_s, class, cost.busy.as_secs_f64()) {
+            Choice::Lane(_) if self.may_draw(now_s) => self.grant(now, class, cost, None),
+            Choice::Lane(index) => self.grant(now, class, cost, Some(index)),
+            Choice::At(at_s) => Verdict::NotBefore(later(now, at_s)),
+            Choice::AfterCompletion => Verdict::AfterCompletion,
         }
-        if now < self.next_paced {
-            return Verdict::NotBefore(self.next_paced);
-        }
-        if !self.fits_window(now, cost) {
-            return Verdict::NotBefore(now.after(Duration::from_secs(1)));
-        }
-        self.next_paced = self.next_paced.max(now).after(Duration::from_secs_f64(self.seconds_between_requests()));
-        self.count(now, class, cost);
-        Verdict::Admitted
     }
 
-    /// A request that was admitted with `cost` is over. Without facts it counts as it was expected.
-    pub(crate) fn complete(&mut self, now: Elapsed, class: Class, cost: Cost, facts: Option<AnswerFacts>) {
-        let in_flight = if is_paced(class) { &mut self.batch_in_flight } else { &mut self.other_in_flight };
-        let in_flight_before = *in_flight;
-        *in_flight = in_flight.saturating_sub(1);
-        self.expected_busy_seconds = (self.expected_busy_seconds - cost.busy.as_secs_f64()).max(0.0);
-        let facts = facts.unwrap_or(AnswerFacts { busy: cost.busy, ..AnswerFacts::default() });
-        if let Some(hint) = facts.parallel_hint {
-            self.parallel_hint = hint.clamp(1, PARALLEL_MAX);
+    /// A request is over. Returns what it took of the service's time.
+    pub fn complete(&mut self, now: Elapsed, grant: &Grant, ended: &Ended) -> Duration {
+        let now_s = now.0.as_secs_f64();
+        if is_paced(grant.class) {
+            self.batches_in_flight = self.batches_in_flight.saturating_sub(1);
         }
-        let Some(throttled) = facts.throttled else {
-            self.consecutive_throttled = 0;
-            self.busy_seconds.add(now, facts.busy.as_secs_f64());
+        let facts = match ended {
+            Ended::Answered(facts) => {
+                self.network.observe(now_s, facts.duration);
+                self.parallel_hint = facts.parallel_hint.filter(|hint| *hint > 0).or(self.parallel_hint);
+                self.refusals_in_a_row = 0;
+                Some(facts)
+            }
+            Ended::Throttled(facts, _) | Ended::Unavailable(facts) => Some(facts),
+            Ended::Abandoned => None,
+        };
+        let busy_s = self.service_s(grant, ended);
+        let lane = self.settle(now_s, grant, busy_s, facts);
+        match ended {
+            Ended::Answered(facts) => self.answered(now_s, lane, grant, facts),
+            Ended::Throttled(_, throttled) => self.throttled(now_s, lane, grant.user, *throttled),
+            Ended::Unavailable(_) => {
+                let jitter = self.random.fraction();
+                if let Some(lane) = lane {
+                    self.lanes[lane].is_unreachable(now_s, jitter);
+                }
+            }
+            Ended::Abandoned => {}
+        }
+        Duration::from_secs_f64(busy_s)
+    }
+
+    pub fn snapshot(&mut self, now: Elapsed) -> Snapshot {
+        let now_s = now.0.as_secs_f64();
+        let parallel_max = self.parallel_max(now);
+        let share = self.share;
+        let [interactive, events, batch, export] = self.waiting;
+        Snapshot {
+            lanes: self.lanes.iter_mut().map(|lane| lane.snapshot(now_s, share)).collect(),
+            discovery_is_complete: self.discovery.is_complete(),
+            parallel_hint: self.parallel_hint,
+            parallel_max,
+            share,
+            network_ms: 1_000.0 * self.network.floor_s(),
+            waiting: WaitingSnapshot { interactive, events, batch, export },
+            entitlement: EntitlementSnapshot { used: self.entitlement.used(now_s), daily: self.entitlement.daily() },
+        }
+    }
+
+    /// Whether a request that has room in some lane should go without a cookie instead, to whichever
+    /// server the service chooses.
+    fn may_draw(&self, now_s: f64) -> bool {
+        // Where no cookies are, or where a draw could land in a closed lane, none is made.
+        let avoids = |lane: &Lane| {
+            let is_avoided = !lane.gate.is_down() || lane.gate.down_for_s(now_s) < DRAW_AVOIDS_DOWN_S;
+            lane.cookie.is_none() || (!lane.gate.is_open(now_s) && is_avoided)
+        };
+        self.discovery.wants_draw(now_s) && !self.lanes.iter().any(avoids)
+    }
+
+    fn choose(&mut self, now_s: f64, class: Class, cost_s: f64) -> Choice {
+        if is_paced(class) { self.choose_for_batch(now_s, cost_s) } else { self.choose_for_urgent(now_s, cost_s) }
+    }
+
+    /// The lane with the most credit of those that have room.
+    fn choose_for_batch(&mut self, now_s: f64, cost_s: f64) -> Choice {
+        let parallel_max = self.hint_max();
+        if self.batches_in_flight >= parallel_max {
+            return Choice::AfterCompletion;
+        }
+        let share = self.share;
+        let (mut best, mut earliest_s) = (None, f64::INFINITY);
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            lane.tick(now_s);
+            match lane.batch_room(now_s, lane.expected_s(cost_s), share) {
+                Room::Now { credit } if best.is_none_or(|(most, _)| credit > most) => best = Some((credit, index)),
+                Room::Now { .. } | Room::AfterCompletion => {}
+                Room::At(at_s) => earliest_s = earliest_s.min(at_s),
+            }
+        }
+        match best {
+            Some((_, index)) => Choice::Lane(index),
+            None if earliest_s.is_finite() => Choice::At(earliest_s),
+            None => Choice::AfterCompletion,
+        }
+    }
+
+    /// The lane that urgent requests have used least, for its limit, of those that have room. It
+    /// depends on urgent requests alone, so batches change neither their spread nor their speed.
+    fn choose_for_urgent(&mut self, now_s: f64, cost_s: f64) -> Choice {
+        let (mut best, mut earliest_s) = (None, now_s + 1.0);
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.has_urgent_room(now_s, cost_s) {
+                earliest_s = earliest_s.min(lane.gate.next_s(now_s).unwrap_or(f64::INFINITY));
+                continue;
+            }
+            let use_share = lane.urgent.rate(now_s).busy_s / lane.limits().busy_s;
+            if best.is_none_or(|(least, _)| use_share < least) {
+                best = Some((use_share, index));
+            }
+        }
+        if let Some((_, index)) = best {
+            return Choice::Lane(index);
+        }
+        // With every server down somebody has to look whether one is back.
+        let is_due = |lane: &Lane| lane.gate.is_down() && lane.in_flight == 0 && lane.gate.next_s(now_s) <= Some(now_s);
+        match self.lanes.iter().position(is_due) {
+            Some(index) => Choice::Lane(index),
+            None => Choice::At(earliest_s.max(now_s + 0.01)),
+        }
+    }
+
+    fn grant(&mut self, now: Elapsed, class: Class, cost: Cost, lane: Option<usize>) -> Verdict {
+        let now_s = now.0.as_secs_f64();
+        self.entitlement.add(now_s, cost.entitlement);
+        if is_paced(class) {
+            self.batches_in_flight += 1;
+        }
+        let expected_s = cost.busy.as_secs_f64();
+        let mut grant =
+            Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
+        if let Some(lane) = lane.map(|index| &mut self.lanes[index]) {
+            if is_paced(class) {
+                grant.expected_s = lane.expected_s(expected_s);
+            }
+            grant.used_then = lane.send(now_s, class, grant.expected_s);
+            (grant.user, grant.lane, grant.cookie) = (lane.user, Some(lane.id), lane.cookie.clone());
+        } else {
+            self.discovery.draw(now_s);
+            grant.user = self.next_user;
+            self.next_user = (self.next_user + 1) % self.users;
+        }
+        Verdict::Admitted(grant)
+    }
+
+    /// What a request took: measured, or as expected if nobody measured it.
+    fn service_s(&self, grant: &Grant, ended: &Ended) -> f64 {
+        match ended {
+            Ended::Answered(facts) => self.network.service_s(facts.duration),
+            Ended::Unavailable(facts) => self.network.service_s(facts.duration).min(grant.cost.busy.as_secs_f64()),
+            Ended::Throttled(..) => 0.0,
+            Ended::Abandoned => grant.cost.busy.as_secs_f64(),
+        }
+    }
+
+    /// Charges the lane that answered, which is met here if it is new. `None`: nobody said who it was.
+    fn settle(&mut self, now_s: f64, grant: &Grant, busy_s: f64, facts: Option<&AnswerFacts>) -> Option<usize> {
+        let said = facts.and_then(|facts| facts.cookie.as_ref());
+        let sent_to = grant.lane.and_then(|id| self.lanes.iter().position(|lane| lane.id == id));
+        if let Some(index) = sent_to {
+            let lane = &mut self.lanes[index];
+            lane.finish(now_s, grant.class, grant.expected_s, busy_s);
+            match said {
+                Some(said) if lane.cookie.as_ref() != Some(said) => {}
+                _ => return Some(index),
+            }
+            // Another server answered: this one is gone, or there was no telling them apart until now.
+            let gone = lane.cookie.clone();
+            self.retire(|lane| lane.cookie == gone);
+        }
+        let was_drawn = grant.lane.is_none();
+        let answerer = if let Some(cookie) = said {
+            Some(self.meet(now_s, grant.user, cookie, was_drawn))
+        } else {
+            if was_drawn {
+                self.discovery.drawn(None);
+            }
+            let has_answered = facts.is_some_and(|facts| facts.duration > Duration::ZERO);
+            (was_drawn && has_answered).then(|| self.pooled(now_s, grant.user)).flatten()
+        };
+        if let Some(index) = answerer {
+            self.lanes[index].charge(now_s, grant.class, Usage { calls: 1.0, busy_s });
+        }
+        answerer
+    }
+
+    /// The lane of a server that named itself. A server that is new to one user is new to all.
+    fn meet(&mut self, now_s: f64, user: u16, cookie: &Arc<str>, was_drawn: bool) -> usize {
+        let find =
+            |lanes: &[Lane]| lanes.iter().position(|lane| lane.user == user && lane.cookie.as_ref() == Some(cookie));
+        let known = find(&self.lanes);
+        match (was_drawn, known.is_none()) {
+            (true, is_new) => self.discovery.drawn(Some(is_new)),
+            (false, true) => self.discovery.found(),
+            (false, false) => {}
+        }
+        if let Some(index) = known {
+            return index;
+        }
+        self.retire(|lane| lane.cookie.is_none());
+        if self.lanes.len() + usize::from(self.users) > LANES_MAX {
+            self.lanes.remove(0);
+        }
+        for each in 0..self.users {
+            self.add_lane(now_s, each, Some(Arc::clone(cookie)), 1.0);
+        }
+        find(&self.lanes).unwrap_or_default()
+    }
+
+    /// The one lane of a service that sets no cookies; as many servers as the hint suggests.
+    fn pooled(&mut self, now_s: f64, user: u16) -> Option<usize> {
+        let servers = self.parallel_hint.unwrap_or(PARALLEL_UNKNOWN).div_ceil(PARALLEL_PER_SERVER).max(1);
+        if self.lanes.is_empty() {
+            for each in 0..self.users {
+                self.add_lane(now_s, each, None, f64::from(servers));
+            }
+        }
+        self.lanes.iter().position(|lane| lane.user == user && lane.cookie.is_none())
+    }
+
+    fn add_lane(&mut self, now_s: f64, user: u16, cookie: Option<Arc<str>>, servers: f64) {
+        self.lanes.push(Lane::new(self.next_lane, user, cookie, servers, now_s));
+        self.next_lane += 1;
+    }
+
+    fn retire(&mut self, is_gone: impl Fn(&Lane) -> bool) {
+        let before = self.lanes.len();
+        self.lanes.retain(|lane| !is_gone(lane));
+        if self.lanes.len() < before {
+            self.discovery.lost();
+        }
+    }
+
+    fn retire_dead(&mut self, now_s: f64) {
+        if self.lanes.iter().any(|lane| lane.gate.down_for_s(now_s) > DOWN_FOR_S_MAX) {
+            self.retire(|lane| lane.gate.down_for_s(now_s) > DOWN_FOR_S_MAX);
+        }
+    }
+
+    fn answered(&mut self, now_s: f64, lane: Option<usize>, grant: &Grant, facts: &AnswerFacts) {
+        let Some(lane) = lane.map(|index| &mut self.lanes[index]) else { return };
+        lane.is_reached(now_s);
+        if is_paced(grant.class) {
+            lane.learn_slowness(grant.cost.busy.as_secs_f64(), self.network.service_s(facts.duration));
+        }
+        // What the ledger knew is known only for requests that were sent to this lane, or met it first.
+        if grant.lane == Some(lane.id) || !lane.is_past_known(now_s) {
+            lane.observe(now_s, grant.used_then, facts.remaining_seconds, facts.remaining_requests);
+        }
+    }
+
+    /// Closes the lane that refused; all of the user's if it did not say who it is.
+    fn throttled(&mut self, now_s: f64, lane: Option<usize>, user: u16, throttled: Throttled) {
+        self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
+        let wait = throttled.retry_after.unwrap_or_else(|| retry_after::without(self.refusals_in_a_row));
+        let jitter_s = (BLOCK_JITTER * wait.as_secs_f64()).min(BLOCK_JITTER_S_MAX) * self.random.fraction();
+        let wait = wait + Duration::from_secs_f64(jitter_s);
+        let Some(lane) = lane.map(|index| &mut self.lanes[index]) else {
+            for lane in self.lanes.iter_mut().filter(|lane| lane.user == user) {
+                lane.close(now_s, wait);
+            }
             return;
         };
-        self.close(now, throttled);
-        if throttled.is_concurrency {
-            let lowered = (self.parallel_max().min(in_flight_before) * 7 / 10).max(1);
-            self.parallel_lowered = Some((lowered, now));
+        lane.is_reached(now_s);
+        match throttled.kind {
+            ThrottledBy::ExecutionTime => lane.refused_time(now_s),
+            ThrottledBy::Requests => lane.refused_requests(now_s),
+            ThrottledBy::Concurrency => lane.refused_concurrency(now_s),
+            ThrottledBy::Other => {}
         }
+        lane.close(now_s, wait);
     }
 
-    fn close(&mut self, now: Elapsed, throttled: Throttled) {
-        self.consecutive_throttled = self.consecutive_throttled.saturating_add(1);
-        let own_back_off = Duration::from_secs(1 << self.consecutive_throttled.min(9));
-        let wait = throttled.retry_after.unwrap_or(own_back_off).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
-        let wait = wait.mul_f64(1.0 + 0.1 * self.next_fraction());
-        self.closed_until = self.closed_until.max(now.after(wait));
-    }
-
-    fn count(&mut self, now: Elapsed, class: Class, cost: Cost) {
-        if is_paced(class) {
-            self.batch_in_flight += 1;
-        } else {
-            self.other_in_flight += 1;
-        }
-        self.expected_busy_seconds += cost.busy.as_secs_f64();
-        self.requests.add(now, 1.0);
-        self.entitlement.add(now, cost.entitlement as f64);
-    }
-
-    fn fits_window(&mut self, now: Elapsed, cost: Cost) -> bool {
-        let part = self.servers() * USED_PART * self.share;
-        let requests = self.requests.used(now) + 1.0;
-        let busy = self.busy_seconds.used(now) + self.expected_busy_seconds + cost.busy.as_secs_f64();
-        let is_alone = self.batch_in_flight == 0 && self.busy_seconds.used(now) == 0.0;
-        is_alone || (requests <= REQUESTS_PER_SERVER * part && busy <= BUSY_SECONDS_PER_SERVER * part)
-    }
-
-    fn seconds_between_requests(&self) -> f64 {
-        WINDOW.as_secs_f64() / (REQUESTS_PER_SERVER * USED_PART * self.servers() * self.share)
-    }
-
-    /// How many web servers the hint suggests.
-    fn servers(&self) -> f64 {
-        f64::from((self.parallel_hint / PARALLEL_PER_SERVER).max(1))
-    }
-
-    fn recover(&mut self, now: Elapsed) {
-        let Some((lowered, since)) = self.parallel_lowered else { return };
-        if now.since(since) < RECOVERY {
-            return;
-        }
-        self.parallel_lowered = (lowered + 1 < self.parallel_hint).then_some((lowered + 1, now));
-    }
-
-    /// The next number of a small generator (SplitMix64), from 0 to 1.
-    fn next_fraction(&mut self) -> f64 {
-        self.jitter = self.jitter.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.jitter;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    fn hint_max(&self) -> u32 {
+        self.parallel_hint.map_or(u32::MAX, |hint| hint.saturating_mul(HINT_EXCEEDED_MAX))
     }
 }
 
-/// Whether a class waits its turn. The others are counted only.
-fn is_paced(class: Class) -> bool {
-    match class {
-        Class::Interactive | Class::Events => false,
-        Class::Batch | Class::Export => true,
-    }
+/// Where a request goes.
+enum Choice {
+    Lane(usize),
+    At(f64),
+    AfterCompletion,
+}
+
+/// The moment `at_s`, a little after `now` at least.
+fn later(now: Elapsed, at_s: f64) -> Elapsed {
+    let at = Elapsed(Duration::from_secs_f64(at_s.clamp(0.0, 1e12)));
+    at.max(now.after(Duration::from_millis(1)))
 }

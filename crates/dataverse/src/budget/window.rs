@@ -1,77 +1,191 @@
-//! What was used in the last while: a ring of equal cells.
+//! What was used in the last 300 seconds: a ring of one-second cells.
+//!
+//! Requests are counted when they are sent and execution time when it has ended, as the service
+//! does. A cell leaves when all of it is older than the window, so the sums are never too low.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use flowgate_core::destination::Class;
 
-use flowgate_core::Elapsed;
+/// The service-protection window, in seconds (performance notes, section 1.2).
+pub(super) const WINDOW_S: f64 = 300.0;
 
-/// Sums over a sliding window, kept in cells so that its size does not grow with the load.
-#[derive(Debug)]
+/// One more than the window has seconds: the second that has begun counts too.
+const CELLS: i64 = 301;
+
+const CLASSES: usize = 4;
+
+/// One second, or the sum of all: by class.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Cell {
+    calls: [f64; CLASSES],
+    busy_s: [f64; CLASSES],
+}
+
+/// An amount of both things that are limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Usage {
+    pub(super) calls: f64,
+    pub(super) busy_s: f64,
+}
+
+/// Requests and execution time of one lane, second by second.
+#[derive(Debug, Clone)]
 pub(super) struct Window {
-    cell: Duration,
-    length: Duration,
-    /// (start of the cell, amount), oldest first.
-    cells: VecDeque<(Duration, f64)>,
-    sum: f64,
+    cells: Vec<Cell>,
+    /// The second that the newest cell stands for.
+    newest: i64,
+    sum: Cell,
 }
 
 impl Window {
-    pub(super) fn new(length: Duration, cell: Duration) -> Self {
-        Self { cell, length, cells: VecDeque::new(), sum: 0.0 }
+    pub(super) fn new(now_s: f64) -> Self {
+        Self { cells: vec![Cell::default(); CELLS as usize], newest: second(now_s), sum: Cell::default() }
     }
 
-    pub(super) fn add(&mut self, now: Elapsed, amount: f64) {
-        let cells_passed = now.0.as_nanos() / self.cell.as_nanos();
-        let start = self.cell.saturating_mul(u32::try_from(cells_passed).unwrap_or(u32::MAX));
-        match self.cells.back_mut() {
-            Some((last, held)) if *last == start => *held += amount,
-            _ => self.cells.push_back((start, amount)),
-        }
-        self.sum += amount;
+    fn clear(&mut self) {
+        self.cells.fill(Cell::default());
+        self.sum = Cell::default();
     }
 
-    /// The sum of what was added in the last `length`, rounded to whole cells upward.
-    pub(super) fn used(&mut self, now: Elapsed) -> f64 {
-        while let Some((start, amount)) = self.cells.front().copied() {
-            if start + self.cell + self.length > now.0 {
-                break;
-            }
-            self.cells.pop_front();
-            self.sum -= amount;
-        }
-        if self.cells.is_empty() {
-            self.sum = 0.0;
-        }
-        self.sum
+    pub(super) fn add(&mut self, now_s: f64, class: Class, usage: Usage) {
+        self.advance(now_s);
+        let at = index(self.newest);
+        self.cells[at].add(class, usage);
+        self.sum.add(class, usage);
     }
+
+    /// All classes together.
+    pub(super) fn used(&mut self, now_s: f64) -> Usage {
+        self.advance(now_s);
+        Usage { calls: self.sum.calls.iter().sum(), busy_s: self.sum.busy_s.iter().sum() }
+    }
+
+    /// What is used now and will still count `ahead_s` later.
+    pub(super) fn used_ahead(&mut self, now_s: f64, ahead_s: f64) -> Usage {
+        let mut used = self.used(now_s);
+        let oldest = self.newest - CELLS + 1;
+        for leaving in oldest..=second(now_s + ahead_s.max(0.0)).min(self.newest + CELLS) - CELLS {
+            let cell = &self.cells[index(leaving)];
+            used.calls -= cell.calls.iter().sum::<f64>();
+            used.busy_s -= cell.busy_s.iter().sum::<f64>();
+        }
+        used
+    }
+
+    /// One class alone.
+    pub(super) fn used_by(&mut self, now_s: f64, class: Class) -> Usage {
+        self.advance(now_s);
+        Usage { calls: self.sum.calls[class as usize], busy_s: self.sum.busy_s[class as usize] }
+    }
+
+    /// Forgets what is older than the second of `until_s`.
+    pub(super) fn forget_before(&mut self, now_s: f64, until_s: f64) {
+        self.advance(now_s);
+        for older in self.newest - CELLS + 1..second(until_s).min(self.newest) {
+            let at = index(older);
+            let old = std::mem::take(&mut self.cells[at]);
+            self.sum.remove(&old);
+        }
+    }
+
+    fn advance(&mut self, now_s: f64) {
+        let now = second(now_s);
+        if now - self.newest >= CELLS {
+            self.clear();
+            self.newest = now;
+        }
+        while self.newest < now {
+            self.newest += 1;
+            let at = index(self.newest);
+            let old = std::mem::take(&mut self.cells[at]);
+            self.sum.remove(&old);
+        }
+    }
+}
+
+impl Cell {
+    fn add(&mut self, class: Class, usage: Usage) {
+        self.calls[class as usize] += usage.calls;
+        self.busy_s[class as usize] += usage.busy_s;
+    }
+
+    /// Sums of many fractions drift; what is left of nothing must be nothing.
+    fn remove(&mut self, other: &Self) {
+        for class in 0..CLASSES {
+            self.calls[class] = (self.calls[class] - other.calls[class]).max(0.0);
+            self.busy_s[class] = (self.busy_s[class] - other.busy_s[class]).max(0.0);
+        }
+    }
+}
+
+/// Where the cell of a second is kept.
+fn index(second: i64) -> usize {
+    second.rem_euclid(CELLS) as usize
+}
+
+fn second(now_s: f64) -> i64 {
+    now_s.floor() as i64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Elapsed {
-        Elapsed(Duration::from_secs(seconds))
+    fn busy(window: &mut Window, now_s: f64) -> f64 {
+        window.used(now_s).busy_s
+    }
+
+    fn usage(calls: f64, busy_s: f64) -> Usage {
+        Usage { calls, busy_s }
     }
 
     #[test]
     fn what_is_older_than_the_window_no_longer_counts() {
-        let mut window = Window::new(Duration::from_mins(5), Duration::from_secs(1));
-        window.add(at(10), 4.0);
-        window.add(at(10), 1.0);
-        window.add(at(200), 2.0);
-        assert!((window.used(at(310)) - 7.0).abs() < 1e-9);
-        assert!((window.used(at(311)) - 2.0).abs() < 1e-9);
-        assert!(window.used(at(502)).abs() < 1e-9);
+        let mut window = Window::new(10.0);
+        window.add(10.2, Class::Batch, usage(1.0, 4.0));
+        window.add(10.9, Class::Interactive, usage(1.0, 1.0));
+        window.add(200.0, Class::Batch, usage(1.0, 2.0));
+        assert!((busy(&mut window, 310.9) - 7.0).abs() < 1e-9, "never less than the service counts");
+        assert!((busy(&mut window, 311.0) - 2.0).abs() < 1e-9);
+        assert!(busy(&mut window, 502.0).abs() < 1e-9);
     }
 
     #[test]
-    fn the_ring_stays_as_small_as_its_window() {
-        let mut window = Window::new(Duration::from_mins(5), Duration::from_secs(1));
-        for second in 0..10_000 {
-            window.add(at(second), 1.0);
-            window.used(at(second));
+    fn what_will_have_left_by_then_is_known_now() {
+        let mut window = Window::new(0.0);
+        for at_s in [10.0, 11.0, 12.0] {
+            window.add(at_s, Class::Batch, usage(1.0, 2.0));
         }
-        assert!(window.cells.len() <= 302);
+        assert_eq!(window.used_ahead(310.5, 0.4), usage(3.0, 6.0));
+        assert_eq!(window.used_ahead(310.5, 0.5), usage(2.0, 4.0));
+        assert_eq!(window.used_ahead(310.5, 1.6), usage(1.0, 2.0));
+        assert_eq!(window.used_ahead(310.5, 1_000.0), usage(0.0, 0.0));
+    }
+
+    #[test]
+    fn classes_are_told_apart() {
+        let mut window = Window::new(0.0);
+        window.add(1.0, Class::Batch, usage(2.0, 5.0));
+        window.add(1.0, Class::Events, usage(1.0, 0.5));
+        assert_eq!(window.used_by(2.0, Class::Batch), usage(2.0, 5.0));
+        assert_eq!(window.used(2.0), usage(3.0, 5.5));
+    }
+
+    #[test]
+    fn what_was_before_a_moment_can_be_forgotten() {
+        let mut window = Window::new(0.0);
+        for at_s in [10.0, 200.0, 250.0] {
+            window.add(at_s, Class::Batch, usage(1.0, 2.0));
+        }
+        window.forget_before(260.0, 200.5);
+        assert_eq!(window.used(260.0), usage(2.0, 4.0));
+        window.forget_before(260.0, 9_000.0);
+        assert_eq!(window.used(260.0), usage(0.0, 0.0));
+    }
+
+    #[test]
+    fn a_long_silence_empties_it_at_once() {
+        let mut window = Window::new(0.0);
+        window.add(5.0, Class::Batch, usage(1.0, 9.0));
+        assert_eq!(window.used(100_000.0), usage(0.0, 0.0));
     }
 }

@@ -10,8 +10,8 @@ use flowgate_http::Answer;
 use http::header::SET_COOKIE;
 
 use crate::Dataverse;
+use crate::budget::retry_after::http_date;
 use crate::call::{Bounds, Call};
-use crate::client::parse_http_date;
 
 /// Enough to see most web servers, and a latency that one slow answer does not decide.
 const SAMPLES: usize = 12;
@@ -115,7 +115,7 @@ fn skew(dataverse: &Dataverse, samples: &[Sample]) -> Option<Finding> {
     if dataverse.time_scale > 1.0 {
         return None;
     }
-    let Some(there) = last.answer.header("date").and_then(parse_http_date) else {
+    let Some(there) = last.answer.header("date").and_then(http_date) else {
         return Some(Finding::new(FindingState::Unknown, "clock", "answers have no date"));
     };
     let seconds = (clock.now().as_second() - there.as_second()) as f64;

@@ -6,13 +6,15 @@ use flowgate_core::destination::{Operation, Outcome};
 use http::Method;
 
 use super::Writer;
-use super::pace::{BODY_BYTES_MAX, Message, ROWS_PER_REQUEST, cost};
+use super::pace::BODY_BYTES_MAX;
 use crate::call::{Call, CallError};
+use crate::cost::{Message, Work};
 use crate::fault::{FaultClass, Refusal};
 
 impl Writer<'_> {
     pub(super) async fn write_in_bulk(&mut self, message: Message, rows: Vec<usize>) -> Result<(), ConnectorError> {
-        let mut parts: Vec<Vec<usize>> = rows.chunks(ROWS_PER_REQUEST.max(1)).rev().map(<[usize]>::to_vec).collect();
+        let mut parts: Vec<Vec<usize>> =
+            rows.chunks(self.rows_of_one(message, rows.len())).rev().map(<[usize]>::to_vec).collect();
         while let Some(part) = parts.pop() {
             let (sent, body) = self.encode(part);
             if sent.is_empty() {
@@ -23,7 +25,10 @@ impl Writer<'_> {
                 continue;
             }
             match self.client.call(&self.bulk_call(message, sent.len(), body), self.bounds).await {
-                Ok(_) => self.end(&sent, &Outcome::Applied),
+                Ok(_) => {
+                    self.client.costs().ended(&self.unit.shape.table, message, sent.len(), 0);
+                    self.end(&sent, &Outcome::Applied);
+                }
                 Err(CallError::Refused(refusal)) => parts.extend(self.after_bulk_refusal(sent, refusal).await?),
                 Err(CallError::Unknown(_)) => parts.extend(self.after_unknown(sent).await?),
                 Err(CallError::Fatal(error)) => return Err(error),
@@ -32,6 +37,13 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The best number of rows for a request, so that all requests of the unit are about as large.
+    fn rows_of_one(&self, message: Message, rows: usize) -> usize {
+        let best = self.client.costs().rows(&self.unit.shape.table, message, self.unit.shape.atomic);
+        let requests = (rows as f64 / best as f64).round().max(1.0);
+        (rows as f64 / requests).ceil().max(1.0) as usize
     }
 
     /// The body for these rows. Rows of an update that would send nothing are applied and left out.
@@ -64,7 +76,8 @@ impl Writer<'_> {
 
     fn bulk_call(&self, message: Message, rows: usize, body: Bytes) -> Call {
         let path = format!("{}/Microsoft.Dynamics.CRM.{}", self.unit.shape.set, message.name());
-        let mut call = Call::write(Method::POST, path, body, self.class, cost(message, rows));
+        let work = Work { table: self.unit.shape.table.clone(), message, rows };
+        let mut call = Call::write(Method::POST, path, body, self.class, self.client.costs().cost(&work)).doing(work);
         call.headers = self.option_headers();
         if message == Message::CreateMultiple { call } else { call.repeatable() }
     }

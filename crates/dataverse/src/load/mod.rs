@@ -25,11 +25,11 @@ use uuid::Uuid;
 
 use crate::call::{Bounds, CallError};
 use crate::client::Client;
+use crate::cost::Message;
 use crate::fault::{FaultClass, Refusal};
 use crate::json_out::RowWriter;
 use crate::metadata::TableFacts;
 use crate::read::probe;
-use pace::Message;
 use state::Status;
 
 /// So many rows in a row, refused with the same code that may be the configuration's, and none that
@@ -85,11 +85,7 @@ impl Writer<'_> {
         if self.unit.resent && self.unit.operation == Operation::Create {
             rows = self.leave_out_created(rows).await?;
         }
-        let message = if self.unit.options.one_at_a_time {
-            Message::Parts
-        } else {
-            pace::message(self.unit.operation, self.facts.has_create_multiple, self.facts.has_update_multiple)
-        };
+        let message = self.message();
         let closing: HashSet<usize> = rows.iter().copied().filter(|row| self.needs_closing(*row)).collect();
         let (in_parts, in_bulk): (Vec<usize>, Vec<usize>) =
             rows.into_iter().partition(|row| message == Message::Parts || closing.contains(row));
@@ -100,6 +96,17 @@ impl Writer<'_> {
             self.write_in_parts(in_parts).await?;
         }
         Ok(())
+    }
+
+    /// The bulk message if the table has it and it is not dearer than single-row messages.
+    fn message(&self) -> Message {
+        let facts = self.facts;
+        let message = pace::message(self.unit.operation, facts.has_create_multiple, facts.has_update_multiple);
+        let is_dearer = || self.unit.shape.atomic && self.client.costs().prefers_parts(&self.unit.shape.table, message);
+        if self.unit.options.one_at_a_time || (message != Message::Parts && is_dearer()) {
+            return Message::Parts;
+        }
+        message
     }
 
     /// Rows that may have been created by an earlier attempt: those that are there need nothing.

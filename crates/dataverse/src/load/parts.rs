@@ -8,10 +8,10 @@ use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderName, HeaderValue, Method};
 
 use super::batch::{Part, decode, encode};
-use super::pace::{Message, ROWS_PER_REQUEST, cost};
 use super::state::closing_body;
 use super::{Content, ROUNDS_MAX, Writer};
 use crate::call::{Call, CallError};
+use crate::cost::{Message, Work};
 use crate::fault::{FaultClass, Refusal};
 
 /// How one part ended.
@@ -31,7 +31,11 @@ struct Again {
 
 impl Writer<'_> {
     pub(super) async fn write_in_parts(&mut self, rows: Vec<usize>) -> Result<(), ConnectorError> {
-        let rows_per_request = if self.unit.options.one_at_a_time { 1 } else { ROWS_PER_REQUEST };
+        let rows_per_request = if self.unit.options.one_at_a_time {
+            1
+        } else {
+            self.client.costs().rows(&self.unit.shape.table, Message::Parts, self.unit.shape.atomic)
+        };
         let mut chunks: Vec<Vec<usize>> = rows.chunks(rows_per_request).rev().map(<[usize]>::to_vec).collect();
         while let Some(chunk) = chunks.pop() {
             let parts: Vec<Part> = chunk.iter().map(|row| self.part(*row)).collect();
@@ -69,6 +73,10 @@ impl Writer<'_> {
     /// Ends what has an end and returns the rows to send again.
     async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Again, ConnectorError> {
         let mut again = Again::default();
+        let done = ends.iter().filter(|end| matches!(end, PartEnd::Done)).count();
+        // Rows that get through bring the bulk message back, which was left because many did not.
+        let message = super::pace::message(self.unit.operation, true, true);
+        self.client.costs().ended(&self.unit.shape.table, message, done, 0);
         for (row, end) in rows.iter().zip(ends) {
             match end {
                 PartEnd::Done => self.end(&[*row], &Outcome::Applied),
@@ -135,7 +143,9 @@ impl Writer<'_> {
             return Ok(vec![PartEnd::Done]);
         }
         let (body, content_type) = encode(parts, |path| self.client.part_address(path));
-        let mut call = Call::write(Method::POST, "$batch", body, self.class, cost(Message::Parts, parts.len()))
+        let work = self.work_of_parts(parts.len());
+        let mut call = Call::write(Method::POST, "$batch", body, self.class, self.client.costs().cost(&work))
+            .doing(work)
             .header(HeaderName::from_static("prefer"), HeaderValue::from_static("odata.continue-on-error"));
         if let Ok(value) = HeaderValue::from_str(&content_type) {
             call.headers.insert(CONTENT_TYPE, value);
@@ -163,9 +173,15 @@ impl Writer<'_> {
         Ok(ends)
     }
 
+    fn work_of_parts(&self, rows: usize) -> Work {
+        Work { table: self.unit.shape.table.clone(), message: Message::Parts, rows }
+    }
+
     fn single_call(&self, part: &Part) -> Call {
         let body = part.body.clone().into();
-        let mut call = Call::write(part.method.clone(), part.path.clone(), body, self.class, cost(Message::Parts, 1));
+        let work = self.work_of_parts(1);
+        let cost = self.client.costs().cost(&work);
+        let mut call = Call::write(part.method.clone(), part.path.clone(), body, self.class, cost).doing(work);
         call.headers = part.headers.clone();
         call.is_repeatable = is_repeatable(part);
         call

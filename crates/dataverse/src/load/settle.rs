@@ -194,6 +194,8 @@ impl Writer<'_> {
         if self.tally.refused(self.unit, refusal) {
             return Err(self.stopped_by(refusal));
         }
+        let message = super::pace::message(self.unit.operation, true, true);
+        self.client.costs().ended(&self.unit.shape.table, message, 1, 1);
         let fault = RowFault {
             code: refusal.row_code(),
             column: self.column_in(&refusal.message),

@@ -40,7 +40,7 @@ impl Engine {
 
     fn run_job(&self, database: &mut Database, job: &Job, now: f64) {
         let settings = self.settings();
-        let session = self.own_session(&settings, now as i64);
+        let session = self.own_session(database, &settings, now as i64);
         let done: Result<(), ApiError> = match &job.kind {
             JobKind::Key { table, key } => database.transaction(|database| {
                 metadata::finish_key(database, *table, *key, now);
@@ -61,7 +61,7 @@ impl Engine {
     }
 
     /// The system's own session: nobody's privileges are in question.
-    fn own_session<'s>(&self, settings: &'s Settings, now: i64) -> Session<'s> {
+    fn own_session<'s>(&self, database: &Database, settings: &'s Settings, now: i64) -> Session<'s> {
         Session {
             user: self.identity.user,
             business_unit: self.identity.business_unit,
@@ -69,7 +69,7 @@ impl Engine {
             now,
             settings,
             base_currency: base_currency(),
-            organization: self.organization(),
+            organization: self.organization_in(database),
             sink: self.profile_name == ProfileName::Sink,
             detect_duplicates: false,
             bypass_plugins: true,

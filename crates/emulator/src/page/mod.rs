@@ -23,7 +23,9 @@ pub(crate) fn answer(engine: &Engine, origin: &str, path: &str, query: &str) -> 
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
         [] => Some(html(&document("Emulator", &overview::main(engine, origin)))),
-        ["tables", name] => Some(if let Some(main) = rows::main(engine, origin, name, query) { html(&document(name, &main)) } else {
+        ["tables", name] => Some(if let Some(main) = rows::main(engine, origin, name, query) {
+            html(&document(name, &main))
+        } else {
             let mut answer = html(&document("Not found", "<main><h1>There is no such table</h1></main>"));
             answer.status = StatusCode::NOT_FOUND;
             answer
@@ -73,19 +75,6 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +82,5 @@ mod tests {
     #[test]
     fn what_a_row_holds_cannot_become_markup() {
         assert_eq!(escaped("<a href='x'>&\"</a>"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;&lt;/a&gt;");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(grouped(12), "12");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::PoisonError;
 
-use super::{add, escaped, grouped};
+use super::{add, escaped};
 use crate::engine::{Engine, Seen, lock};
 use crate::limits::{LaneUsage, LimitKind, LimitSettings};
 use crate::profile::ProfileName;
+use crate::throttle::grouped;
 
 pub(super) fn main(engine: &Engine, origin: &str) -> String {
     let mut out = String::from("<main>");
@@ -192,12 +193,12 @@ fn requests(engine: &Engine, out: &mut String) {
             _ => "good",
         };
         let server = request.server.map_or("–".to_owned(), |server| server.to_string());
-        let line = escaped(&request.line);
+        let (full, line) = (escaped(&request.line), escaped(&request.line.replace("Microsoft.Dynamics.CRM.", "")));
         let times = if times > 1 { format!(" <span class=\"quiet\">× {times}</span>") } else { String::new() };
         add(
             out,
             format_args!(
-                "<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{line}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
+                "<tr><td class=\"status {kind}\">{}</td><td class=\"path\" title=\"{full}\">{line}{times}</td><td class=\"number\">{server}</td><td class=\"number quiet\">{:.0} s</td></tr>",
                 request.status,
                 (now - request.at).max(0.0)
             ),

@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value as Json};
 
-use super::{add, escaped, grouped};
+use super::{add, escaped};
 use crate::engine::Engine;
 use crate::query::decode_pairs;
 use crate::service;
+use crate::throttle::grouped;
 use crate::web::Request;
 
 /// Columns beside the name that say something about most rows come first; these come last.

@@ -11,7 +11,7 @@ use super::functions;
 use super::parse::{Expr, Operand, Operator};
 use super::periods::{Fiscal, Template};
 use crate::error::{ApiError, Code};
-use crate::schema::{Column, ColumnKind, Ordinal, Property, Relationship, Schema, Table, TableId};
+use crate::schema::{Column, ColumnKind, DateBehavior, Ordinal, Property, Relationship, Schema, Table, TableId};
 use crate::storage::{Database, Value};
 use crate::write::{Scalar, ValueRules, civil_from_days, convert};
 
@@ -183,6 +183,27 @@ pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) ->
     }
 }
 
+/// The type a column has on the wire: only columns of one type are compared with each other.
+fn family(kind: &ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName => "text",
+        ColumnKind::Integer { .. }
+        | ColumnKind::Choice { .. }
+        | ColumnKind::State { .. }
+        | ColumnKind::Status { .. } => "integer",
+        ColumnKind::BigInt => "big integer",
+        ColumnKind::Decimal { .. } => "decimal",
+        ColumnKind::Money { .. } => "money",
+        ColumnKind::Double { .. } => "double",
+        ColumnKind::Boolean { .. } => "boolean",
+        ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => "date",
+        ColumnKind::DateTime { .. } => "time",
+        ColumnKind::Lookup { .. } | ColumnKind::Guid => "id",
+        ColumnKind::Choices { .. } => "choices",
+        ColumnKind::File { .. } | ColumnKind::Image { .. } | ColumnKind::PartyList { .. } => "content",
+    }
+}
+
 /// A literal as a value of the column; `None` for null.
 pub(crate) fn literal(
     schema: &Schema,
@@ -248,7 +269,14 @@ fn comparison(
 ) -> Result<Predicate, ApiError> {
     match (left, right) {
         (Operand::Path(a), Operand::Path(b)) => {
-            Ok(Predicate::Columns(operator, column_path(scope, a, variable)?, column_path(scope, b, variable)?))
+            let (left, right) = (column_path(scope, a, variable)?, column_path(scope, b, variable)?);
+            let column = |path: &ColumnPath| scope.schema.table(path.table).column(path.column);
+            if family(&column(&left).kind) != family(&column(&right).kind) {
+                let message =
+                    "A binary operator with incompatible types was detected: columns of one type are compared.";
+                return Err(ApiError::query(message));
+            }
+            Ok(Predicate::Columns(operator, left, right))
         }
         (Operand::Path(path), value) => value_test(scope, operator, path, value, variable),
         (value, Operand::Path(path)) => value_test(scope, mirrored(operator), path, value, variable),

@@ -347,14 +347,11 @@ pub(super) fn name_people(table: &Table, cells: &mut Vec<Cell>, before: Option<&
 }
 
 /// The `sink` profile stores what identity and tracking need and drops the rest.
-fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>) {
+pub(super) fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>) {
+    let known = &table.known;
+    let kept = [known.created_on, known.modified_on, known.state, known.status, known.partition, known.ttl];
     cells.retain(|(ordinal, _)| {
-        let column = table.column(*ordinal);
-        !column.for_update
-            || column.kind.is_lookup()
-            || table.keys.iter().any(|key| key.columns.contains(ordinal))
-            || table.primary_name == Some(*ordinal)
-            || [table.known.state, table.known.status].contains(&Some(*ordinal))
+        kept.contains(&Some(*ordinal)) || table.keys.iter().any(|key| key.columns.contains(ordinal))
     });
 }
 

@@ -118,6 +118,9 @@ pub(super) fn store(
         super::duplicates::check(database, &schema, table, &cells, Some(id))?;
     }
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    if session.sink {
+        super::create::keep_keys_only(table, &mut cells);
+    }
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
     let happening = Happening { message: Message::Update, table, row: id, cells: &cells };

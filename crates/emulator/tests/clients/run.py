@@ -116,7 +116,23 @@ def node_suite(folder, emulator):
     return counts.get("pass", 0), failed or int(status != 0)
 
 
-SUITES = {"python": python_suite, "node": node_suite}
+def docs_suite(folder, emulator):
+    """The snippets of docs/emulator.md, as a reader would copy them."""
+    text = (HERE.parents[3] / "docs" / "emulator.md").read_text()
+    python, node = install_python(folder / "python"), install_node(folder / "node")
+    (node / "ready.json").write_text(emulator.line)
+    # The snippets set what they need themselves; Node reads its authority when it starts.
+    environment = {**os.environ, "NODE_EXTRA_CA_CERTS": emulator.ready["ca_file"]}
+    passed = failed = 0
+    for number, (language, snippet) in enumerate(re.findall(r"```(python|js)\n(.*?)```", text, re.DOTALL)):
+        file = node / f"snippet-{number}.{'py' if language == 'python' else 'mjs'}"
+        file.write_text(snippet)
+        status, _ = run([python if language == "python" else "node", file], cwd=node, env=environment)
+        passed, failed = passed + (status == 0), failed + (status != 0)
+    return passed, failed
+
+
+SUITES = {"python": python_suite, "node": node_suite, "docs": docs_suite}
 
 
 def main():

@@ -12,7 +12,7 @@ async fn ask(world: &World, server: u16) -> Reply {
 }
 
 fn remaining(reply: &Reply) -> u32 {
-    reply.header("x-ms-ratelimit-burst-remaining-xrm-requests").parse().unwrap()
+    reply.header("x-ms-ratelimit-burst-remaining-xrm-requests").parse().expect("a number")
 }
 
 #[tokio::test]

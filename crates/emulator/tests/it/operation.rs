@@ -169,3 +169,21 @@ async fn what_was_observed_of_an_environment_is_what_it_starts_and_resets_with()
         assert!(error.to_string().contains(said), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_sink_keeps_ids_and_keys_and_nothing_else() {
+    let options = Options { profile: flowgate_emulator::ProfileName::Sink, ..Options::default() };
+    let world = world_with(options).await;
+    world.order_table().await;
+    let row = json!({ "wr_ordernumber": "1", "wr_name": "forgotten", "wr_qty": 5 });
+    let id = world.post("wr_orders", &row).await.expect(204).id();
+    let kept =
+        world.get("wr_orders(wr_ordernumber='1')?$select=wr_name,wr_qty,wr_ordernumber").await.expect(200).json();
+    assert_eq!((&kept["wr_orderid"], &kept["wr_ordernumber"]), (&json!(id), &json!("1")));
+    assert_eq!((&kept["wr_name"], &kept["wr_qty"]), (&json!(null), &json!(null)));
+    world.post("wr_orders", &row).await.refused(412, "0x80060892");
+    world.patch(&format!("wr_orders({id})"), &[("if-match", "*")], &json!({ "wr_qty": 6 })).await.expect(204);
+    assert_eq!(world.get(&format!("wr_orders({id})?$select=wr_qty")).await.json()["wr_qty"], json!(null));
+    // What is not kept is checked all the same.
+    world.post("wr_orders", &json!({ "wr_qty": 1001 })).await.refused(400, "0x8004432f");
+}

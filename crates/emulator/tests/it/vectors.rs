@@ -48,7 +48,7 @@ struct Step {
     /// Texts that occur in the body.
     #[serde(default)]
     contains: Vec<String>,
-    /// Values kept under a name: a JSON pointer, or `id` for the id in OData-EntityId.
+    /// Values kept under a name: a JSON pointer, `header NAME`, or `id` for the id in OData-EntityId.
     #[serde(default)]
     keep: HashMap<String, String>,
 }
@@ -84,7 +84,7 @@ async fn the_examples_of_the_dossier_hold() {
 }
 
 fn read(path: &Path) -> File {
-    let text = fs_err::read_to_string(path).unwrap();
+    let text = fs_err::read_to_string(path).expect("a readable file");
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -116,6 +116,7 @@ async fn run(world: &World, step: &Step, known: &mut HashMap<String, String>) ->
     for (name, place) in &step.keep {
         let value = match place.as_str() {
             "id" => reply.id(),
+            place if place.starts_with("header ") => reply.header(&place["header ".len()..]).to_owned(),
             pointer => text_of(reply.json().pointer(pointer).ok_or_else(|| format!("nothing at {pointer}"))?),
         };
         known.insert(name.clone(), value);
