@@ -35,6 +35,15 @@ enum Command {
         #[arg(long)]
         install: bool,
     },
+    /// Kills the binary, breaks its disk and its answers, and checks that every row is where it belongs.
+    Faults {
+        /// `pr` takes a few minutes, `night` hours.
+        #[arg(long, default_value = "pr", value_parser = ["pr", "night"])]
+        tier: String,
+        /// Passed on: `--area kills --seed 7 --only 12`.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
     /// Checks that crates depend only on what ARCHITECTURE.md allows.
     Layering,
     /// Writes the JSON Schemas and the reference pages.
@@ -70,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
             return steps::test(&workspace, install || is_ci);
         }
+        Command::Faults { tier, more } => return steps::faults(&workspace, &tier, &more),
         Command::Layering => layering::check(&workspace)?,
         Command::Generate { check: true } => generate::check(&workspace)?,
         Command::Generate { check: false } => generate::write(&workspace)?,

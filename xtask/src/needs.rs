@@ -50,6 +50,27 @@ const NEEDS: &[Need] = &[
         is_there: |workspace| succeeds(&mut workspace.command("python3", &["--version"])),
         from: Origin::Apt("python3"),
     },
+    Need {
+        name: "virtual environments for python3",
+        why: "real clients of the emulator",
+        is_there: |workspace| succeeds(&mut workspace.command("python3", &["-c", "import ensurepip, venv"])),
+        from: Origin::Apt("python3-venv"),
+    },
+    Need {
+        name: "node, 20 or newer",
+        why: "real clients of the emulator",
+        is_there: |workspace| {
+            let is_new = "process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)";
+            succeeds(&mut workspace.command("node", &["-e", is_new]))
+        },
+        from: Origin::Apt("nodejs"),
+    },
+    Need {
+        name: "npm",
+        why: "real clients of the emulator",
+        is_there: |workspace| succeeds(&mut workspace.command("npm", &["--version"])),
+        from: Origin::Apt("npm"),
+    },
 ];
 
 /// Makes sure that everything is there.

@@ -28,8 +28,10 @@ const STEPS: &[Step] = &[
     Step { name: "generated files", needs_binary: true, run: |workspace| one(generate::check(workspace)) },
     Step { name: "examples", needs_binary: true, run: examples },
     Step { name: "unit and integration tests", needs_binary: false, run: tests },
+    Step { name: "real clients of the emulator", needs_binary: false, run: clients },
     Step { name: "tests in the documentation", needs_binary: false, run: documentation_tests },
     Step { name: "documentation", needs_binary: false, run: documentation },
+    Step { name: "the quick fault tier", needs_binary: true, run: quick_faults },
     Step { name: "the demo, end to end", needs_binary: true, run: demo },
 ];
 
@@ -101,6 +103,15 @@ fn tests(workspace: &Workspace) -> Result<Count> {
     })
 }
 
+/// Microsoft's and other people's clients, installed into a private folder, against the emulator.
+fn clients(workspace: &Workspace) -> Result<Count> {
+    run(&mut workspace.cargo(&["build", "--locked", "--package", "flowgate-emulator"]))?;
+    let emulator = workspace.built("flowgate-emulator").display().to_string();
+    let folder = workspace.target().join("clients").display().to_string();
+    let script = "crates/emulator/tests/clients/run.py";
+    counted(workspace.command("python3", &[script, "--emulator", &emulator, "--folder", &folder]))
+}
+
 fn documentation_tests(workspace: &Workspace) -> Result<Count> {
     counted(workspace.cargo(&["test", "--locked", "--workspace", "--doc", "--no-fail-fast"]))
 }
@@ -113,6 +124,27 @@ fn documentation(workspace: &Workspace) -> Result<Count> {
 /// The demo holds every equation and compares what arrived with the known answers.
 fn demo(workspace: &Workspace) -> Result<Count> {
     one(run(&mut workspace.command(workspace.binary(), &["demo"])))
+}
+
+fn quick_faults(workspace: &Workspace) -> Result<Count> {
+    counted(fault_command(workspace, "pr", &[]))
+}
+
+/// `cargo xtask faults`.
+pub(crate) fn faults(workspace: &Workspace, tier: &str, more: &[String]) -> Result<ExitCode> {
+    workspace.build_binary()?;
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let status = fault_command(workspace, tier, &more).status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The program that breaks the binary; both are of the dev profile, which has failpoints.
+fn fault_command(workspace: &Workspace, tier: &str, more: &[&str]) -> Command {
+    let binary = workspace.binary();
+    let program = binary.with_file_name("flowgate-faults");
+    let mut command = workspace.command(program, &["--tier", tier]);
+    command.arg("--flowgate").arg(binary).args(more);
+    command
 }
 
 /// Runs a test command and adds up its summaries.

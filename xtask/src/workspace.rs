@@ -38,9 +38,16 @@ impl Workspace {
 
     /// The binary as the dev profile builds it.
     pub(crate) fn binary(&self) -> PathBuf {
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.path("target"), |dir| self.root.join(dir));
-        target.join("debug/flowgate")
+        self.built("flowgate")
+    }
+
+    /// What the dev profile builds under this name.
+    pub(crate) fn built(&self, name: &str) -> PathBuf {
+        self.target().join("debug").join(name)
+    }
+
+    pub(crate) fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.path("target"), |dir| self.root.join(dir))
     }
 
     pub(crate) fn build_binary(&self) -> Result<()> {

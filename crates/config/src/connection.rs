@@ -102,9 +102,14 @@ pub(crate) enum Role {
 }
 
 impl Connections {
-    pub(crate) fn read(node: Option<&Node>, registry: &[ConnectorSpec], report: &mut Report) -> Self {
+    /// Reads the blocks of the project and of the environment.
+    pub(crate) fn read<'a>(
+        blocks: impl Iterator<Item = &'a Node>,
+        registry: &[ConnectorSpec],
+        report: &mut Report,
+    ) -> Self {
         let mut connections = Self::default();
-        for entry in node.map_or(&[][..], Node::entries) {
+        for entry in blocks.flat_map(Node::entries) {
             connections.declared.insert(entry.key.clone());
             if let Some(connection) = read_connection(entry, registry, report) {
                 connections.by_name.insert(connection.name.clone(), connection);

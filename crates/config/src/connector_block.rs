@@ -55,14 +55,13 @@ impl ConnectorBlock<'_> {
 
     fn problem(&self, error: &FieldError) -> Problem {
         let found = self.locate(&error.path);
-        let (code, place) = match &found {
-            Found::Value(_, key_place) if error.message.starts_with("unknown key") => (Code::UNKNOWN_KEY, *key_place),
-            Found::Value(_, key_place) if error.message.ends_with("is missing") => (Code::MISSING_KEY, *key_place),
-            Found::Value(node, key_place) if is_long(node) => (Code::WRONG_TYPE, *key_place),
-            Found::Value(node, _) => (Code::WRONG_TYPE, &node.place),
-            Found::Absent(place) => (Code::MISSING_KEY, *place),
+        let is_about_a_key = matches!(error.code, Code::UNKNOWN_KEY | Code::MISSING_KEY);
+        let place = match &found {
+            Found::Value(node, key_place) if is_about_a_key || is_long(node) => *key_place,
+            Found::Value(node, _) => &node.place,
+            Found::Absent(place) => *place,
         };
-        let mut problem = Problem::new(code, format!("{}: {}", self.title, error.message)).at(place);
+        let mut problem = Problem::new(error.code, format!("{}: {}", self.title, error.message)).at(place);
         if let Found::Value(node, _) = found {
             problem.value = node.text().filter(|_| !self.may_hold_secrets).map(str::to_owned);
         }

@@ -1,13 +1,13 @@
 //! Chooses the environment: `environments/NAME.yaml`, by name or because there is no other choice.
 //!
 //! Without a name it is `local` if that file is there or none is at all, and the only one there is
-//! otherwise. Several without a `local` are never guessed between.
+//! otherwise. Several without a `local` are never guessed between. What an environment says wins over the project.
 
 use flowgate_core::{Code, EnvironmentName};
 
 use crate::files::Files;
 use crate::nearest::{nearest, quoted_list};
-use crate::node::Node;
+use crate::node::{Data, Node};
 use crate::report::{Problem, Report};
 
 /// The environment of a project that has no files for environments.
@@ -54,6 +54,17 @@ pub(crate) fn choose(files: &mut Files, wanted: Option<&str>, report: &mut Repor
     let path = files.dir().join(&file_name);
     let root = if is_known { files.read_yaml(&path, report) } else { None };
     Some(Chosen { name, file_name, root })
+}
+
+/// Removes the project's connections that the environment has of its own, with all they refer to: the variables of
+/// the one need not exist where the other is used.
+pub(crate) fn take_place_of_connections(environment: &Node, project: &mut Node) {
+    let Some(own) = environment.get("connections") else { return };
+    if let Some(shared) = project.get_mut("connections")
+        && let Data::Map(entries) = &mut shared.data
+    {
+        entries.retain(|entry| own.entry(&entry.key).is_none());
+    }
 }
 
 fn unknown(text: &str, known: &[String]) -> Problem {

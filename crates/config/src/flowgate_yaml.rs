@@ -28,7 +28,7 @@ pub(crate) static PROJECT: Block = Block::of(
             "the version of this configuration: `1`. It rises only when something breaks",
         ),
         Key::optional("time_zone", Kind::Text, "the IANA zone of naive times and of schedules; `UTC` if left out"),
-        Key::optional("connections", Kind::Named(&Kind::Block(&CONNECTION)), "the systems, by a name of your choice"),
+        CONNECTIONS,
         Key::optional("staging", Kind::Block(&STAGING), "where extracted rows wait and SQL shapes them"),
         Key::optional("state", Kind::Block(&STATE), "where Flowgate remembers what it loaded"),
         PROVISION,
@@ -36,7 +36,15 @@ pub(crate) static PROJECT: Block = Block::of(
     ],
 );
 
-pub(crate) static ENVIRONMENT: Block = Block::of("an environment", &[VARS, PROVISION]);
+pub(crate) static ENVIRONMENT: Block = Block::of("an environment", &[VARS, PROVISION, CONNECTIONS]);
+
+static A_CONNECTION: Kind = Kind::Block(&CONNECTION);
+
+const CONNECTIONS: Key = Key::optional(
+    "connections",
+    Kind::Named(&A_CONNECTION),
+    "the systems, by a name of your choice; one of the environment takes the place of the project's whole",
+);
 
 const PROVISION: Key = Key::optional(
     "provision",

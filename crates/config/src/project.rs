@@ -57,16 +57,19 @@ fn read_project(
         report.add(problem);
         return None;
     }
-    let chosen = environment::choose(&mut files, environment, report)?;
+    let mut chosen = environment::choose(&mut files, environment, report)?;
     let mut variables = Variables::new(&chosen.file_name);
     let vars = [root.get("vars"), chosen.root.as_ref().and_then(|node| node.get("vars"))];
     vars.into_iter().flatten().for_each(|vars| variables.add(vars, report));
-    fill_project(&mut root, &variables, report);
-    check_file(&root, &PROJECT, report);
-    if let Some(node) = &chosen.root {
+    if let Some(node) = &mut chosen.root {
+        environment::take_place_of_connections(node, &mut root);
+        fill_project(node, &variables, report);
         check_file(node, &ENVIRONMENT, report);
     }
-    let connections = Connections::read(root.get("connections"), registry, report);
+    fill_project(&mut root, &variables, report);
+    check_file(&root, &PROJECT, report);
+    let connections = [root.get("connections"), chosen.root.as_ref().and_then(|node| node.get("connections"))];
+    let connections = Connections::read(connections.into_iter().flatten(), registry, report);
     let mut context = Context { registry, connections, files, report: std::mem::take(report) };
     let flows = read_flows(&variables, &mut context);
     let tables = read_tables(&variables, &mut context);
@@ -112,7 +115,7 @@ fn open_dir(dir: &Path, report: &mut Report) -> Option<Files> {
     None
 }
 
-/// Fills the variables of `flowgate.yaml`: all but `vars:` itself, secrets only in connections.
+/// Fills the variables of `flowgate.yaml` or an environment: all but `vars:` itself, secrets only in connections.
 fn fill_project(root: &mut Node, variables: &Variables, report: &mut Report) {
     for entry in root.entries_mut() {
         let secrets = if entry.key == "connections" { Secrets::Allowed } else { Secrets::Refused };

@@ -16,4 +16,4 @@ mod registry;
 mod settings;
 mod suggest;
 
-pub use registry::{CONNECTORS, find};
+pub use registry::{CONNECTORS, find, open_dataverse};

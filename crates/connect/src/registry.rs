@@ -65,6 +65,8 @@ pub const CONNECTORS: &[ConnectorSpec] = &[
     },
 ];
 
+pub use dataverse::open_dataverse;
+
 /// The connector of this name.
 pub fn find(name: &str) -> Option<&'static ConnectorSpec> {
     CONNECTORS.iter().find(|spec| spec.name == name)

@@ -36,7 +36,7 @@ pub(crate) trait Settings: DeserializeOwned + JsonSchema {
 
 /// One problem with the value of a top-level key.
 pub(crate) fn problem(key: &str, message: impl Into<String>, hint: Option<&str>) -> FieldError {
-    FieldError { path: vec![key.to_owned()], message: message.into(), hint: hint.map(str::to_owned) }
+    FieldError { hint: hint.map(str::to_owned), ..FieldError::new([key], message) }
 }
 
 /// Whether `text` still waits for a value from the environment or a file.
@@ -127,7 +127,8 @@ struct Fault {
 
 impl Fault {
     fn new(message: String, hint: Option<String>) -> Self {
-        Self { error: FieldError { path: Vec::new(), message, hint }, missing_key: None }
+        let error = FieldError { hint, ..FieldError::new([""; 0], message) };
+        Self { error, missing_key: None }
     }
 
     fn at(mut self, step: impl Into<String>) -> Self {
@@ -164,7 +165,9 @@ impl serde::de::Error for Fault {
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
         let hint = did_you_mean(field, "the keys are", known.iter().copied());
-        Self::new(format!("unknown key `{field}`"), hint).at(field)
+        let mut fault = Self::new(format!("unknown key `{field}`"), hint);
+        fault.error.code = Code::UNKNOWN_KEY;
+        fault.at(field)
     }
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
@@ -173,9 +176,7 @@ impl serde::de::Error for Fault {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut fault = Self::new(format!("`{field}` is missing"), None);
-        fault.missing_key = Some(field);
-        fault
+        Self { error: FieldError::missing([""; 0], field), missing_key: Some(field) }
     }
 }
 

@@ -10,6 +10,13 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Code(pub u16);
 
+impl Code {
+    /// What the code means, in one line; empty for a code that no version of this program knew.
+    pub fn title(self) -> &'static str {
+        ALL.iter().find(|entry| entry.code == self).map_or("", |entry| entry.title)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FG{:04}", self.0)
@@ -129,6 +136,7 @@ codes! {
     ROW_NO_CURRENCY = 516, "money without a currency", "";
     ROW_DUPLICATE_AT_DESTINATION = 517, "another row there already has this key", "";
     ROW_NO_ZONE = 518, "a time without an offset and no zone to read it in", "";
+    ROW_SERVICE_FAILED = 519, "the service failed each time the row was sent", "It is tried again at the next run.";
 }
 
 #[cfg(test)]

@@ -9,14 +9,40 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::{Clock, ConnectorError, Destination, Source};
+use crate::{Clock, Code, ConnectorError, Destination, Source};
 
 /// What is wrong with one value of a connector's block. `path` leads from the block to the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
+    pub code: Code,
     pub path: Vec<String>,
     pub message: String,
     pub hint: Option<String>,
+}
+
+impl FieldError {
+    /// A value that is wrong where it stands.
+    pub fn new<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Self {
+        let path = path.into_iter().map(Into::into).collect();
+        Self { code: Code::WRONG_TYPE, path, message: message.into(), hint: None }
+    }
+
+    /// A key that is not there; `path` leads to where it should be.
+    pub fn missing<S: Into<String>>(path: impl IntoIterator<Item = S>, key: &str) -> Self {
+        Self::new(path, format!("`{key}` is missing")).with_code(Code::MISSING_KEY)
+    }
+
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
 }
 
 /// The static side of a connector: checked without any I/O.

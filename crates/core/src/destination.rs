@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+use crate::examination::{Finding, TableUse};
 use crate::project::{History, TableSpec};
 use crate::{CancellationToken, Code, ConnectorError, TableShape};
 
@@ -216,6 +217,12 @@ pub trait Destination: Send + Sync {
     /// Signs in, compares the pinned organisation, and says in one line what was reached.
     async fn check(&self) -> Result<String, ConnectorError>;
 
+    /// Looks at everything that loads and reads of these tables depend on. An `Err` means that the
+    /// system was not reached at all.
+    async fn examine(&self, _uses: &[TableUse]) -> Result<Vec<Finding>, ConnectorError> {
+        Ok(vec![Finding::good("reached", self.check().await?)])
+    }
+
     /// The live shape of `table`.
     async fn describe(&self, table: &str) -> Result<Arc<TableShape>, ConnectorError>;
 
@@ -242,6 +249,9 @@ pub trait Destination: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<Vec<Outcome>, ConnectorError>;
 
+    /// Who answers, and the versions that these rows have there now; at most a few dozen.
+    async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError>;
+
     /// The ids among `ids` whose rows are there.
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError>;
 
@@ -266,6 +276,16 @@ pub trait Destination: Send + Sync {
 
     /// Requests so far.
     fn requests(&self) -> RequestCounts;
+}
+
+/// What a few rows of a destination look like now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The system that answered, whatever address led to it: the id of the organisation.
+    pub identity: String,
+    /// In the order asked for; `None` for a row that is not there. A version only ever rises, and a later write
+    /// of any row has a higher one. 0 in a table without versions.
+    pub versions: Vec<Option<u64>>,
 }
 
 /// Rows to a unit and units under way.

@@ -13,6 +13,8 @@ pub mod code;
 pub mod connector;
 pub mod destination;
 pub mod error;
+pub mod examination;
+pub mod failpoint;
 pub mod key;
 pub mod name;
 pub mod ports;

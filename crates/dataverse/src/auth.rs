@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowgate_core::{Clock, Code, ConnectorError, Elapsed, ErrorKind, Secret};
-use flowgate_http::{Answer, HttpClient, Request};
+use flowgate_http::{Answer, HttpClient, Origin, Request};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 
+use crate::challenge;
 use crate::options::{Addresses, Credential};
 
 /// A token is renewed this long before it ends, so that no request is under way with a dying one.
@@ -33,7 +34,31 @@ pub(crate) struct Authority {
 #[derive(Debug)]
 enum Grant {
     Fixed(Secret),
-    ClientSecret { http: HttpClient, token_url: Url, client_id: String, secret: Secret, scope: String },
+    ClientSecret { address: Box<TokenAddress>, client_id: String, secret: Secret, scope: String },
+}
+
+/// The clients that sign-in needs.
+#[derive(Debug)]
+pub(crate) struct SignIn {
+    /// Reaches the environment.
+    pub(crate) http: HttpClient,
+    /// Reaches the `trusted` origins, and no other.
+    pub(crate) token_http: HttpClient,
+    pub(crate) trusted: Vec<Origin>,
+}
+
+/// Where tokens are issued: configured, or announced by the environment when it is first asked.
+#[derive(Debug)]
+struct TokenAddress {
+    sign_in: SignIn,
+    api: Url,
+    url: OnceCell<Url>,
+}
+
+impl TokenAddress {
+    async fn get(&self) -> Result<&Url, ConnectorError> {
+        self.url.get_or_try_init(|| challenge::token_url(&self.sign_in.http, &self.api, &self.sign_in.trusted)).await
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -70,28 +95,28 @@ struct TokenRefusal {
 }
 
 impl Authority {
-    pub(crate) fn new(credential: &Credential, addresses: &Addresses, http: HttpClient, clock: Arc<dyn Clock>) -> Self {
-        let grant = match (credential, &addresses.token) {
-            (Credential::ClientSecret { client_id, secret, .. }, Some((token_url, _))) => Grant::ClientSecret {
-                http,
-                token_url: token_url.clone(),
+    pub(crate) fn new(credential: &Credential, addresses: &Addresses, sign_in: SignIn, clock: Arc<dyn Clock>) -> Self {
+        let grant = match credential {
+            Credential::ClientSecret { client_id, secret, .. } => Grant::ClientSecret {
+                address: Box::new(TokenAddress {
+                    sign_in,
+                    api: addresses.api.clone(),
+                    url: OnceCell::new_with(addresses.token.as_ref().map(|(url, _)| url.clone())),
+                }),
                 client_id: client_id.clone(),
                 secret: secret.clone(),
                 scope: format!("{}/.default", addresses.service),
             },
-            (Credential::Token(token), _) => Grant::Fixed(token.clone()),
-            (Credential::ClientSecret { secret, .. }, None) => Grant::Fixed(secret.clone()),
+            Credential::Token(token) => Grant::Fixed(token.clone()),
         };
         Self { grant, clock, held: Mutex::new(None) }
     }
 
     /// A token that is good for a while. `refused` is the generation of one the service refused.
     pub(crate) async fn token(&self, refused: Option<u64>) -> Result<Token, ConnectorError> {
-        let (http, request) = match &self.grant {
+        let (address, client_id, secret, scope) = match &self.grant {
             Grant::Fixed(secret) => return fixed(secret, refused),
-            Grant::ClientSecret { http, token_url, client_id, secret, scope } => {
-                (http, token_request(token_url, client_id, secret, scope))
-            }
+            Grant::ClientSecret { address, client_id, secret, scope } => (address, client_id, secret, scope),
         };
         // Held across the request on purpose: whoever needs a token waits for the one being fetched.
         let mut held = self.held.lock().await;
@@ -102,12 +127,36 @@ impl Authority {
             }
         }
         let generation = held.as_ref().map_or(1, |held| held.generation + 1);
-        let answer = self.fetch(http, request).await?;
+        let request = token_request(address.get().await?, client_id, secret, scope);
+        let answer = self.fetch(&address.sign_in.token_http, request).await?;
         let lifetime = Duration::from_secs(answer.expires_in);
         let usable = lifetime.saturating_sub(RENEW_BEFORE).max(lifetime / 2);
         let token = Secret::new(answer.access_token);
         *held = Some(Held { token: token.clone(), renew_at: now.after(usable), generation });
         Ok(Token { secret: token, generation })
+    }
+
+    /// A new token for another audience than the environment's address, and its life; `None` if
+    /// the credential is a fixed token. For those who study the service.
+    pub(crate) async fn token_for(&self, audience: &str) -> Option<Result<(Secret, Duration), ConnectorError>> {
+        match &self.grant {
+            Grant::Fixed(_) => None,
+            Grant::ClientSecret { address, client_id, secret, .. } => {
+                Some(self.grant_for(address, client_id, secret, audience).await)
+            }
+        }
+    }
+
+    async fn grant_for(
+        &self,
+        address: &TokenAddress,
+        client_id: &str,
+        secret: &Secret,
+        audience: &str,
+    ) -> Result<(Secret, Duration), ConnectorError> {
+        let request = token_request(address.get().await?, client_id, secret, &format!("{audience}/.default"));
+        let answer = self.fetch(&address.sign_in.token_http, request).await?;
+        Ok((Secret::new(answer.access_token), Duration::from_secs(answer.expires_in)))
     }
 
     async fn fetch(&self, http: &HttpClient, request: Request) -> Result<TokenAnswer, ConnectorError> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flowgate_core::destination::Class;
-use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind};
+use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind, Secret};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use url::Url;
@@ -33,6 +33,18 @@ pub(crate) struct Call {
     pub(crate) is_repeatable: bool,
     /// What it does, so that the answer teaches what such requests cost.
     pub(crate) work: Option<Work>,
+    pub(crate) caller: Caller,
+    /// The budget chooses the web server. Otherwise the service does, and what it answers is studied.
+    pub(crate) is_bound: bool,
+}
+
+/// Whose token goes with a call. All but the first are for those who study the service.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// The connection's own user.
+    Ourselves,
+    Nobody,
+    Bearer(Secret),
 }
 
 /// What a read is expected to take of the service's time.
@@ -57,6 +69,8 @@ impl Call {
             cost: Cost { busy: READ_BUSY, entitlement: 1 },
             is_repeatable: true,
             work: None,
+            caller: Caller::Ourselves,
+            is_bound: true,
         }
     }
 
@@ -70,6 +84,8 @@ impl Call {
             cost,
             is_repeatable: false,
             work: None,
+            caller: Caller::Ourselves,
+            is_bound: true,
         }
     }
 
@@ -82,6 +98,12 @@ impl Call {
     #[must_use]
     pub(crate) fn doing(mut self, work: Work) -> Self {
         self.work = Some(work);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn called_by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowgate_core::destination::{Class, RequestCounts};
-use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind};
+use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind, Secret};
 use flowgate_http::{Answer, HttpClient, HttpError, HttpOptions, Origin, Request, ScaledClock};
 use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -15,9 +15,10 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::answer::budget_end;
-use crate::auth::{Authority, Token};
+use crate::auth::{Authority, SignIn, Token};
 use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, PolicySettings, Shares, Snapshot};
-use crate::call::{Address, Bounds, Call, CallError, refused};
+use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
+use crate::challenge;
 use crate::cost::Costs;
 use crate::fault::{FaultClass, Refusal, is_html};
 use crate::options::{Addresses, DataverseOptions};
@@ -44,10 +45,22 @@ pub(crate) struct WhoAmI {
     pub(crate) organization_id: Uuid,
 }
 
+/// How a call ended without success, with the answer that said so.
+struct Unsuccessful {
+    error: CallError,
+    answer: Option<Answer>,
+}
+
+impl From<CallError> for Unsuccessful {
+    fn from(error: CallError) -> Self {
+        Self { error, answer: None }
+    }
+}
+
 /// How one attempt ended.
 enum Ended {
     Answered(Answer),
-    Refused(Refusal),
+    Refused(Refusal, Answer),
     Failed(HttpError),
     /// The connection's clock ran out while the request was under way.
     TimedOut,
@@ -74,11 +87,14 @@ impl Client {
         let addresses = Addresses::of(options)?;
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(clock, options.time_scale));
         let http = HttpClient::new(http_options(options, vec![addresses.service.clone()]))?;
-        let token_origins: Vec<Origin> = addresses.token.iter().map(|(_, origin)| origin.clone()).collect();
-        let mut token_http = http_options(options, token_origins);
+        let token_origins = match &addresses.token {
+            Some((_, origin)) => vec![origin.clone()],
+            None => challenge::trusted_origins(&addresses.service),
+        };
+        let mut token_http = http_options(options, token_origins.clone());
         token_http.exchange_timeout = SIGN_IN_WAIT;
-        let token_http = HttpClient::new(token_http)?;
-        let authority = Authority::new(&options.credential, &addresses, token_http, Arc::clone(&clock));
+        let sign_in = SignIn { http: http.clone(), token_http: HttpClient::new(token_http)?, trusted: token_origins };
+        let authority = Authority::new(&options.credential, &addresses, sign_in, Arc::clone(&clock));
         Ok(Self {
             http,
             authority,
@@ -113,6 +129,14 @@ impl Client {
     /// What requests took, by table and message.
     pub(crate) fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    pub(crate) fn pinned(&self) -> Option<Uuid> {
+        self.pinned
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(crate) fn service_origin(&self) -> &Origin {
@@ -169,7 +193,22 @@ impl Client {
         self.run(call, bounds).await
     }
 
+    /// Sends a call as [`Client::call`] does, and returns its last answer whatever its status: for
+    /// those who study the service, which therefore chooses the web server itself.
+    pub(crate) async fn observe(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
+        self.session(bounds).await?;
+        let call = Call { is_bound: false, ..call.clone() };
+        match self.exchange(&call, bounds).await {
+            Ok(answer) | Err(Unsuccessful { answer: Some(answer), .. }) => Ok(answer),
+            Err(unsuccessful) => Err(unsuccessful.error),
+        }
+    }
+
     async fn run(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
+        self.exchange(call, bounds).await.map_err(|unsuccessful| unsuccessful.error)
+    }
+
+    async fn exchange(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, Unsuccessful> {
         let url = self.resolve(&call.address)?;
         let mut retry = Retry::default();
         let mut token = self.authority.token(None).await.map_err(CallError::Fatal)?;
@@ -178,23 +217,32 @@ impl Client {
         loop {
             self.wait(wait, bounds, latest.take()).await?;
             let permit = self.admit(call, bounds).await?;
-            let (attempt, ended) = match self.attempt(call, &url, &token, permit, bounds).await {
+            let (attempt, error, answer) = match self.attempt(call, &url, &token, permit, bounds).await {
                 Ended::Answered(answer) if is_html(&answer) || answer.status.is_redirection() => {
-                    return Err(CallError::Fatal(self.not_dataverse(&answer)));
+                    return Err(CallError::Fatal(self.not_dataverse(&answer)).into());
                 }
                 Ended::Answered(answer) => return Ok(answer),
-                Ended::Refused(refusal) => (Attempt::Refused(refusal.class), self.refused_call(refusal)),
-                Ended::Failed(error) => failed(error),
-                Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer())),
+                Ended::Refused(refusal, answer) => {
+                    (Attempt::Refused(refusal.class), self.refused_call(refusal), Some(answer))
+                }
+                Ended::Failed(error) => {
+                    let (attempt, error) = failed(error);
+                    (attempt, error, None)
+                }
+                Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer()), None),
             };
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
-                Next::Stop => return Err(ended),
+                Next::Stop => return Err(Unsuccessful { error, answer }),
+                // The token was not ours: another of ours would change nothing.
+                Next::RenewToken if !matches!(call.caller, Caller::Ourselves) => {
+                    return Err(Unsuccessful { error, answer });
+                }
                 Next::RenewToken => {
                     token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?;
                 }
                 Next::Again(after) => wait = after,
             }
-            latest = Some(ended);
+            latest = Some(error);
         }
     }
 
@@ -233,12 +281,13 @@ impl Client {
 
     /// One exchange. A cancellation does not reach into it: an abandoned write has an unknown end.
     async fn attempt(&self, call: &Call, url: &Url, token: &Token, permit: Permit<'_>, bounds: Bounds<'_>) -> Ended {
+        let permit = if call.is_bound { permit } else { permit.unbound() };
         let request = Request {
             method: call.method.clone(),
             url: url.clone(),
             headers: headers(call, permit.cookie()),
             body: call.body.clone(),
-            bearer: Some((token.secret.clone(), self.addresses.service.clone())),
+            bearer: self.bearer(&call.caller, token),
         };
         let left = bounds.until.since(self.clock.elapsed()).min(self.answer_wait);
         let sent = tokio::select! {
@@ -266,9 +315,18 @@ impl Client {
             None => Ended::Answered(answer),
             Some(refusal) => {
                 tracing::debug!(status = refusal.status.as_u16(), code = refusal.service_code(), "refused");
-                Ended::Refused(refusal)
+                Ended::Refused(refusal, answer)
             }
         }
+    }
+
+    fn bearer(&self, caller: &Caller, own: &Token) -> Option<(Secret, Origin)> {
+        let secret = match caller {
+            Caller::Ourselves => own.secret.clone(),
+            Caller::Nobody => return None,
+            Caller::Bearer(secret) => secret.clone(),
+        };
+        Some((secret, self.addresses.service.clone()))
     }
 
     /// The whole address. Links must stay within the API of this environment.

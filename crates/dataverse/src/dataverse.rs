@@ -6,8 +6,10 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use flowgate_core::destination::{
-    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, WriteUnit,
+    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, Sighting,
+    WriteUnit,
 };
+use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
 use futures::stream::BoxStream;
@@ -19,7 +21,7 @@ use crate::client::Client;
 use crate::load::{self, Tally, pace};
 use crate::metadata::Metadata;
 use crate::options::DataverseOptions;
-use crate::{read, values};
+use crate::{examine, read, values};
 
 /// A connection to one environment. Cheap to share; one budget serves all who share it.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Dataverse {
     pub(crate) client: Arc<Client>,
     pub(crate) metadata: Metadata,
     pub(crate) solution: Option<String>,
+    /// How many seconds of the service pass in a real one.
+    pub(crate) time_scale: f64,
     tally: Tally,
 }
 
@@ -38,7 +42,7 @@ impl Dataverse {
     pub fn connect(options: DataverseOptions, clock: Arc<dyn Clock>) -> Result<Arc<Self>, ConnectorError> {
         let client = Arc::new(Client::new(&options, clock)?);
         let (metadata, tally) = (Metadata::default(), Tally::default());
-        Ok(Arc::new(Self { client, metadata, solution: options.solution, tally }))
+        Ok(Arc::new(Self { client, metadata, solution: options.solution, time_scale: options.time_scale, tally }))
     }
 
     /// All that is known of the service's limits now, and what is used of them.
@@ -54,6 +58,10 @@ impl Destination for Dataverse {
         let who = session.map_err(|error| error.into_error("signing in to the environment"))?;
         let origin = self.client.service_origin();
         Ok(format!("{origin}: organization `{}`, user `{}`", who.organization_id, who.user_id))
+    }
+
+    async fn examine(&self, uses: &[TableUse]) -> Result<Vec<Finding>, ConnectorError> {
+        examine::examine(self, uses).await
     }
 
     async fn describe(&self, table: &str) -> Result<Arc<TableShape>, ConnectorError> {
@@ -86,6 +94,13 @@ impl Destination for Dataverse {
         let facts = self.metadata.table_as_described(&self.client, &unit.shape.table).await?;
         let bounds = Bounds { until: self.client.clock().elapsed().after(deadline), cancel };
         load::write(&self.client, &facts, &unit, class, bounds, &self.tally).await
+    }
+
+    async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError> {
+        let session = self.client.session(self.client.bounds()).await;
+        let who = session.map_err(|error| error.into_error("asking who answers"))?;
+        let versions = read::versions(&self.client, shape, ids).await?;
+        Ok(Sighting { identity: who.organization_id.to_string(), versions })
     }
 
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {

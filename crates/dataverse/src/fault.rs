@@ -143,6 +143,41 @@ const CODES: &[(u32, &str, FaultClass)] = &[
     (0x8006_0887, "NoResource", C::Configuration),
     (0x8006_0889, "MethodNotAllowed", C::Configuration),
     (0x8004_0223, "NotImplemented", C::Configuration),
+    // Of queries, metadata, files and webhooks, which loads meet rarely.
+    (0x8004_0201, "InvalidXml", C::Configuration),
+    (0x8004_1107, "QueryBuilderAttribute_With_Aggregate", C::Configuration),
+    (0x8004_1108, "QueryBuilderInvalid_Value", C::Configuration),
+    (0x8004_1109, "QueryBuilderInvalid_Alias", C::Configuration),
+    (0x8004_110A, "QueryBuilderAlias_Does_Not_Exist", C::Configuration),
+    (0x8004_110B, "QueryBuilderNoAlias", C::Configuration),
+    (0x8004_1117, "QueryBuilderDeserializeInvalidLinkType", C::Configuration),
+    (0x8004_111A, "QueryBuilderDeserializeInvalidAggregate", C::Configuration),
+    (0x8004_111C, "QueryBuilderDeserializeInvalidNode", C::Configuration),
+    (0x8004_1120, "QueryBuilderInvalidConditionOperator", C::Configuration),
+    (0x8004_1122, "QueryBuilderInvalidFilterType", C::Configuration),
+    (0x8004_1124, "QueryBuilderDeserializeEmptyXml", C::Configuration),
+    (0x8004_1126, "QueryBuilderLinkNodeForOrderNotFound", C::Configuration),
+    (0x8004_1128, "QueryBuilderEntitiesDontMatch", C::Configuration),
+    (0x8004_112A, "QueryBuilderInvalidPagingCookie", C::Configuration),
+    (0x8004_112F, "QueryBuilderInvalidAggregateAttribute", C::Configuration),
+    (0x8004_1130, "QueryBuilderDuplicateAlias", C::Configuration),
+    (0x8004_1131, "QueryBuilderAttributeNotAllowedForAggregateOrderBy", C::Configuration),
+    (0x8004_1132, "QueryBuilderAliasNotAllowedForNonAggregateOrderBy", C::Configuration),
+    (0x8004_1135, "QueryBuilderInvalidDateGrouping", C::Configuration),
+    (0x8004_430A, "OverRetrievalUpperLimitWithoutPagingCookie", C::Configuration),
+    (0x8004_7020, "MissingHierarchicalRelationshipForOperator", C::Configuration),
+    (0x8004_F01F, "CannotDeleteInUseComponent", C::Configuration),
+    (0x8004_5304, "MergeEntityNotActiveError", C::Row),
+    (0x8004_5305, "MergeEntitiesIdenticalError", C::Row),
+    (0x8007_1026, "FileSizeExceeded", C::Row),
+    (0x8005_0201, "WebhooksNonSuccessHttpResponse", C::Row),
+    (0x8005_0202, "WebhooksHttpRequestTimedOut", C::Limited),
+    (0x8005_0203, "WebhooksInvalidHttpHeaders", C::Configuration),
+    (0x8005_0204, "WebhooksInvalidHttpQueryParams", C::Configuration),
+    (0x8005_0205, "WebhooksPostRequestFailed", C::Limited),
+    (0x8005_0207, "WebhooksMaxSizeExceeded", C::Row),
+    (0x8005_0208, "ServiceBusMaxSizeExceeded", C::Row),
+    (0x8004_4175, "ServiceBusPostFailed", C::Limited),
 ];
 
 /// Codes that say which of our own row codes fits; all others are `ROW_REFUSED`.
@@ -227,6 +262,9 @@ impl Refusal {
 
     /// Our code for a row that was refused this way.
     pub(crate) fn row_code(&self) -> Code {
+        if self.class == FaultClass::Limited {
+            return Code::ROW_SERVICE_FAILED;
+        }
         let known = ROW_CODES.iter().find(|(code, _)| Some(*code) == self.code);
         known.map_or(Code::ROW_REFUSED, |(_, row_code)| *row_code)
     }

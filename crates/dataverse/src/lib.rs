@@ -13,9 +13,11 @@ mod answer;
 mod auth;
 pub mod budget;
 mod call;
+mod challenge;
 mod client;
 pub mod cost;
 mod dataverse;
+mod examine;
 mod fault;
 mod json_in;
 mod json_out;
@@ -28,8 +30,13 @@ mod read;
 mod retry;
 mod track;
 mod values;
+mod verify;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
 pub use options::{Credential, DataverseOptions};
 pub use track::TableRead;
+pub use verify::{
+    EnvironmentFacts, Observations, Outcome as ProbeOutcome, ProbeFacts, ProbeResult, Verification, VerifyOptions,
+    VerifyStep, not_probed, probes,
+};

@@ -59,8 +59,8 @@ impl DataverseOptions {
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// The client-credentials grant. `token_url` is
-    /// `https://login.microsoftonline.com/<tenant>/oauth2/v2.0/token` for Entra.
-    ClientSecret { token_url: String, client_id: String, secret: Secret },
+    /// `https://login.microsoftonline.com/<tenant>/oauth2/v2.0/token` for Entra; without it the environment is asked.
+    ClientSecret { token_url: Option<String>, client_id: String, secret: Secret },
     /// A bearer token that lives as long as the process needs it.
     Token(Secret),
 }
@@ -71,6 +71,7 @@ pub(crate) struct Addresses {
     pub(crate) service: Origin,
     /// Ends with a slash, so that relative addresses append to it.
     pub(crate) api: Url,
+    /// Where tokens are issued, if that is configured.
     pub(crate) token: Option<(Url, Origin)>,
 }
 
@@ -86,12 +87,12 @@ impl Addresses {
         let service = Origin::of(&url).ok_or_else(|| bad_address("url", &options.url))?;
         let api = url.join(API_PATH).map_err(|_| bad_address("url", &options.url))?;
         let token = match &options.credential {
-            Credential::ClientSecret { token_url, .. } => {
+            Credential::ClientSecret { token_url: Some(token_url), .. } => {
                 let url = parse(token_url, "token_url")?;
                 let origin = Origin::of(&url).ok_or_else(|| bad_address("token_url", token_url))?;
                 Some((url, origin))
             }
-            Credential::Token(_) => None,
+            Credential::ClientSecret { token_url: None, .. } | Credential::Token(_) => None,
         };
         Ok(Self { service, api, token })
     }

@@ -3,10 +3,11 @@
 //! The next page is where the service says, verbatim, and never anywhere else than at the same
 //! environment; a link that repeats ends the read with an error instead of a circle.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
@@ -136,6 +137,33 @@ pub(crate) fn read_current(
         page_stream(pages, format!("reading `{}`", shape.table))
     });
     Ok(batches.and_then(move |batch| futures::future::ready(keep.filter(&batch))).boxed())
+}
+
+/// The column that counts every change of the database; it only ever rises (dossier section 19).
+const VERSION_COLUMN: &str = "versionnumber";
+
+/// The versions of these rows; `None` for one that is not there, 0 where the table keeps none.
+pub(crate) async fn versions(
+    client: &Arc<Client>,
+    shape: &Arc<TableShape>,
+    ids: &[Uuid],
+) -> Result<Vec<Option<u64>>, ConnectorError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns: Vec<String> = shape.column(VERSION_COLUMN).map(|_| VERSION_COLUMN.to_owned()).into_iter().collect();
+    let batches = read_current(client, shape, &columns, Selection::Ids(ids.to_vec()), Class::Batch)?;
+    let batches: Vec<RecordBatch> = batches.try_collect().await?;
+    let mut versions = HashMap::new();
+    for batch in &batches {
+        let found = batch.column(0).as_string::<i32>();
+        let numbers = batch.columns().get(1).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        for row in 0..batch.num_rows() {
+            let version = numbers.map_or(0, |numbers| numbers.value(row).unsigned_abs());
+            versions.insert(found.value(row).to_owned(), version);
+        }
+    }
+    Ok(ids.iter().map(|id| versions.get(&id.to_string()).copied()).collect())
 }
 
 fn page_stream(pages: Pages, what: String) -> impl stream::Stream<Item = Result<RecordBatch, ConnectorError>> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::error::{ApiError, Code};
 use crate::schema::{AlternateKey, ColumnKind, KeyStatus, Ordinal, Schema, Table};
 use crate::storage::{Database, Value, key_hash};
-use crate::write::{Scalar, convert};
+use crate::write::{Scalar, ValueRules, convert};
 
 /// Characters that alternate-key addresses cannot carry.
 const KEY_FORBIDDEN: &[char] = &['/', '<', '>', '*', '%', '&', ':', '\\', '?', '+'];
@@ -78,6 +78,18 @@ pub(crate) fn split_segment(segment: &str) -> (&str, Option<&str>) {
 
 /// Parses what stands between the parentheses.
 pub(crate) fn parse_predicate(schema: &Schema, table: &Table, inner: &str) -> Result<RowAddress, ApiError> {
+    read_predicate(schema, table, inner, KeyText::Addressable)
+}
+
+/// Which texts the values of keys may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyText {
+    Any,
+    /// Without the characters that addresses cannot carry.
+    Addressable,
+}
+
+fn read_predicate(schema: &Schema, table: &Table, inner: &str, text: KeyText) -> Result<RowAddress, ApiError> {
     let inner = inner.trim();
     if let Ok(id) = Uuid::parse_str(inner) {
         return Ok(RowAddress::Id(id));
@@ -87,7 +99,7 @@ pub(crate) fn parse_predicate(schema: &Schema, table: &Table, inner: &str) -> Re
         let (name, literal) = pair.split_once('=').ok_or_else(|| not_a_key(table))?;
         let (name, literal) = (name.trim(), literal.trim());
         let ordinal = key_column(table, name).ok_or_else(|| not_a_key(table))?;
-        values.push((ordinal, key_literal(schema, table, ordinal, literal)?));
+        values.push((ordinal, key_literal(schema, table, ordinal, literal, text)?));
     }
     if let [(0, Value::Guid(id))] = values.as_slice() {
         // `systemuser` and `team` have `ownerid` as their declared key.
@@ -141,7 +153,13 @@ fn matching_key<'a>(table: &'a Table, values: &[(Ordinal, Value)]) -> Option<&'a
     })
 }
 
-fn key_literal(schema: &Schema, table: &Table, ordinal: Ordinal, literal: &str) -> Result<Value, ApiError> {
+fn key_literal(
+    schema: &Schema,
+    table: &Table,
+    ordinal: Ordinal,
+    literal: &str,
+    key_text: KeyText,
+) -> Result<Value, ApiError> {
     let column = table.column(ordinal);
     if let ColumnKind::Lookup { targets } = &column.kind {
         let id = Uuid::parse_str(literal).map_err(|_| not_a_key(table))?;
@@ -150,7 +168,7 @@ fn key_literal(schema: &Schema, table: &Table, ordinal: Ordinal, literal: &str) 
     }
     let scalar = match literal.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
         Some(text) => {
-            if text.contains(KEY_FORBIDDEN) {
+            if key_text == KeyText::Addressable && text.contains(KEY_FORBIDDEN) {
                 return Err(ApiError::new(
                     Code::InvalidEntityKeyOperation,
                     format!(
@@ -164,7 +182,7 @@ fn key_literal(schema: &Schema, table: &Table, ordinal: Ordinal, literal: &str) 
         None if literal == "null" => return Err(not_a_key(table)),
         None => Scalar::Text(literal.to_owned().into()),
     };
-    convert(schema, table, column, scalar, false)?.ok_or_else(|| not_a_key(table))
+    convert(schema, table, column, scalar, ValueRules::QUERY)?.ok_or_else(|| not_a_key(table))
 }
 
 fn not_a_key(table: &Table) -> ApiError {
@@ -180,6 +198,10 @@ fn not_a_key(table: &Table) -> ApiError {
 
 /// Parses a bind or `@odata.id`: relative or absolute, by id or key, or `$n`.
 pub(crate) fn parse_reference(schema: &Schema, text: &str) -> Result<Reference, ApiError> {
+    parse_reference_with(schema, text, KeyText::Addressable)
+}
+
+pub(crate) fn parse_reference_with(schema: &Schema, text: &str, key_text: KeyText) -> Result<Reference, ApiError> {
     if let Some(content_id) = text.strip_prefix('$') {
         return Ok(Reference::ContentId(content_id.to_owned()));
     }
@@ -189,7 +211,7 @@ pub(crate) fn parse_reference(schema: &Schema, text: &str) -> Result<Reference, 
     let (set, inner) = split_segment(path);
     let table = schema.by_set(set).ok_or_else(|| ApiError::no_resource(set))?;
     let inner = inner.ok_or_else(|| ApiError::bad_request(format!("Invalid Uri '{text}'.")))?;
-    Ok(Reference::Row(Arc::clone(table), parse_predicate(schema, table, inner)?))
+    Ok(Reference::Row(Arc::clone(table), read_predicate(schema, table, inner, key_text)?))
 }
 
 /// Drops scheme, host and `/api/data/v9.x` from a link.

@@ -27,6 +27,7 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
     let done = match (method.as_str(), path.trim_matches('/')) {
         ("GET", "stats") => Ok(stats(engine)),
         ("GET", "faults") => Ok(json!({ "rules": lock(&engine.faults).counts() })),
+        ("GET", "events") => Ok(json!({ "events": &*lock(&engine.events) })),
         ("POST", "faults") => set_faults(engine, body),
         ("GET", "settings") => serde_json::to_value(&*engine.settings()).map_err(|error| error.to_string()),
         ("POST", "settings") => set_settings(engine, body),
@@ -36,6 +37,10 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) 
         ("POST", "reset") => {
             engine.reset();
             Ok(json!({}))
+        }
+        ("POST", "copy") => {
+            let copied = engine.copy().map_err(|error| error.message);
+            copied.map(|organization| json!({ "organization": organization }))
         }
         ("POST", "snapshot") => named(body).map(|name| {
             engine.snapshot(&name);
@@ -116,7 +121,7 @@ fn set_faults(engine: &Engine, body: &[u8]) -> Result<Json, String> {
     // A list, or an object with `faults`, as the YAML form has it.
     let value: Json = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let list = value.get("faults").cloned().unwrap_or(value);
-    let rules = serde_json::from_value(list).map_err(|error| error.to_string())?;
+    let Json::Array(rules) = list else { return Err("faults are a list of rules".to_owned()) };
     lock(&engine.faults).set(rules, engine.clock.now())?;
     Ok(json!({}))
 }

@@ -1,24 +1,32 @@
 //! The running parts of one emulator, shared by its requests.
 //!
+//! `starting_rows` fills a new environment, `jobs` does what falls due, `users` finds callers.
 //! Promise: starting rows are the same for the same seed; due jobs run before the next request
 //! is answered; named snapshots hold rows, schema and version counter. Left out: sockets.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod jobs;
+mod starting_rows;
+mod users;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
 
+pub(crate) use jobs::{finish_system_job, set_system_job};
+pub(crate) use starting_rows::{base_currency, register_messages};
+pub(crate) use users::{user_of_application, user_of_object};
+
 use crate::auth::Identity;
 use crate::clock::Clock;
+use crate::error::ApiError;
+use crate::events::Kept;
 use crate::faults::Faults;
 use crate::limits::{LimitKind, Limits};
-use crate::metadata;
 use crate::profile::{Profile, ProfileName};
 use crate::random::Random;
-use crate::schema::{KeyStatus, Schema, Table, TableId, stable_id};
 use crate::settings::Settings;
-use crate::storage::{Database, Image, Job, JobKind, Value, ValueRef, encode, merge};
-use crate::write::{Session, delete_many};
+use crate::storage::{Database, Image, Value, merge};
 
 /// Counters since the start or the last reset.
 #[derive(Debug, Default)]
@@ -32,6 +40,18 @@ pub(crate) struct Stats {
     /// Milliseconds of execution by user and server.
     pub(crate) busy_ms: BTreeMap<(Uuid, u16), f64>,
     pub(crate) entitlement: u64,
+    /// The last requests, the newest last.
+    pub(crate) recent: VecDeque<Seen>,
+}
+
+/// A request, as the page for people shows it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: f64,
+    /// `GET accounts?$top=1`, shortened.
+    pub(crate) line: String,
+    pub(crate) status: u16,
+    pub(crate) server: Option<u16>,
 }
 
 pub(crate) struct Engine {
@@ -47,9 +67,18 @@ pub(crate) struct Engine {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) random: Mutex<Random>,
     pub(crate) stats: Mutex<Stats>,
+    /// Messages to service endpoints that have no address.
+    pub(crate) events: Mutex<Kept>,
     settings: RwLock<Arc<Settings>>,
+    initial_settings: Settings,
     initial: Image,
     snapshots: Mutex<HashMap<String, Image>>,
+}
+
+impl Seen {
+    pub(crate) fn is_like(&self, other: &Seen) -> bool {
+        (&self.line, self.status, self.server) == (&other.line, other.status, other.server)
+    }
 }
 
 /// Locks without caring for poison: a panic in one request must not end the others.
@@ -82,12 +111,18 @@ impl Engine {
         (profile, profile_name): (Profile, ProfileName),
         servers: u16,
         seed: u64,
+        settings: Settings,
     ) -> Self {
         let identity = Identity::from_seed(seed);
         if is_new {
-            add_starting_rows(&mut database, &identity, clock.now() as i64);
+            starting_rows::add_starting_rows(
+                &mut database,
+                &identity,
+                clock.now() as i64,
+                settings.change_tracking_days,
+            );
         }
-        resume_jobs(&mut database, clock.now());
+        jobs::resume_jobs(&mut database, clock.now());
         let initial = database.image();
         Engine {
             database: RwLock::new(database),
@@ -95,7 +130,9 @@ impl Engine {
             faults: Mutex::new(Faults::default()),
             random: Mutex::new(Random::new(seed.wrapping_add(2))),
             stats: Mutex::new(Stats::default()),
-            settings: RwLock::new(Arc::new(Settings::default())),
+            events: Mutex::new(Kept::new()),
+            settings: RwLock::new(Arc::new(settings.clone())),
+            initial_settings: settings,
             snapshots: Mutex::new(HashMap::new()),
             clock,
             profile,
@@ -135,17 +172,46 @@ impl Engine {
         self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Back to the rows of the start, with no faults, no usage and default settings.
+    /// Back to the rows and the settings of the start, with no faults and no usage.
     pub(crate) fn reset(&self) {
         let mut database = self.database_mut();
         database.restore(&self.initial);
         database.commits.clear();
         drop(database);
-        lock(&self.limits).clear();
+        let mut limits = lock(&self.limits);
+        limits.clear();
+        limits.settings = self.profile.limits.clone();
+        drop(limits);
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
         lock(&self.conditions).clear();
-        self.set_settings(Settings::default());
+        lock(&self.events).clear();
+        self.set_settings(self.initial_settings.clone());
+    }
+
+    /// The organisation's id.
+    pub(crate) fn organization(&self) -> Uuid {
+        self.organization_in(&self.database.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The id of the organisation's one row, so that it stays with the rows.
+    fn organization_in(&self, database: &Database) -> Uuid {
+        let table = database.schema.by_logical("organization").map(|table| table.id);
+        let row = table.and_then(|table| database.store(table).rows_after(None).next().map(|(id, _)| *id));
+        row.unwrap_or(self.identity.organization)
+    }
+
+    /// What a copied environment is: the same rows under another organisation id, which it returns.
+    pub(crate) fn copy(&self) -> Result<Uuid, ApiError> {
+        let (old, new) = (self.organization(), lock(&self.random).uuid());
+        self.database_mut().transaction(|database| rename_organization(database, old, new, self.clock.now() as i64))?;
+        Ok(new)
+    }
+
+    pub(crate) fn snapshot_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = lock(&self.snapshots).keys().cloned().collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn snapshot(&self, name: &str) {
@@ -164,313 +230,24 @@ impl Engine {
             None => false,
         }
     }
-
-    /// Runs jobs that have fallen due.
-    pub(crate) fn run_due_jobs(&self) {
-        let now = self.clock.now();
-        let is_due = |job: &Job| job.due <= now;
-        if !self.database.read().unwrap_or_else(PoisonError::into_inner).jobs.iter().any(is_due) {
-            return;
-        }
-        let mut database = self.database_mut();
-        let (mut due, rest): (Vec<Job>, Vec<Job>) = std::mem::take(&mut database.jobs).into_iter().partition(is_due);
-        database.jobs = rest;
-        due.sort_by(|a, b| a.due.total_cmp(&b.due));
-        for job in due {
-            self.run_job(&mut database, &job, now);
-        }
-    }
-
-    fn run_job(&self, database: &mut Database, job: &Job, now: f64) {
-        let done: Result<(), crate::error::ApiError> = database.transaction(|database| {
-            match &job.kind {
-                JobKind::Key { table, key } => metadata::finish_key(database, *table, *key, now),
-                JobKind::Expire { table, id } => {
-                    database.remove(*table, *id, now as i64);
-                }
-                JobKind::BulkDelete { operation, table, ids } => {
-                    return self.run_bulk_delete(database, *operation, *table, ids, now as i64);
-                }
-            }
-            Ok(())
-        });
-        if let (Err(error), JobKind::BulkDelete { operation, .. }) = (done, &job.kind) {
-            let written: Result<(), crate::error::ApiError> = database.transaction(|database| {
-                set_job_state(database, *operation, 31, &error.message);
-                Ok(())
-            });
-            debug_assert!(written.is_ok(), "setting a job's state cannot fail");
-        }
-    }
-
-    fn run_bulk_delete(
-        &self,
-        database: &mut Database,
-        operation: Uuid,
-        table: TableId,
-        ids: &[Uuid],
-        now: i64,
-    ) -> Result<(), crate::error::ApiError> {
-        let settings = self.settings();
-        let session = Session {
-            user: self.identity.user,
-            business_unit: self.identity.business_unit,
-            delegate: None,
-            now,
-            settings: &settings,
-            base_currency: base_currency(),
-            organization: self.identity.organization,
-            sink: self.profile_name == ProfileName::Sink,
-            detect_duplicates: false,
-            bypass_plugins: true,
-            plugins: &[],
-            content_ids: None,
-        };
-        delete_many(&session, database, table, &ids.iter().copied().collect::<HashSet<_>>())?;
-        set_job_state(database, operation, 30, "");
-        Ok(())
-    }
 }
 
-/// Sets a system job completed: 30 succeeded, 31 failed.
-fn set_job_state(database: &mut Database, operation: Uuid, status: i64, message: &str) {
-    let Some(table) = database.schema.by_logical("asyncoperation").cloned() else {
-        return;
-    };
-    let Some(row) = database.get(table.id, &operation).cloned() else {
-        return;
-    };
-    let mut changes = Vec::new();
-    let text = (!message.is_empty()).then(|| Value::Text(message.into()));
-    let values = [("statecode", Some(Value::Int(3))), ("statuscode", Some(Value::Int(status))), ("message", text)];
-    for (name, value) in values {
-        changes.extend(table.ordinal(name).map(|ordinal| (ordinal, value)));
-    }
-    changes.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-    // The table has no alternate keys that could object.
-    let _stored = database.put(table.id, operation, merge(&row, &changes));
-}
-
-/// Keys that were still being built when the process ended go on.
-fn resume_jobs(database: &mut Database, now: f64) {
-    let mut pending = Vec::new();
-    for table in database.schema.live_tables() {
-        for key in table.keys.iter().filter(|key| matches!(key.status, KeyStatus::Pending | KeyStatus::InProgress)) {
-            pending.push(JobKind::Key { table: table.id, key: key.id });
-        }
-    }
-    for kind in pending {
-        database.jobs.push(Job { due: now, kind: kind.clone() });
-        database.jobs.push(Job { due: now, kind });
-    }
-}
-
-/// The id of the organisation's base currency.
-pub(crate) fn base_currency() -> Uuid {
-    stable_id("currency:GBP")
-}
-
-/// Writes one starting row from named values; names the table does not have are skipped.
-fn put(database: &mut Database, logical: &str, id: Uuid, values: &[(&str, Value)]) {
-    let Some(table) = database.schema.by_logical(logical).cloned() else {
-        return;
-    };
-    let mut cells: Vec<_> =
-        values.iter().filter_map(|(name, value)| Some((table.ordinal(name)?, Some(value.clone())))).collect();
-    cells.extend(
-        table
-            .defaults
-            .iter()
-            .filter(|(ordinal, _)| !values.iter().any(|(name, _)| table.ordinal(name) == Some(*ordinal)))
-            .map(|(ordinal, value)| (*ordinal, Some(Value::Int(*value)))),
-    );
-    cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-    let stored = database.put(table.id, id, encode(&cells));
-    debug_assert!(stored.is_ok(), "starting rows have distinct keys");
-}
-
-fn lookup(schema: &Schema, logical: &str, id: Uuid) -> Value {
-    Value::Lookup(schema.by_logical(logical).map_or(0, |table| table.id), id)
-}
-
-fn text(value: &str) -> Value {
-    Value::Text(value.into())
-}
-
-fn add_starting_rows(database: &mut Database, identity: &Identity, now: i64) {
+/// Moves the organisation's row to another id, and every row that names it.
+fn rename_organization(database: &mut Database, old: Uuid, new: Uuid, now: i64) -> Result<(), ApiError> {
     let schema = Arc::clone(&database.schema);
-    let result: Result<(), ()> = database.transaction(|database| {
-        let who = |table: &str, id: Uuid| lookup(&schema, table, id);
-        let system = |values: Vec<(&'static str, Value)>| -> Vec<(&'static str, Value)> {
-            let user = who("systemuser", identity.user);
-            let stamps = [
-                ("createdon", Value::Time(now)),
-                ("modifiedon", Value::Time(now)),
-                ("createdby", user.clone()),
-                ("modifiedby", user),
-            ];
-            values.into_iter().chain(stamps).collect()
-        };
-        for (code, name, symbol, rate) in [
-            ("GBP", "Pound Sterling", "£", 10_000_000_000),
-            ("USD", "US Dollar", "$", 12_700_000_000),
-            ("EUR", "Euro", "€", 11_600_000_000),
-        ] {
-            let values = vec![
-                ("currencyname", text(name)),
-                ("isocurrencycode", text(code)),
-                ("currencysymbol", text(symbol)),
-                ("currencyprecision", Value::Int(2)),
-                ("exchangerate", Value::Decimal(rate)),
-                ("statecode", Value::Int(0)),
-                ("statuscode", Value::Int(1)),
-            ];
-            put(database, "transactioncurrency", stable_id(&format!("currency:{code}")), &system(values));
-        }
-        add_organization(database, identity, &who, &system);
-        let subject = vec![("title", text("Default Subject")), ("featuremask", Value::Int(1))];
-        put(database, "subject", stable_id("subject:root"), &system(subject));
-        add_solutions(database, &who, &system);
-        add_messages(database, &system);
-        Ok(())
-    });
-    debug_assert!(result.is_ok());
-}
-
-type Lookup<'a> = &'a dyn Fn(&str, Uuid) -> Value;
-type Stamp<'a> = &'a dyn Fn(Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)>;
-
-fn add_organization(database: &mut Database, identity: &Identity, who: Lookup<'_>, system: Stamp<'_>) {
-    let organization = vec![
-        ("name", text("contoso")),
-        ("basecurrencyid", who("transactioncurrency", base_currency())),
-        ("expirechangetrackingindays", Value::Int(7)),
-        ("languagecode", Value::Int(1033)),
-        ("localeid", Value::Int(2057)),
-        ("currencydecimalprecision", Value::Int(2)),
-        ("pricingdecimalprecision", Value::Int(2)),
-        ("isduplicatedetectionenabled", Value::Int(1)),
-        ("maxuploadfilesize", Value::Int(5_242_880)),
-        ("blockedattachments", text("ade;adp;app;asa;asp;bat;cmd;com;cpl;exe;hta;js;jse;msi;ps1;vbs;wsf")),
-    ];
-    put(database, "organization", identity.organization, &system(organization));
-    put(
-        database,
-        "businessunit",
-        identity.business_unit,
-        &system(vec![("name", text("contoso")), ("isdisabled", Value::Int(0))]),
-    );
-    let user = vec![
-        ("fullname", text("# Flowgate Loader")),
-        ("firstname", text("#")),
-        ("lastname", text("Flowgate Loader")),
-        ("domainname", text("flowgate-loader@contoso.example")),
-        ("internalemailaddress", text("flowgate-loader@contoso.example")),
-        ("applicationid", Value::Guid(identity.client)),
-        ("azureactivedirectoryobjectid", Value::Guid(identity.object)),
-        ("businessunitid", who("businessunit", identity.business_unit)),
-        ("accessmode", Value::Int(4)),
-    ];
-    put(database, "systemuser", identity.user, &system(user));
-    let team = vec![
-        ("name", text("contoso")),
-        ("businessunitid", who("businessunit", identity.business_unit)),
-        ("administratorid", who("systemuser", identity.user)),
-        ("isdefault", Value::Int(1)),
-        ("teamtype", Value::Int(0)),
-    ];
-    put(database, "team", identity.team, &system(team));
-}
-
-fn add_solutions(database: &mut Database, who: Lookup<'_>, system: Stamp<'_>) {
-    let publishers =
-        [("DefaultPublishercontoso", "Default Publisher for contoso", "new", 10_000), ("works", "Works", "wr", 10_000)];
-    for (name, title, prefix, options) in publishers {
-        let values = vec![
-            ("uniquename", text(name)),
-            ("friendlyname", text(title)),
-            ("customizationprefix", text(prefix)),
-            ("customizationoptionvalueprefix", Value::Int(options)),
-        ];
-        put(database, "publisher", stable_id(&format!("publisher:{name}")), &system(values));
-    }
-    let solutions = [
-        ("Default", "Default Solution", "DefaultPublishercontoso"),
-        ("Active", "Active Solution", "DefaultPublishercontoso"),
-        ("agency_integration", "Agency integration", "works"),
-    ];
-    for (name, title, publisher) in solutions {
-        let values = vec![
-            ("uniquename", text(name)),
-            ("friendlyname", text(title)),
-            ("version", text("1.0.0.0")),
-            ("ismanaged", Value::Int(0)),
-            ("publisherid", who("publisher", stable_id(&format!("publisher:{publisher}")))),
-        ];
-        put(database, "solution", stable_id(&format!("solution:{name}")), &system(values));
-    }
-}
-
-/// Messages that `sdkmessage` lists. UpsertMultiple never shows up among the filters.
-const MESSAGES: &[&str] = &[
-    "Create",
-    "Update",
-    "Delete",
-    "Retrieve",
-    "RetrieveMultiple",
-    "CreateMultiple",
-    "UpdateMultiple",
-    "DeleteMultiple",
-];
-
-fn add_messages(database: &mut Database, system: Stamp<'_>) {
-    for message in MESSAGES {
-        put(database, "sdkmessage", stable_id(&format!("message:{message}")), &system(vec![("name", text(message))]));
-    }
-    let tables: Vec<TableId> = database.schema.live_tables().map(|table| table.id).collect();
-    register_messages(database, &tables);
-}
-
-fn has_message(table: &Table, message: &str) -> bool {
-    match message {
-        "CreateMultiple" | "UpdateMultiple" => table.bulk && table.writable,
-        "DeleteMultiple" => table.is_elastic,
-        "Retrieve" | "RetrieveMultiple" => true,
-        _ => table.writable,
-    }
-}
-
-/// Adds the rows that say which messages these tables have.
-pub(crate) fn register_messages(database: &mut Database, tables: &[TableId]) {
-    let schema = Arc::clone(&database.schema);
-    for id in tables {
-        let table = schema.table(*id);
-        for message in MESSAGES.iter().filter(|message| has_message(table, message)) {
-            let row = stable_id(&format!("filter:{}:{message}", table.logical));
-            let values = [
-                ("sdkmessageid", lookup(&schema, "sdkmessage", stable_id(&format!("message:{message}")))),
-                ("primaryobjecttypecode", text(&table.logical)),
-            ];
-            put(database, "sdkmessagefilter", row, &values);
+    let Some(organizations) = schema.by_logical("organization").map(|table| table.id) else { return Ok(()) };
+    let Some(row) = database.get(organizations, &old).cloned() else { return Ok(()) };
+    let taken = |_| ApiError::bad_request("A row of the organisation cannot be moved.");
+    database.remove(organizations, old, now);
+    database.put(organizations, new, row.cells).map_err(taken)?;
+    for table in schema.live_tables() {
+        let Some(ordinal) = table.known.organization else { continue };
+        let ids: Vec<Uuid> = database.store(table.id).rows_after(None).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(row) = database.get(table.id, &id).cloned() else { continue };
+            let cells = merge(&row, &[(ordinal, Some(Value::Lookup(organizations, new)))]);
+            database.put(table.id, id, cells).map_err(taken)?;
         }
     }
-}
-
-/// The application user of a client, if the environment has one.
-pub(crate) fn user_of_application(database: &Database, application: Uuid) -> Option<(Uuid, Uuid)> {
-    find_user(database, "applicationid", application)
-}
-
-/// A user by Entra object id.
-pub(crate) fn user_of_object(database: &Database, object: Uuid) -> Option<(Uuid, Uuid)> {
-    find_user(database, "azureactivedirectoryobjectid", object)
-}
-
-/// The user whose column holds an id, with its business unit.
-fn find_user(database: &Database, column: &str, wanted: Uuid) -> Option<(Uuid, Uuid)> {
-    let users = database.schema.by_logical("systemuser")?;
-    let (column, unit) = (users.ordinal(column)?, users.ordinal("businessunitid"));
-    let mut rows = database.store(users.id).rows_after(None);
-    let (id, row) = rows.find(|(_, row)| row.get(column) == Some(ValueRef::Guid(wanted)))?;
-    Some((*id, row.lookup(unit).map_or(Uuid::nil(), |(_, id)| id)))
+    Ok(())
 }

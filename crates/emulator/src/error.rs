@@ -150,6 +150,39 @@ codes! {
     NoSuchColumn = 0x8004_1103, BAD_REQUEST;
     InvalidEntityLogicalName = 0x8007_2493, BAD_REQUEST;
     MessageNotSupported = 0x8004_0800, BAD_REQUEST;
+    InvalidXml = 0x8004_0201, BAD_REQUEST;
+    InvalidAlias = 0x8004_1109, BAD_REQUEST;
+    InvalidConditionValue = 0x8004_1108, BAD_REQUEST;
+    AttributeWithAggregate = 0x8004_1107, BAD_REQUEST;
+    AliasDoesNotExist = 0x8004_110A, BAD_REQUEST;
+    OrderLinkNotFound = 0x8004_1126, BAD_REQUEST;
+    InvalidAggregateAttribute = 0x8004_112F, BAD_REQUEST;
+    OrderNeedsAlias = 0x8004_1131, BAD_REQUEST;
+    OrderTakesNoAlias = 0x8004_1132, BAD_REQUEST;
+    NoAlias = 0x8004_110B, BAD_REQUEST;
+    InvalidLinkType = 0x8004_1117, BAD_REQUEST;
+    InvalidAggregate = 0x8004_111A, BAD_REQUEST;
+    InvalidFetchNode = 0x8004_111C, BAD_REQUEST;
+    InvalidConditionOperator = 0x8004_1120, BAD_REQUEST;
+    InvalidFilterType = 0x8004_1122, BAD_REQUEST;
+    EmptyFetch = 0x8004_1124, BAD_REQUEST;
+    EntitiesDontMatch = 0x8004_1128, BAD_REQUEST;
+    InvalidPagingCookie = 0x8004_112A, BAD_REQUEST;
+    DuplicateAlias = 0x8004_1130, BAD_REQUEST;
+    InvalidDateGrouping = 0x8004_1135, BAD_REQUEST;
+    PageWithoutCookie = 0x8004_430A, BAD_REQUEST;
+    MissingHierarchicalRelationship = 0x8004_7020, BAD_REQUEST;
+    MergeIdentical = 0x8004_5305, BAD_REQUEST;
+    MergeNotActive = 0x8004_5304, BAD_REQUEST;
+    FileTooLarge = 0x8007_1026, BAD_REQUEST;
+    WebhookRefused = 0x8005_0201, BAD_REQUEST;
+    WebhookTimedOut = 0x8005_0202, BAD_REQUEST;
+    WebhookHeaders = 0x8005_0203, BAD_REQUEST;
+    WebhookQuery = 0x8005_0204, BAD_REQUEST;
+    WebhookFailed = 0x8005_0205, BAD_REQUEST;
+    WebhookTooLarge = 0x8005_0207, BAD_REQUEST;
+    ServiceBusTooLarge = 0x8005_0208, BAD_REQUEST;
+    ServiceBusPostFailed = 0x8004_4175, BAD_REQUEST;
     AggregateLimit = 0x8004_E023, BAD_REQUEST;
     TooManyConditions = 0x8004_430C, BAD_REQUEST;
     TooManyLinks = 0x8004_430D, BAD_REQUEST;
@@ -170,6 +203,7 @@ codes! {
     PartialBulkFailure = 0x8004_8D19, BAD_REQUEST;
     NoResource = 0x8006_0887, NOT_FOUND;
     MethodNotAllowed = 0x8006_0889, METHOD_NOT_ALLOWED;
+    DependencyExists = 0x8004_F01F, BAD_REQUEST;
     NotImplemented = 0x8004_0223, NOT_IMPLEMENTED;
 }
 

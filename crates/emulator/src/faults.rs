@@ -12,7 +12,7 @@ use crate::write::RejectRule;
 /// A list of rules, as posted.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
+struct Rule {
     #[serde(rename = "match", default)]
     matcher: Matcher,
     #[serde(rename = "do")]
@@ -35,6 +35,8 @@ struct Matcher {
     times: Option<u64>,
     /// The body holds this text.
     contains: Option<String>,
+    /// The body has at least this many Targets.
+    rows_min: Option<usize>,
     /// Matches everything; the default, written out.
     #[serde(default)]
     any: bool,
@@ -102,9 +104,22 @@ pub(crate) struct Effect {
     pub(crate) reject: Option<Reject>,
     /// Cut the answer off after this many bytes.
     pub(crate) truncate: Option<usize>,
+    /// Another client has just sent the same: run the request twice, answer the second time.
+    pub(crate) race: bool,
+    /// Of an elastic bulk message, fail the rows of these places with this status, keep the others.
+    pub(crate) fail_rows: Option<FailRows>,
+    /// The link to the next page leads to this one again.
+    pub(crate) repeat_next_link: bool,
     /// Replace the answer's content type or body, status kept.
     pub(crate) content_type: Option<String>,
     pub(crate) body: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FailRows {
+    pub(crate) at: Vec<usize>,
+    pub(crate) status: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -132,6 +147,7 @@ impl Effect {
 
 #[derive(Debug)]
 struct Armed {
+    source: serde_json::Value,
     rule: Rule,
     effect: Effect,
     seen: u64,
@@ -147,8 +163,9 @@ pub(crate) struct Faults {
 /// What one rule has done so far.
 #[derive(Debug, Serialize)]
 pub(crate) struct RuleCount {
-    seen: u64,
-    hits: u64,
+    pub(crate) rule: serde_json::Value,
+    pub(crate) seen: u64,
+    pub(crate) hits: u64,
 }
 
 /// What a request is, to the rules.
@@ -161,18 +178,20 @@ pub(crate) struct Subject<'a> {
 
 impl Faults {
     /// Replaces all rules.
-    pub(crate) fn set(&mut self, rules: Vec<Rule>, now: f64) -> Result<(), String> {
+    pub(crate) fn set(&mut self, rules: Vec<serde_json::Value>, now: f64) -> Result<(), String> {
         let mut armed = Vec::new();
-        for rule in rules {
+        for source in rules {
+            let rule: Rule = serde_json::from_value(source.clone()).map_err(|error| error.to_string())?;
             let effect = effect_of(&rule.action)?;
-            armed.push(Armed { rule, effect, seen: 0, hits: 0 });
+            armed.push(Armed { source, rule, effect, seen: 0, hits: 0 });
         }
         *self = Faults { armed, set_at: now };
         Ok(())
     }
 
     pub(crate) fn counts(&self) -> Vec<RuleCount> {
-        self.armed.iter().map(|armed| RuleCount { seen: armed.seen, hits: armed.hits }).collect()
+        let count = |armed: &Armed| RuleCount { rule: armed.source.clone(), seen: armed.seen, hits: armed.hits };
+        self.armed.iter().map(count).collect()
     }
 
     /// The effect of the first rule that hits a request.
@@ -203,14 +222,46 @@ impl Faults {
 fn effect_of(action: &Do) -> Result<Effect, String> {
     match action {
         Do::Effect(effect) => Ok((**effect).clone()),
-        Do::Name(name) => match name.as_str() {
-            "commit_then_drop" => Ok(Effect { commit_then_drop: true, ..Effect::default() }),
-            "drop_before_commit" => Ok(Effect { drop_before_commit: true, ..Effect::default() }),
-            "html" => Ok(Effect { status: Some(502), html: true, ..Effect::default() }),
-            other => {
-                Err(format!("`{other}` is not an effect; use commit_then_drop, drop_before_commit, html or an object"))
-            }
-        },
+        Do::Name(name) => named_effect(name),
+    }
+}
+
+/// Refusals with a name of their own: name, status, code, message. Codes and texts as in section 25.3; a
+/// status marked `?` there is UNVERIFIED.
+const REFUSALS: &[(&str, u16, &str, &str)] = &[
+    ("bad_gateway", 502, "0x80040216", "Bad gateway."),
+    ("service_unavailable", 503, "0x80040216", "The service is temporarily unavailable."),
+    ("gateway_timeout", 504, "0x80040216", "The gateway timed out."),
+    ("sql_deadlock", 500, "0x80044150", "Generic SQL error. Sql Number: 1205"),
+    ("sql_timeout", 500, "0x80044151", "SQL timeout expired. Sql Number: -2"),
+    ("expired_token", 401, "0x8004A101", "The access token has expired."),
+    (
+        "expired_delta_token",
+        400,
+        "0x80044352",
+        "Version stamp associated with the client has expired. Please perform a full sync.",
+    ),
+    ("environment_disabled", 403, "0x8004A104", "The organization is disabled."),
+];
+
+fn named_effect(name: &str) -> Result<Effect, String> {
+    if let Some((_, status, code, message)) = REFUSALS.iter().find(|(known, ..)| *known == name) {
+        let (code, message) = (Some((*code).to_owned()), Some((*message).to_owned()));
+        return Ok(Effect { status: Some(*status), code, message, ..Effect::default() });
+    }
+    match name {
+        "commit_then_drop" => Ok(Effect { commit_then_drop: true, ..Effect::default() }),
+        "drop_before_commit" => Ok(Effect { drop_before_commit: true, ..Effect::default() }),
+        "html" => Ok(Effect { status: Some(502), html: true, ..Effect::default() }),
+        "race" => Ok(Effect { race: true, ..Effect::default() }),
+        "repeat_next_link" => Ok(Effect { repeat_next_link: true, ..Effect::default() }),
+        other => {
+            let known: Vec<&str> = REFUSALS.iter().map(|(name, ..)| *name).collect();
+            Err(format!(
+                "`{other}` is not an effect; use commit_then_drop, drop_before_commit, html, race, repeat_next_link, {} or an object",
+                known.join(", ")
+            ))
+        }
     }
 }
 
@@ -225,10 +276,21 @@ impl Matcher {
         let contains = self.contains.as_ref().is_none_or(|text| {
             !text.is_empty() && subject.body.windows(text.len()).any(|window| window == text.as_bytes())
         });
+        let rows = self.rows_min.is_none_or(|rows| targets(subject.body) >= rows);
         // Control and sign-in are hit only when named.
         let named = self.op.is_some() || subject.operation != "Token";
-        op && table && named && (contains || self.any)
+        op && table && named && rows && (contains || self.any)
     }
+}
+
+/// How many Targets a body has.
+fn targets(body: &[u8]) -> usize {
+    #[derive(Deserialize)]
+    struct Bulk {
+        #[serde(rename = "Targets", default)]
+        targets: Vec<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Bulk>(body).map_or(0, |bulk| bulk.targets.len())
 }
 
 impl Armed {
@@ -284,7 +346,8 @@ mod tests {
 
     #[test]
     fn unknown_members_are_refused() {
-        assert!(serde_json::from_str::<Vec<Rule>>(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#).is_err());
+        let rules = serde_json::from_str(r#"[{"match":{"operation":"x"},"do":{"status":1}}]"#).unwrap();
+        assert!(Faults::default().set(rules, 0.0).is_err());
         let rules = serde_json::from_str(r#"[{"do":"explode"}]"#).unwrap();
         assert!(Faults::default().set(rules, 0.0).is_err());
     }

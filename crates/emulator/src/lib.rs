@@ -8,12 +8,16 @@
 mod address;
 mod auth;
 mod clock;
+pub mod command;
 mod control;
+mod distort;
 mod engine;
 mod error;
+mod events;
 mod faults;
 mod limits;
 mod metadata;
+mod page;
 mod profile;
 mod query;
 mod random;
@@ -21,7 +25,9 @@ mod schema;
 mod server;
 mod service;
 mod settings;
+mod sign_in;
 mod storage;
+mod throttle;
 mod tls;
 mod web;
 mod write;
@@ -47,6 +53,7 @@ pub mod model {
 use clock::Clock;
 use engine::Engine;
 use profile::Profile;
+use settings::Observed;
 use storage::Database;
 
 /// How an emulator is started.
@@ -65,6 +72,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// A file of further tables.
     pub schema: Option<PathBuf>,
+    /// A file of what was observed of an environment, to behave as it does.
+    pub settings: Option<PathBuf>,
     /// Decides ids, credentials and every random choice.
     pub seed: u64,
 }
@@ -79,6 +88,7 @@ impl Default for Options {
             time_scale: 1.0,
             data: None,
             schema: None,
+            settings: None,
             seed: 1,
         }
     }
@@ -115,6 +125,8 @@ pub enum StartError {
     Servers,
     #[error("{0}")]
     Schema(String),
+    #[error("{0}")]
+    Settings(String),
     #[error("{0}")]
     Data(String),
     #[error("profile does not parse: {0}")]
@@ -153,13 +165,19 @@ impl Emulator {
             return Err(StartError::TimeScale(options.time_scale));
         }
         let profile = Profile::named(options.profile).map_err(StartError::Profile)?;
-        let servers = options.servers.unwrap_or(profile.servers);
+        let observed = match &options.settings {
+            Some(path) => Observed::read(path).map_err(StartError::Settings)?,
+            None => Observed::default(),
+        };
+        let servers = options.servers.or(observed.servers).unwrap_or(profile.servers);
         if servers == 0 {
             return Err(StartError::Servers);
         }
         let (database, is_new) = open_database(&options)?;
         let clock = Clock::new(options.time_scale);
-        let engine = Arc::new(Engine::new(database, is_new, clock, (profile, options.profile), servers, options.seed));
+        let profile = (profile, options.profile);
+        let engine = Engine::new(database, is_new, clock, profile, servers, options.seed, observed.settings);
+        let engine = Arc::new(engine);
         let listen = |source| StartError::Listen { address: options.listen, source };
         let tcp = server::bind(options.listen).await.map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
@@ -219,7 +237,7 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
         token: identity.sign(identity.client, "*", engine.clock.now() + LONG_LIFE_S * engine.clock.scale().max(1.0)),
         ca_file,
         time_scale: engine.clock.scale(),
-        organization: identity.organization.to_string(),
+        organization: engine.organization().to_string(),
     }
 }
 

@@ -61,6 +61,18 @@ struct Window {
     evaluated_at: f64,
 }
 
+/// What a user has used of a web server, as it stands now.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneUsage {
+    pub(crate) user: Uuid,
+    pub(crate) server: u16,
+    pub(crate) calls: usize,
+    pub(crate) busy_ms: f64,
+    pub(crate) running: u32,
+    /// Seconds until calls are let in again.
+    pub(crate) blocked: Option<(LimitKind, f64)>,
+}
+
 /// A user on a web server.
 pub type Lane = (Uuid, u16);
 
@@ -136,6 +148,23 @@ impl Limits {
         }
     }
 
+    /// The usage of every lane, by server.
+    pub(crate) fn usage(&mut self, now: f64) -> Vec<LaneUsage> {
+        let window_s = self.settings.window_s;
+        let mut usage: Vec<LaneUsage> = self
+            .windows
+            .iter_mut()
+            .map(|((user, server), window)| {
+                window.forget(now - window_s);
+                let blocked = window.blocked.map(|(kind, until)| (kind, until - now)).filter(|(_, left)| *left > 0.0);
+                let (calls, busy_ms, running) = (window.arrivals.len(), window.busy_ms, window.running);
+                LaneUsage { user: *user, server: *server, calls, busy_ms, running, blocked }
+            })
+            .collect();
+        usage.sort_by_key(|lane| (lane.user, lane.server));
+        usage
+    }
+
     /// Forgets all usage; requests that still run end uncounted.
     pub fn clear(&mut self) {
         for window in self.windows.values_mut() {
@@ -209,6 +238,9 @@ impl Window {
 fn whole_seconds(seconds: f64) -> u64 {
     seconds.ceil().max(1.0) as u64
 }
+
+#[cfg(test)]
+mod ceiling;
 
 #[cfg(test)]
 mod tests {

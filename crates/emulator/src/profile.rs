@@ -10,7 +10,7 @@ use crate::limits::LimitSettings;
 const REALISTIC: &str = include_str!("profiles/realistic.yaml");
 
 /// Which profile an emulator runs with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ProfileName {
     /// No latency and no limits.
@@ -18,7 +18,7 @@ pub enum ProfileName {
     Instant,
     /// The documented limits and the measured costs.
     Realistic,
-    /// As `instant`, and rows keep their keys and system columns only.
+    /// As instant, and rows keep their keys only.
     Sink,
 }
 

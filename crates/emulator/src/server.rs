@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
@@ -20,8 +20,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::control;
 use crate::engine::Engine;
 use crate::error::{ApiError, Code};
-use crate::query::decode_pairs;
+use crate::page;
 use crate::service::{self, Address, Reply};
+use crate::sign_in;
 use crate::web::{Answer, Request};
 
 /// A cut connection, to hyper.
@@ -125,10 +126,13 @@ async fn handle(
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or("").to_owned();
     if let Some(rest) = path.strip_prefix("/__emulator") {
+        if let Some(page) = page::answer(&engine, &origin, rest, &query).filter(|_| parts.method == http::Method::GET) {
+            return reply(Reply::Answer(page));
+        }
         return reply(Reply::Answer(control::answer(&engine, &parts.method, rest, &body)));
     }
-    if path.ends_with("/oauth2/v2.0/token") || path.ends_with("/oauth2/token") {
-        return reply(token(&engine, &parts.method, &path, &body).await);
+    if let Some(resource) = sign_in::resource(&path) {
+        return reply(sign_in::answer(&engine, &origin, &parts.method, resource, &body).await);
     }
     match service_path(&path) {
         Some((version, rest)) => {
@@ -174,74 +178,6 @@ fn response(answer: Answer, body: impl FnOnce(Bytes) -> Body) -> Response<Body> 
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response
-}
-
-/// The token endpoint: client credentials, answered and refused as OAuth does.
-async fn token(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Reply {
-    if let Some(effect) = service::token_fault(engine) {
-        engine.clock.sleep(effect.delay_s()).await;
-        if effect.drop_before_commit || effect.commit_then_drop {
-            return Reply::Drop;
-        }
-        if let Some(answer) = service::injected(&effect, engine) {
-            return Reply::Answer(answer);
-        }
-    }
-    Reply::Answer(match grant(engine, method, path, body) {
-        Ok(answer) => answer,
-        Err(refusal) => oauth_error(&refusal),
-    })
-}
-
-/// Why no token is granted: status, OAuth error, description.
-struct Refusal(StatusCode, &'static str, &'static str);
-
-/// Grants a token, or says in OAuth's own terms why not.
-fn grant(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Result<Answer, Refusal> {
-    let bad = |error, description| Err(Refusal(StatusCode::BAD_REQUEST, error, description));
-    if *method != Method::POST {
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "POST is required."));
-    }
-    let text = String::from_utf8_lossy(body).replace('+', "%20");
-    let pairs = decode_pairs(&text);
-    let field = |name: &str| {
-        let found = pairs.iter().find(|(found, _)| found == name);
-        found.map_or("", |(_, value)| value.as_str())
-    };
-    let identity = &engine.identity;
-    let tenant = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    if tenant != identity.tenant.to_string() && tenant != "common" && tenant != "organizations" {
-        return bad("invalid_request", "AADSTS90002: Tenant not found.");
-    }
-    if field("grant_type") != "client_credentials" {
-        return bad("unsupported_grant_type", "AADSTS70003: Only client_credentials is supported.");
-    }
-    let Ok(client) = uuid::Uuid::parse_str(field("client_id")) else {
-        return bad("unauthorized_client", "AADSTS700016: Application not found.");
-    };
-    if field("client_secret") != identity.secret {
-        let description = "AADSTS7000215: Invalid client secret provided.";
-        return Err(Refusal(StatusCode::UNAUTHORIZED, "invalid_client", description));
-    }
-    let scope = if field("scope").is_empty() { field("resource") } else { field("scope") };
-    if scope.is_empty() {
-        return bad("invalid_scope", "AADSTS70011: The scope is not valid.");
-    }
-    let audience = scope.strip_suffix("/.default").unwrap_or(scope);
-    tracing::debug!(%client, audience, "token granted");
-    let life = engine.settings().token_life_s;
-    let token = identity.sign(client, audience, engine.clock.now() + life);
-    let body = serde_json::json!({
-        "token_type": "Bearer", "expires_in": life as u64, "ext_expires_in": life as u64, "access_token": token,
-    });
-    Ok(Answer::json(body.to_string().into_bytes()))
-}
-
-fn oauth_error(Refusal(status, error, description): &Refusal) -> Answer {
-    let body = serde_json::json!({ "error": error, "error_description": description, "error_codes": [] });
-    let mut answer = Answer::json(body.to_string().into_bytes());
-    answer.status = *status;
-    answer
 }
 
 /// Binds the listening socket.

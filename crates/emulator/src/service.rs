@@ -9,16 +9,17 @@ use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
-use crate::engine::{Engine, base_currency, lock, user_of_application, user_of_object};
+use crate::distort::{self, Plan};
+use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
 use crate::error::{ApiError, Code};
+use crate::events;
 use crate::faults::{Effect, Subject};
 use crate::limits::{LimitKind, Refusal, Remaining};
 use crate::profile::ProfileName;
 use crate::settings::Settings;
-use crate::web::{Answer, Call, Operation, Preferences, Request, answer, operation};
-
-/// The affinity cookie; its name is UNVERIFIED.
-const COOKIE: &str = "ARRAffinity";
+use crate::throttle;
+use crate::web::{Answer, Call, Operation, Preferences, Request, answer, moves_files, operation, rehearse};
+use crate::write::Hooks;
 
 /// What goes back over the wire.
 #[derive(Debug)]
@@ -57,7 +58,8 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
     let caller = match authenticate(engine, address, &request, &settings) {
         Ok(caller) => caller,
         Err(error) => {
-            return Reply::Answer(finish(engine, unauthenticated(engine, address, &error), None, &request));
+            let answer = unauthenticated(engine, address, &error, &settings);
+            return Reply::Answer(finish(engine, answer, None, &request));
         }
     };
     if settings.administration_mode {
@@ -66,7 +68,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
         return Reply::Answer(finish(engine, Answer::error(&error, false), None, &request));
     }
     let user = caller.delegate.unwrap_or(caller.user);
-    let server = choose_server(engine, &request.headers);
+    let server = choose_server(engine, &request.headers, &settings.affinity_cookie);
     let now = engine.clock.now();
     if engine.condition(server).down_until > now {
         let mut answer = Answer::text("text/html", b"<html><body>Service Unavailable</body></html>".to_vec());
@@ -78,7 +80,7 @@ pub(crate) async fn serve(engine: &Arc<Engine>, address: &Address, request: Requ
         Ok(remaining) => remaining,
         Err(refusal) => {
             *lock(&engine.stats).refused.entry(refusal.kind).or_default() += 1;
-            let answer = refused(engine, refusal);
+            let answer = throttle::answer(engine, refusal);
             return Reply::Answer(finish(engine, answer, Some((server, None)), &request));
         }
     };
@@ -141,14 +143,17 @@ async fn run(
             let (settings, later) = (settings.clone(), request.clone());
             tokio::spawn(async move {
                 engine.clock.sleep(wait).await;
-                execute(&engine, base, &later, &caller, &settings);
+                execute(&engine, base, &later, &caller, &settings).await;
                 drop(ticket);
             });
             return Reply::Answer(answer);
         }
         engine.clock.sleep(wait).await;
     }
-    let answer = execute(&engine, base(address), &request, &caller, settings);
+    let mut answer = distorted_run(&engine, address, &request, &caller, settings, effect.as_ref()).await;
+    if effect.as_ref().is_some_and(|effect| effect.repeat_next_link) {
+        distort::repeat_next_link(&mut answer, &format!("{}/{}?{}", base(address), request.path, request.query));
+    }
     let running = lock(&engine.limits).running_on(ticket.lane.1);
     let noise = if engine.profile.noise_sigma > 0.0 { lock(&engine.random).normal() } else { 0.0 };
     let condition = engine.condition(ticket.lane.1);
@@ -164,6 +169,31 @@ async fn run(
         None => Reply::Answer(answer),
         Some(effect) => distorted(answer, &effect),
     }
+}
+
+/// Runs a request, or what a rule makes of it.
+async fn distorted_run(
+    engine: &Arc<Engine>,
+    address: &Address,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+    effect: Option<&Effect>,
+) -> Answer {
+    if effect.is_none_or(|effect| !effect.race && effect.fail_rows.is_none()) {
+        return execute(engine, base(address), request, caller, settings).await;
+    }
+    let plan = Plan::new(effect, request);
+    if plan.is_raced {
+        // The other client's answer is not ours to see.
+        let _other = execute(engine, base(address), &plan.request, caller, settings).await;
+    }
+    let of_rest = if plan.has_rows {
+        execute(engine, base(address), &plan.request, caller, settings).await
+    } else {
+        Answer::no_content()
+    };
+    plan.answer(of_rest)
 }
 
 fn base(address: &Address) -> String {
@@ -215,7 +245,7 @@ pub(crate) fn injected(effect: &Effect, engine: &Engine) -> Option<Answer> {
             _ => LimitKind::Requests,
         };
         *lock(&engine.stats).refused.entry(kind).or_default() += 1;
-        let mut answer = refused(engine, Refusal { kind, retry_after_s: 5 });
+        let mut answer = throttle::answer(engine, Refusal { kind, retry_after_s: 5 });
         set_retry_after(&mut answer, effect);
         return Some(answer);
     }
@@ -285,9 +315,9 @@ fn authenticate(
     Ok(Caller { user: acting_user, business_unit: acting_unit, delegate: Some(user) })
 }
 
-fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answer {
+fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError, settings: &Settings) -> Answer {
     let mut answer = Answer::error(error, false);
-    if error.status == StatusCode::UNAUTHORIZED {
+    if error.status == StatusCode::UNAUTHORIZED && settings.challenge {
         let origin = &address.origin;
         let challenge = format!(
             "Bearer authorization_uri={origin}/{}/oauth2/authorize, resource_id={origin}/",
@@ -299,10 +329,10 @@ fn unauthenticated(engine: &Engine, address: &Address, error: &ApiError) -> Answ
 }
 
 /// The server the affinity cookie names, or any.
-fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
+fn choose_server(engine: &Engine, headers: &HeaderMap, name: &str) -> u16 {
     let cookies = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
     let named = cookies.flat_map(|line| line.split(';')).find_map(|cookie| {
-        let value = cookie.trim().strip_prefix(COOKIE)?.strip_prefix('=')?;
+        let value = cookie.trim().strip_prefix(name)?.strip_prefix('=')?;
         value.strip_prefix("server-")?.parse::<u16>().ok()
     });
     if let Some(server) = named.filter(|server| *server < engine.servers) {
@@ -314,66 +344,69 @@ fn choose_server(engine: &Engine, headers: &HeaderMap) -> u16 {
     up.get(any).copied().unwrap_or_default()
 }
 
-fn refused(engine: &Engine, refusal: Refusal) -> Answer {
-    let settings = &engine.profile.limits;
-    let (code, message) = match refusal.kind {
-        LimitKind::Requests => (
-            Code::RequestsExceeded,
-            format!(
-                "Number of requests exceeded the limit of {} over time window of {} seconds.",
-                settings.requests.unwrap_or(6000),
-                settings.window_s
-            ),
-        ),
-        LimitKind::ExecutionTime => (
-            Code::TimeExceeded,
-            format!(
-                "Combined execution time of incoming requests exceeded limit of {} milliseconds over time window of {} seconds. \
-                 Decrease number of concurrent requests or reduce the duration of requests and try again later.",
-                grouped(settings.execution_ms.unwrap_or(1_200_000.0) as u64),
-                settings.window_s
-            ),
-        ),
-        LimitKind::Concurrency => (
-            Code::ConcurrencyExceeded,
-            format!("Number of concurrent requests exceeded the limit of {}.", settings.concurrent.unwrap_or(52)),
-        ),
+/// Times a request is rehearsed before its verdicts count as settled.
+const REHEARSALS_MAX: u32 = 4;
+
+/// Asks synchronous steps, runs the request, and sends asynchronous steps on their way.
+async fn execute(
+    engine: &Arc<Engine>,
+    base: String,
+    request: &Request,
+    caller: &Caller,
+    settings: &Settings,
+) -> Answer {
+    let hooks = if request.method == http::Method::GET {
+        Hooks::default()
+    } else {
+        Hooks::load(&engine.database.read().unwrap_or_else(PoisonError::into_inner))
     };
-    let mut error = ApiError::new(code, message);
-    error.retry_after = Some(refusal.retry_after_s);
-    Answer::error(&error, false)
-}
-
-/// `1200000` as `1,200,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
+    let organization = base.split("//").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
+    if hooks.has_sync() && !moves_files(request) {
+        for _ in 0..REHEARSALS_MAX {
+            let asked = with_call(engine, &base, caller, settings, &hooks, |call| {
+                let mut database = engine.database.write().unwrap_or_else(PoisonError::into_inner);
+                rehearse(call, &mut database, request)
+            });
+            hooks.rewind();
+            if asked.is_empty() {
+                break;
+            }
+            for event in asked {
+                let verdict = events::ask(engine, &organization, &event).await;
+                hooks.decide(event.key, verdict);
+            }
         }
-        out.push(digit);
     }
-    out
+    let answer = with_call(engine, &base, caller, settings, &hooks, |call| answer(call, &engine.database, request));
+    if !hooks.is_empty() {
+        let raised = engine.database.write().unwrap_or_else(PoisonError::into_inner).take_outbox();
+        events::send_all(engine, &organization, raised);
+    }
+    answer
 }
 
-fn execute(engine: &Engine, base: String, request: &Request, caller: &Caller, settings: &Settings) -> Answer {
+fn with_call<T>(
+    engine: &Engine,
+    base: &str,
+    caller: &Caller,
+    settings: &Settings,
+    hooks: &Hooks,
+    work: impl FnOnce(&Call<'_>) -> T,
+) -> T {
     let plugins = lock(&engine.faults).rejections(engine.clock.now());
-    let teams = [engine.identity.team];
-    let call = Call {
+    work(&Call {
         user: caller.user,
         business_unit: caller.business_unit,
         delegate: caller.delegate,
-        teams: &teams,
         now: engine.clock.now(),
         settings,
         base_currency: base_currency(),
-        organization: engine.identity.organization,
+        organization: engine.organization(),
         sink: engine.profile_name == ProfileName::Sink,
         plugins: &plugins,
-        base,
-    };
-    answer(&call, &engine.database, request)
+        hooks: Some(hooks),
+        base: base.to_owned(),
+    })
 }
 
 fn count(engine: &Engine, operation: &Operation, answer: &Answer) {
@@ -384,11 +417,35 @@ fn count(engine: &Engine, operation: &Operation, answer: &Answer) {
     *stats.by_operation.entry(operation.name.clone()).or_default() += 1;
 }
 
+/// How many requests the page for people shows, and how much of each.
+const RECENT_MAX: usize = 100;
+const RECENT_CHARACTERS_MAX: usize = 200;
+
+fn remember(stats: &mut Stats, engine: &Engine, request: &Request, status: u16, server: Option<u16>) {
+    if stats.recent.len() == RECENT_MAX {
+        stats.recent.pop_front();
+    }
+    let path = request.path.chars().chain(if request.query.is_empty() { "" } else { "?" }.chars());
+    let address: String = path.chain(request.query.chars()).take(RECENT_CHARACTERS_MAX).collect();
+    let line = format!("{} {address}", request.method);
+    stats.recent.push_back(Seen { at: engine.clock.now(), line, status, server });
+}
+
+/// Answers a reading request as the application user, past sign-in and limits: for the page for people.
+pub(crate) fn execute_as_owner(engine: &Engine, origin: &str, request: &Request) -> Answer {
+    let identity = &engine.identity;
+    let caller = Caller { user: identity.user, business_unit: identity.business_unit, delegate: None };
+    let address = Address { origin: origin.to_owned(), version: "v9.2".to_owned() };
+    let (settings, hooks) = (engine.settings(), Hooks::default());
+    with_call(engine, &base(&address), &caller, &settings, &hooks, |call| answer(call, &engine.database, request))
+}
+
 /// Adds the headers every answer has.
 fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remaining>)>, request: &Request) -> Answer {
     let id = {
         let mut stats = lock(&engine.stats);
         stats.requests += 1;
+        remember(&mut stats, engine, request, answer.status.as_u16(), server.map(|(server, _)| server));
         lock(&engine.random).uuid().to_string()
     };
     answer.set("odata-version", "4.0");
@@ -397,11 +454,14 @@ fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remai
     if let Some(client) = header(&request.headers, "x-ms-client-request-id").map(str::to_owned) {
         answer.set("x-ms-client-request-id", &client);
     }
-    answer
-        .set("x-ms-dop-hint", &(u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server)).to_string());
+    let settings = engine.settings();
+    if settings.limit_headers {
+        let hint = u32::from(engine.servers) * u32::from(engine.profile.dop_hint_per_server);
+        answer.set("x-ms-dop-hint", &hint.to_string());
+    }
     if let Some((server, remaining)) = server {
-        answer.set("set-cookie", &format!("{COOKIE}=server-{server}; Path=/; HttpOnly"));
-        if let Some(remaining) = remaining {
+        answer.set("set-cookie", &format!("{}=server-{server}; Path=/; HttpOnly", settings.affinity_cookie));
+        if let Some(remaining) = remaining.filter(|_| settings.limit_headers) {
             answer.set("x-ms-ratelimit-burst-remaining-xrm-requests", &remaining.requests.to_string());
             answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &format!("{:.2}", remaining.execution_s));
         }

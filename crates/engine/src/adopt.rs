@@ -3,6 +3,7 @@
 //! Only rows whose keys are prepared, or were in the last state, are taken: others are not ours.
 //! Two rows there with one key cannot be told apart; both are left out and said.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::lookup::row_ids;
 use crate::mapping::Mapping;
 use crate::prepare::{Prepared, state_codes};
 use crate::run::Scope;
-use crate::{Event, RunError};
+use crate::{Event, RunError, witness};
 
 /// Up to this many keys are asked for one by one; above, the whole table is read.
 const KEYS_ASKED_MAX: u64 = 2_000;
@@ -36,6 +37,8 @@ pub(crate) struct Adopted {
     pub(crate) rows: u64,
     /// Keys that more than one row there has.
     pub(crate) ambiguous: u64,
+    /// Rows of the last state that nothing is known of any more.
+    pub(crate) lost: u64,
 }
 
 /// Reads the rows of the prepared keys and writes them as the state that follows `last`.
@@ -47,7 +50,7 @@ pub(crate) async fn adopt(
     work_dir: &Path,
 ) -> Result<Adopted, RunError> {
     let mapping = &prepared.mapping;
-    let wanted = wanted_keys(prepared, last)?;
+    let (wanted, lost) = wanted_keys(prepared, last)?;
     let schema = with_id(&mapping.schema);
     let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), prepared.bits)?;
     let states = adopted_states(scope, mapping)?;
@@ -69,29 +72,33 @@ pub(crate) async fn adopt(
     let writer = StateWriter::create(dir, version, prepared.bits)?;
     let mut buckets = Vec::new();
     let mut ambiguous = 0;
+    let mut taken = Vec::new();
     for bucket in 0..1_usize << prepared.bits {
         let sorted = spill.bucket(bucket)?;
         let (index, values, doubled) = state_rows(mapping, &sorted)?;
         ambiguous += doubled;
+        witness::remember(&mut taken, index.iter().map(|entry| entry.id));
         buckets.push(writer.write(bucket, &index, &values)?);
     }
-    let manifest = writer.finish(&mapping.schema, buckets, 0)?;
-    Ok(Adopted { rows: manifest.rows(), manifest, ambiguous })
+    let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
+    Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }
 
-/// Sorted keys that may become state.
-fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<Vec<KeyHash>, RunError> {
-    let mut keys = Vec::new();
+/// Sorted keys that may become state, and the rows of the last state whose keys are damaged: adopting is how
+/// damage is mended, so it must not need what it replaces.
+fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<(Vec<KeyHash>, u64), RunError> {
+    let mapping = &prepared.mapping;
+    let (mut keys, lost) = match last {
+        Some(last) => last.keys_despite_damage(&Arc::new(mapping.schema.project(&mapping.match_positions)?))?,
+        None => (Vec::new(), 0),
+    };
     for bucket in 0..1_usize << prepared.bits {
-        let mut found = prepared.spill.bucket(bucket)?.keys;
-        if let Some(last) = last {
-            found.extend(last.bucket(prepared.bits, bucket)?.index.keys);
-            found.sort_unstable();
-        }
-        found.dedup();
-        keys.extend(found);
+        keys.extend(prepared.spill.bucket(bucket)?.keys);
     }
-    Ok(keys)
+    keys.sort_unstable();
+    keys.dedup();
+    Ok((keys, lost))
 }
 
 fn selection(scope: &Scope<'_>, prepared: &Prepared, keys: u64) -> Result<Selection, RunError> {

@@ -358,7 +358,7 @@ fn arrow_type(text: &str) -> Result<DataType, RunError> {
     let (name, arguments) = text.trim_end_matches(')').split_once('(').unwrap_or((text, ""));
     Ok(match name {
         "text" => DataType::Utf8,
-        "integer" => DataType::Int64,
+        "integer" | "bigint" => DataType::Int64,
         "double" => DataType::Float64,
         "boolean" => DataType::Boolean,
         "date" => DataType::Date32,
@@ -370,6 +370,19 @@ fn arrow_type(text: &str) -> Result<DataType, RunError> {
         }
         _ => return Err(RunError::refused(Code::WRONG_TYPE, format!("`{text}` is not a column type"))),
     })
+}
+
+/// What a value of a stream's `columns:` should have been, in the words of the configuration.
+fn type_text(kind: &DataType) -> String {
+    match kind {
+        DataType::Int64 => "a whole number".to_owned(),
+        DataType::Float64 => "a number".to_owned(),
+        DataType::Boolean => "true or false".to_owned(),
+        DataType::Date32 => "a date".to_owned(),
+        DataType::Timestamp(..) => "a date and time".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("a decimal({precision},{scale})"),
+        other => format!("of the type {other}"),
+    }
 }
 
 fn typed_schema(schema: &SchemaRef, types: &[Option<DataType>]) -> SchemaRef {
@@ -427,7 +440,7 @@ fn not_of_type(batch: &RecordBatch, row: usize, field: &Field) -> Result<Malform
         file: number(flowgate_core::source::FILE_COLUMN),
         line: number(flowgate_core::source::LINE_COLUMN).and_then(|line| line.parse().ok()),
         offset: None,
-        reason: format!("`{value}` in `{}` is not of the type {}", field.name(), field.data_type()),
+        reason: format!("`{value}` in `{}` is not {}", field.name(), type_text(field.data_type())),
         text,
         // The key may be the very column that cannot be read.
         key_unknown: true,

@@ -1,10 +1,10 @@
 //! What earlier attempts of this run already did.
 //!
 //! A run that was stopped is prepared and compared anew from its staged images; what its ledgers
-//! say decides which of those changes are already at the destination. A ledger counts as folded
-//! when the load's manifest is newer than the one it began with.
+//! say decides which of those changes are already at the destination. What stands in a ledger counts as folded
+//! when the load's manifest is another than the one marked before it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, Operation};
@@ -83,6 +83,12 @@ impl Past {
         self.done.iter().filter(move |(_, done)| is_there(done)).map(|(key, done)| (*key, done.id))
     }
 
+    /// Rows that this run removed.
+    pub(crate) fn removed(&self) -> HashSet<Uuid> {
+        let is_removed = |done: &&Done| done.class == Class::Deleted;
+        self.done.values().filter(is_removed).map(|done| done.id).collect()
+    }
+
     fn take_folded(&mut self, row: ReplayedRow) {
         if row.outcome != Some(OutcomeCode::Applied) {
             return;
@@ -136,34 +142,42 @@ pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
     run_dir.join(format!("pass-{pass}.ledger"))
 }
 
-/// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more.
-/// Returns the writer, the past, and the next sequence number.
-pub(crate) fn open(run_dir: &Path, pass: u8, manifest_version: u64) -> Result<(LedgerWriter, Past, u64), RunError> {
+/// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that
+/// they are based on. Returns the writer, the past, and the next sequence number.
+pub(crate) async fn open(
+    run_dir: &Path,
+    pass: u8,
+    manifest_version: u64,
+) -> Result<(LedgerWriter, Past, u64), RunError> {
     fs_err::create_dir_all(run_dir)?;
     let mut past = Past::default();
     let mut sequence = 0;
+    let mut is_based = false;
     for number in 1..=pass {
         let path = path(run_dir, number);
         if !path.try_exists()? {
             continue;
         }
         let replay = Replay::of(ledger::read(&path)?)?;
-        let is_folded = began_with(&replay).is_none_or(|version| version < manifest_version);
-        for row in replay.rows() {
-            if is_folded { past.take_folded(row) } else { past.take(row) }
+        let bases = bases(&replay);
+        for (at, row) in replay.rows().enumerate() {
+            let base = bases.iter().rev().find(|(first, _)| *first <= at).map(|(_, version)| *version);
+            if base == Some(manifest_version) { past.take(row) } else { past.take_folded(row) }
         }
         sequence = sequence.max(replay.next_sequence());
+        is_based = number == pass && bases.last().is_some_and(|(_, version)| *version == manifest_version);
     }
     let path = path(run_dir, pass);
     let writer = if path.try_exists()? { LedgerWriter::open_append(&path)? } else { LedgerWriter::create(&path)? };
+    if !is_based {
+        writer.append(&Record::Mark { what: format!("{MARK_PREFIX}{manifest_version}") }).await?;
+    }
     Ok((writer, past, sequence))
 }
 
-/// The first record of a ledger: the manifest its changes are based on.
-pub(crate) fn first_mark(manifest_version: u64) -> Record {
-    Record::Mark { what: format!("{MARK_PREFIX}{manifest_version}") }
-}
-
-fn began_with(replay: &Replay) -> Option<u64> {
-    replay.marks().iter().find_map(|mark| mark.strip_prefix(MARK_PREFIX)?.parse().ok())
+/// The manifests that changes of a ledger are based on, each with the number of rows before it. It is one unless
+/// the state was adopted anew while the run was stopped.
+fn bases(replay: &Replay) -> Vec<(usize, u64)> {
+    let version = |mark: &str| mark.strip_prefix(MARK_PREFIX)?.parse().ok();
+    replay.marks().iter().filter_map(|(at, mark)| Some((*at, version(mark)?))).collect()
 }

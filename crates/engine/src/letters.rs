@@ -55,7 +55,9 @@ impl<'a> Letters<'a> {
             LetterStatus::RetryRequested => false,
             LetterStatus::Discarded => mark.row_hash == row_hash,
             LetterStatus::Quarantined => {
-                mark.row_hash == row_hash
+                // What the service failed on says nothing of the row.
+                mark.code != Code::ROW_SERVICE_FAILED
+                    && mark.row_hash == row_hash
                     && mark.project_version == self.scope.project().version
                     && mark.metadata_version == self.metadata_version
             }
@@ -116,7 +118,10 @@ impl<'a> Letters<'a> {
 
 /// Whether the row was really sent.
 fn is_attempt(code: Code) -> bool {
-    matches!(code, Code::ROW_REFUSED | Code::ROW_DELETED_THERE | Code::ROW_DUPLICATE_AT_DESTINATION)
+    matches!(
+        code,
+        Code::ROW_REFUSED | Code::ROW_DELETED_THERE | Code::ROW_DUPLICATE_AT_DESTINATION | Code::ROW_SERVICE_FAILED
+    )
 }
 
 /// One row of a batch as JSON text, by column name; nulls are left out.

@@ -36,6 +36,7 @@ mod prepare;
 mod run;
 mod stage;
 mod transform;
+mod witness;
 
 pub use diff::DiffCounts;
 pub use error::{FilePlace, RunError};

@@ -13,7 +13,7 @@ use arrow_select::take::take_record_batch;
 use flowgate_core::destination::{Class as RequestClass, ColumnSet, Pace, RowFault, WriteOptions, WriteUnit};
 use flowgate_core::project::{DeletedThere, Missing};
 use flowgate_core::shape::STATE_COLUMN;
-use flowgate_core::{Code, ConnectorError, LoadRows, Operation, Outcome};
+use flowgate_core::{Code, ConnectorError, LoadRows, Operation, Outcome, failpoint};
 use flowgate_store::ledger::{IntentRow, LedgerWriter, Record};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -66,6 +66,22 @@ pub(crate) enum GoneEnd {
 pub(crate) struct Ends {
     pub(crate) rows: Vec<End>,
     pub(crate) gone: Vec<GoneEnd>,
+}
+
+impl Ends {
+    /// Ids of the rows that were written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.rows.iter().filter_map(|end| match end {
+            End::Written { id, .. } => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Ids of the gone rows that were deleted.
+    pub(crate) fn removed<'a>(&'a self, diff: &'a BucketDiff) -> impl Iterator<Item = Uuid> + 'a {
+        let deleted = diff.gone.iter().zip(&self.gone).filter(|(_, end)| **end == GoneEnd::Deleted);
+        deleted.map(|(at, _)| diff.old.index.ids[*at])
+    }
 }
 
 /// Sends the buckets of one load.
@@ -173,8 +189,11 @@ impl Loader<'_, '_> {
         let cancel = self.scope.cancel.clone();
         let work = async move {
             ledger.append(&intent).await?;
+            failpoint::hit("intent.written")?;
             let outcomes = destination.write(unit, RequestClass::Batch, UNIT_DEADLINE, &cancel).await?;
+            failpoint::hit("answer.received")?;
             ledger.append(&Record::answer(sequence, &outcomes)).await?;
+            failpoint::hit("answer.recorded")?;
             Ok(outcomes)
         };
         Ok(async move { (request, work.await) }.boxed())

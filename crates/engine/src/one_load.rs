@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use flowgate_core::LoadRows;
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
+use flowgate_core::{LoadRows, failpoint};
 use flowgate_sorted::{BucketMeta, Manifest, State, StateWriter};
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
@@ -23,7 +23,7 @@ use crate::mapping::{KeyState, Mapping};
 use crate::prepare::{Prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
-use crate::{DiffCounts, Event, RunError, guard};
+use crate::{DiffCounts, Event, RunError, guard, witness};
 
 /// A load that is prepared and compared, before anything is sent.
 pub(crate) struct Compared {
@@ -116,8 +116,7 @@ impl FlowRun<'_> {
     ) -> Result<Compared, RunError> {
         let load = scope.load;
         let last = self.engine.open_state(&self.flow.name, &load.name)?;
-        let must_adopt =
-            last.is_none() || (self.options.adopt && pass == 1 && !ledger::path(dir, pass).try_exists()?);
+        let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
             (state, Some(rows))
@@ -125,13 +124,13 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
-        let path = ledger::path(dir, pass);
-        let is_first_attempt = !path.try_exists()?;
-        let (ledger, mut past, sequence) = ledger::open(dir, pass, version)?;
-        if is_first_attempt {
-            ledger.append(&ledger::first_mark(version)).await?;
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
+        failpoint::hit("recovery.replayed")?;
+        if adopted.is_none() && pass == 1 {
+            witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
         }
         confirm_creates(scope, &prepared, &mut past).await?;
+        failpoint::hit("recovery.confirmed")?;
         let mut compared = Compared {
             prepared,
             state,
@@ -166,7 +165,7 @@ impl FlowRun<'_> {
     ) -> Result<(State, u64), RunError> {
         let state_dir =
             if self.is_plan { dir.join("state") } else { self.engine.state_dir(&self.flow.name, &scope.load.name) };
-        let Adopted { manifest, rows, ambiguous } =
+        let Adopted { manifest, rows, ambiguous, lost } =
             adopt(scope, prepared, last, &state_dir, &dir.join("adopted")).await?;
         remove_dir(&dir.join("adopted"))?;
         if ambiguous > 0 {
@@ -175,14 +174,27 @@ impl FlowRun<'_> {
                 scope.load.name, scope.load.table
             ));
         }
-        self.swap(scope.load, &manifest, last.map_or(0, |state| state.manifest().version), false)?;
+        if lost > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: the keys of {lost} rows were lost with the damaged state; those that left the source stay at the destination",
+                scope.load.name
+            ));
+        }
+        let version = last.map_or(0, |state| state.manifest().version);
+        self.engine.store.swap_manifest(self.lease, &scope.load.name, version, &manifest.to_json()?, None)?;
         Ok((State::open(&state_dir, manifest), rows))
     }
 
-    fn swap(&mut self, load: &Load, manifest: &Manifest, expected: u64, with_record: bool) -> Result<(), RunError> {
-        let json = manifest.to_json()?;
-        let record = with_record.then_some(&self.record);
-        Ok(self.engine.store.swap_manifest(self.lease, &load.name, expected, &json, record)?)
+    /// Makes the next state current and the load done in one transaction. Until then neither is: a load that was
+    /// taken for done without its state would send everything again.
+    fn swap(&mut self, load: &Load, manifest: &Manifest, expected: u64, is_done: bool) -> Result<(), RunError> {
+        let mut record = self.record.clone();
+        if is_done {
+            record.loads.entry(load.name.clone()).or_default().phase = Phase::Done;
+        }
+        self.engine.store.swap_manifest(self.lease, &load.name, expected, &manifest.to_json()?, Some(&record))?;
+        self.record = record;
+        Ok(())
     }
 
     pub(crate) fn diff(
@@ -218,7 +230,7 @@ impl FlowRun<'_> {
         let prepared = &compared.prepared;
         if counts.contradictory > 0 {
             self.engine.warn(&format!(
-                "load `{}`: {} rows differ from another row with the same key; `latest_by:` would decide which one counts",
+                "load `{}`: rows that differ from another row with the same key: {}; `latest_by:` would decide which one counts",
                 load.name, counts.contradictory
             ));
         }
@@ -265,6 +277,8 @@ impl FlowRun<'_> {
         self.save()?;
         let mut metas: Vec<Option<BucketMeta>> = Vec::new();
         let mut sent = LoadSum { state_seconds: 0.0, done: 0, sequence: compared.sequence };
+        let mut written = Vec::new();
+        let mut removed = compared.past.removed();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
         for bucket in 0..1_usize << bits {
             let diff = self.diff(load, &compared, letters, bucket)?;
@@ -286,6 +300,8 @@ impl FlowRun<'_> {
                 done: loader.done,
                 sequence: loader.sequence,
             };
+            witness::remember(&mut written, ends.written());
+            removed.extend(ends.removed(&diff));
             settle(&mut totals, &diff, &count(&diff, &ends, &compared.past));
             self.progress(load).rows = totals;
             metas.push(match compared.state.meta(bits, bucket) {
@@ -299,11 +315,17 @@ impl FlowRun<'_> {
         if !totals.is_complete() {
             return Ok(sent.state_seconds);
         }
-        let next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
-        if pass == 2 || deferred == 0 {
-            self.progress(load).phase = Phase::Done;
-        }
-        self.swap(load, &next, manifest.version, true)?;
+        let mut next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
+        next.witnesses = if written.is_empty() && removed.is_empty() {
+            manifest.witnesses.clone()
+        } else {
+            let before = manifest.witnesses.as_ref();
+            Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
+        };
+        failpoint::hit("manifest.swap")?;
+        let is_done = pass == 2 || deferred == 0;
+        self.swap(load, &next, manifest.version, is_done)?;
+        failpoint::hit("manifest.swapped")?;
         flowgate_sorted::sweep(&self.engine.state_dir(&self.flow.name, &load.name), &next)?;
         self.engine.tell(Event::Loaded { load: &load.name, rows: totals });
         Ok(sent.state_seconds)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use flowgate_core::failpoint;
 use fs_err::File;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -73,7 +74,9 @@ impl ImageWriter {
     /// Makes the image durable under its name.
     pub(crate) fn finish(self) -> Result<Staged, RunError> {
         let file = self.writer.into_inner()?;
+        failpoint::hit("image.sync")?;
         file.file.sync_all()?;
+        failpoint::hit("image.rename")?;
         fs_err::rename(&self.part_path, &self.path)?;
         if let Some(parent) = self.path.parent() {
             File::open(parent)?.sync_all()?;

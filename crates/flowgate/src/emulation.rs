@@ -144,8 +144,10 @@ fn arguments(project_dir: &Path, settings: &Value) -> Vec<String> {
             other => arguments.extend([option.to_owned(), other.to_string()]),
         }
     }
-    if let Some(schema) = settings["schema"].as_str() {
-        arguments.extend(["--schema".to_owned(), project_dir.join(schema).display().to_string()]);
+    for (key, option) in [("schema", "--schema"), ("settings", "--settings")] {
+        if let Some(file) = settings[key].as_str() {
+            arguments.extend([option.to_owned(), project_dir.join(file).display().to_string()]);
+        }
     }
     arguments
 }

@@ -8,6 +8,8 @@ mod cli;
 mod demo;
 mod emulation;
 mod exit;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod failure;
 mod render;
 mod wiring;

@@ -8,6 +8,7 @@ use flowgate_config::resolve_secrets;
 use flowgate_core::connector::{Connections, OpenRequest, Opened};
 use flowgate_core::project::Connection;
 use flowgate_core::{Clock, Code, ConnectorError, ErrorKind, Project};
+use flowgate_dataverse::Dataverse;
 use flowgate_engine::{Engine, Observer};
 use flowgate_store::{SqliteStore, Store};
 use serde_json::Value;
@@ -72,6 +73,34 @@ impl OpenConnections {
             let message = format!("there is no connector `{}`", connection.connector);
             ConnectorError::new(ErrorKind::Internal, Code::NOT_SUPPORTED, message)
         })?;
+        let settings = self.settings(connection).await?;
+        (spec.open)(self.request(connection, &settings))
+    }
+
+    /// The environment behind a connection, for what only an environment has.
+    pub(crate) async fn open_dataverse(&self, name: &str) -> Result<Arc<Dataverse>, ConnectorError> {
+        let connection = self.connection(name)?;
+        if connection.connector != "dataverse" {
+            let message = format!("connection `{name}` is of the kind `{}`, not `dataverse`", connection.connector);
+            return Err(ConnectorError::new(ErrorKind::Configuration, Code::UNKNOWN_REFERENCE, message));
+        }
+        let settings = self.settings(connection).await?;
+        flowgate_connect::open_dataverse(self.request(connection, &settings))
+    }
+
+    fn request<'a>(&'a self, connection: &'a Connection, settings: &'a Value) -> OpenRequest<'a> {
+        OpenRequest {
+            settings,
+            project_dir: &self.project.dir,
+            clock: Arc::clone(&self.clock),
+            budget: connection.budget.as_ref(),
+            time_zone: &self.project.time_zone,
+        }
+    }
+
+    /// The block of a connection with its secrets, or with the address of its emulator.
+    async fn settings(&self, connection: &Connection) -> Result<Value, ConnectorError> {
+        let name = connection.name.as_str();
         let settings = resolve_secrets(&connection.settings, &self.project.dir).map_err(|error| {
             let hints = error.hints();
             let message = format!("connection `{name}` cannot be opened: {error}");
@@ -79,16 +108,9 @@ impl OpenConnections {
             refused.hints = hints;
             refused
         })?;
-        let settings = match self.emulation(name).await? {
+        Ok(match self.emulation(name).await? {
             Some(emulation) => emulation.settings(&settings),
             None => settings,
-        };
-        (spec.open)(OpenRequest {
-            settings: &settings,
-            project_dir: &self.project.dir,
-            clock: Arc::clone(&self.clock),
-            budget: connection.budget.as_ref(),
-            time_zone: &self.project.time_zone,
         })
     }
 

@@ -41,6 +41,10 @@ impl Origin {
         self.scheme == "https"
     }
 
+    pub fn is_loopback(&self) -> bool {
+        self.is_loopback
+    }
+
     /// Whether a secret may travel there: over TLS, or without leaving this machine.
     pub fn is_confidential(&self) -> bool {
         self.is_https() || self.is_loopback

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use flowgate_core::failpoint;
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
@@ -49,7 +50,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(unfinished)?;
         file.write_all(bytes)?;
+        failpoint::hit("state_file.sync")?;
         file.sync_all()?;
+        failpoint::hit("state_file.rename")?;
         fs::rename(unfinished, path)
     };
     write().map_err(SortedError::io("writing", path))

@@ -31,7 +31,7 @@ pub use differ::ColumnComparer;
 pub use error::SortedError;
 pub use hash::{fingerprint, key_hashes, row_hashes};
 pub use index::{DEACTIVATED, Entry, Index, TOMBSTONE, UNCERTAIN};
-pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, bits_for};
+pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, Witness, Witnesses, bits_for};
 pub use merge::{Step, groups, merge};
 pub use spill::{SortedRows, Spill, SpillWriter};
 pub use state::{State, StateBucket, StateWriter, sweep};

@@ -8,6 +8,7 @@ use std::path::Path;
 use arrow_schema::Schema;
 use flowgate_core::KeyHash;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{SortedError, fingerprint};
 
@@ -40,6 +41,23 @@ pub struct Manifest {
     pub buckets: Vec<Option<BucketMeta>>,
     /// The highest sequence of any row.
     pub sequence: u64,
+    /// What tells whether the destination is still the one this state describes.
+    #[serde(default)]
+    pub witnesses: Option<Witnesses>,
+}
+
+/// Who the destination was, and a few of its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witnesses {
+    pub identity: String,
+    pub rows: Vec<Witness>,
+}
+
+/// A row and the version it had when the state was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    pub id: Uuid,
+    pub version: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +98,15 @@ impl BucketMeta {
 impl Manifest {
     /// The state of a load that has never run.
     pub fn empty() -> Self {
-        Self { format: FORMAT, version: 0, bits: 0, columns: Vec::new(), buckets: vec![None], sequence: 0 }
+        Self {
+            format: FORMAT,
+            version: 0,
+            bits: 0,
+            columns: Vec::new(),
+            buckets: vec![None],
+            sequence: 0,
+            witnesses: None,
+        }
     }
 
     pub(crate) fn new(
@@ -90,7 +116,7 @@ impl Manifest {
         buckets: Vec<Option<BucketMeta>>,
         sequence: u64,
     ) -> Self {
-        Self { format: FORMAT, version, bits, columns: columns_of(schema), buckets, sequence }
+        Self { format: FORMAT, version, bits, columns: columns_of(schema), buckets, sequence, witnesses: None }
     }
 
     /// Reads what [`Manifest::to_json`] wrote. `path` is the state directory, for messages.

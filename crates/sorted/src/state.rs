@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
+use flowgate_core::KeyHash;
 use fs_err as fs;
 
 use crate::file::{create_dir, remove_files, sync_dir, write_whole};
-use crate::{BITS_MAX, BucketMeta, Index, Manifest, SortedError, fingerprint, values};
+use crate::{BITS_MAX, BucketMeta, Index, Manifest, SortedError, fingerprint, key_hashes, values};
 
 /// A state that can be read.
 #[derive(Debug)]
@@ -47,6 +48,34 @@ impl State {
             found.add(self.manifest.buckets[part].as_ref(), bits, bucket)?;
         }
         Ok(found)
+    }
+
+    /// Every key, in order, as far as damage allows: a bucket whose index is damaged gives the keys that its values
+    /// in the columns of `key_schema` have. Also the number of rows of which neither is left.
+    pub fn keys_despite_damage(&self, key_schema: &SchemaRef) -> Result<(Vec<KeyHash>, u64), SortedError> {
+        let mut keys = Vec::new();
+        let mut lost = 0;
+        for meta in self.manifest.buckets.iter().flatten() {
+            match read_index(&self.dir.join(&meta.index), meta) {
+                Ok(index) => keys.extend(index.keys),
+                Err(SortedError::Damaged { .. }) => match self.keys_of_values(meta, key_schema) {
+                    Ok(found) => keys.extend(found),
+                    Err(SortedError::Damaged { .. }) => lost += meta.rows,
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        keys.sort_unstable();
+        Ok((keys, lost))
+    }
+
+    fn keys_of_values(&self, meta: &BucketMeta, key_schema: &SchemaRef) -> Result<Vec<KeyHash>, SortedError> {
+        let path = self.dir.join(&meta.values);
+        let bytes = read_checked(&path, meta.values_checksum)?;
+        let all = 0..meta.rows as usize;
+        let rows = values::decode(&path, bytes, key_schema, std::slice::from_ref(&all))?;
+        Ok(key_hashes(&rows)?.into_iter().flatten().collect())
     }
 
     /// The files of bucket `bucket`, if the state is cut into 2^bits and holds rows there.

@@ -90,6 +90,7 @@ pub struct LetterMark {
     pub row_hash: u64,
     pub project_version: String,
     pub metadata_version: String,
+    pub code: Code,
     pub status: LetterStatus,
 }
 

@@ -186,6 +186,18 @@ fn a_select_inside_yaml_knows_its_line() {
 }
 
 #[test]
+fn an_environments_connection_takes_the_place_of_the_projects() {
+    let own = "connections:\n  works: { files: { path: elsewhere.csv, format: parquet } }\n";
+    // `${var:folder}` of the replaced connection is not missed.
+    let flowgate = EVERYTHING[0].1.replace("vars: { folder: data }", "");
+    let files = [("flowgate.yaml", flowgate.as_str()), ("environments/local.yaml", own)];
+    let project = load(&files, None).unwrap().project;
+    let settings = |name: &str| project.connections.get(name).map(|connection| connection.settings.clone());
+    assert_eq!(settings("works"), Some(json!({ "path": "elsewhere.csv", "format": "parquet" })));
+    assert!(settings("crm").is_some(), "what the environment does not name is the project's");
+}
+
+#[test]
 fn without_environments_there_is_local() {
     let project = load(&[], None).unwrap().project;
     assert_eq!(project.environment.as_str(), "local");

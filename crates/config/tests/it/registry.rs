@@ -53,17 +53,12 @@ pub(crate) fn registry() -> Vec<ConnectorSpec> {
 }
 
 fn check_files(settings: &Value) -> Result<(), Vec<FieldError>> {
-    let error = |path: &[&str], message: &str, hint: Option<&str>| FieldError {
-        path: path.iter().map(|step| (*step).to_owned()).collect(),
-        message: message.to_owned(),
-        hint: hint.map(str::to_owned),
-    };
     match (settings.get("path"), settings.get("format").and_then(Value::as_str)) {
-        (None, _) => Err(vec![error(&["path"], "`path` is missing", None)]),
+        (None, _) => Err(vec![FieldError::missing([""; 0], "path")]),
         (_, None | Some("csv" | "parquet")) => Ok(()),
-        (_, Some(other)) => {
-            Err(vec![error(&["format"], &format!("`{other}` is not a format"), Some("formats: `csv`, `parquet`"))])
-        }
+        (_, Some(other)) => Err(vec![
+            FieldError::new(["format"], format!("`{other}` is not a format")).hint("formats: `csv`, `parquet`"),
+        ]),
     }
 }
 

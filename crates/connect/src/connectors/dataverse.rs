@@ -61,7 +61,7 @@ pub(crate) struct CredentialSettings {
     /// The application's client secret; refer to it.
     #[schemars(with = "Option<String>", example = &"${file:/run/secrets/crm}")]
     secret: Option<Secret>,
-    /// The Entra tenant, by id or domain.
+    /// The Entra tenant, by id or domain. Without it the environment is asked, and believed if it names Entra.
     #[schemars(example = &"agency.onmicrosoft.com")]
     tenant: Option<String>,
     /// Where tokens are issued, if not by Entra's public address for the tenant.
@@ -95,6 +95,10 @@ pub(crate) struct EmulatorSettings {
     /// A file with tables besides the standard ones, from the project directory.
     #[schemars(example = &"emulator/tables.yaml")]
     schema: Option<String>,
+    /// What `flowgate doctor --verify` saw of an environment, from the project directory: the emulator
+    /// behaves so.
+    #[schemars(example = &"crm.observed.json")]
+    settings: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -128,10 +132,11 @@ impl Settings for ConnectionSettings {
             problems.extend(emulator.problems());
         } else {
             if self.url.is_none() {
-                problems.push(missing(&[], "url", Some("or `emulator: {}` to work without an environment")));
+                let missing = FieldError::missing([""; 0], "url");
+                problems.push(missing.hint("or `emulator: {}` to work without an environment"));
             }
             match &self.credential {
-                None => problems.push(missing(&[], "credential", None)),
+                None => problems.push(FieldError::missing([""; 0], "credential")),
                 Some(credential) => problems.extend(credential.problems()),
             }
         }
@@ -154,23 +159,17 @@ impl CredentialSettings {
         ];
         let mut problems = Vec::new();
         for (key, _) in later.into_iter().filter(|(_, is_set)| *is_set) {
-            problems.push(FieldError {
-                path: path(&["credential", key]),
-                message: format!("`{key}` is not in this version"),
-                hint: Some("sign in with `client` and `secret`".to_owned()),
-            });
+            let problem = FieldError::new(["credential", key], format!("`{key}` is not in this version"));
+            problems.push(problem.with_code(Code::NOT_SUPPORTED).hint("sign in with `client` and `secret`"));
         }
         if !problems.is_empty() {
             return problems;
         }
         if self.client.is_none() {
-            problems.push(missing(&["credential"], "client", None));
+            problems.push(FieldError::missing(["credential"], "client"));
         }
         if self.secret.is_none() {
-            problems.push(missing(&["credential"], "secret", None));
-        }
-        if self.tenant.is_none() && self.token_url.is_none() {
-            problems.push(missing(&["credential"], "tenant", Some("the id or domain of the Entra tenant")));
+            problems.push(FieldError::missing(["credential"], "secret"));
         }
         problems
     }
@@ -180,27 +179,15 @@ impl EmulatorSettings {
     fn problems(&self) -> Vec<FieldError> {
         let mut problems: Vec<_> = scale_problem(&["emulator", "time_scale"], self.time_scale).into_iter().collect();
         if self.servers == Some(0) {
-            problems.push(FieldError {
-                path: path(&["emulator", "servers"]),
-                message: "at least one server must answer".to_owned(),
-                hint: None,
-            });
+            problems.push(FieldError::new(["emulator", "servers"], "at least one server must answer"));
         }
         problems
     }
 }
 
-fn path(steps: &[&str]) -> Vec<String> {
-    steps.iter().map(|step| (*step).to_owned()).collect()
-}
-
-fn missing(steps: &[&str], key: &str, hint: Option<&str>) -> FieldError {
-    FieldError { path: path(steps), message: format!("`{key}` is missing"), hint: hint.map(str::to_owned) }
-}
-
 fn scale_problem(steps: &[&str], scale: Option<f64>) -> Option<FieldError> {
     let scale = scale.filter(|scale| !(scale.is_finite() && *scale >= 1.0))?;
-    Some(FieldError { path: path(steps), message: format!("`{scale}` is not at least 1"), hint: None })
+    Some(FieldError::new(steps.iter().copied(), format!("`{scale}` is not at least 1")))
 }
 
 /// What a stream reads from a Dataverse environment.
@@ -233,6 +220,13 @@ pub(crate) fn sees_deletes(_stream: &Value) -> bool {
 }
 
 pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
+    let dataverse = open_dataverse(request)?;
+    let source = Arc::new(DataverseSource { dataverse: Arc::clone(&dataverse) });
+    Ok(Opened { source: Some(source), destination: Some(dataverse) })
+}
+
+/// Opens the environment itself, for what only an environment has: its verification.
+pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, ConnectorError> {
     let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
     let OpenRequest { project_dir, clock, budget, time_zone, .. } = request;
     if settings.emulator.is_some() {
@@ -248,17 +242,14 @@ pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
     options.time_scale = settings.time_scale.unwrap_or(1.0);
     options.budget = budget.cloned().unwrap_or_default();
     time_zone.clone_into(&mut options.time_zone);
-    let dataverse = Dataverse::connect(options, clock)?;
-    let source = Arc::new(DataverseSource { dataverse: Arc::clone(&dataverse) });
-    Ok(Opened { source: Some(source), destination: Some(dataverse) })
+    Dataverse::connect(options, clock)
 }
 
 fn credential(settings: Option<CredentialSettings>) -> Credential {
     let Some(settings) = settings else { return Credential::Token(Secret::default()) };
-    let tenant = settings.tenant.unwrap_or_default();
-    let entra = || format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+    let entra = |tenant| format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
     Credential::ClientSecret {
-        token_url: settings.token_url.unwrap_or_else(entra),
+        token_url: settings.token_url.or_else(|| settings.tenant.map(entra)),
         client_id: settings.client.unwrap_or_default(),
         secret: settings.secret.unwrap_or_default(),
     }
@@ -323,7 +314,9 @@ mod tests {
         assert_eq!(messages(&json!({})), [": `url` is missing", ": `credential` is missing"]);
         let credential = json!({"client": "${var:client}", "secret": "${env:S}"});
         let block = json!({"url": "${var:url}", "organization": "${var:org}", "credential": credential});
-        assert_eq!(messages(&block), ["credential: `tenant` is missing"]);
+        assert_eq!(messages(&block), [""; 0], "the tenant is asked of the environment");
+        let block = json!({"url": "${var:url}", "credential": {"tenant": "agency.example"}});
+        assert_eq!(messages(&block), ["credential: `client` is missing", "credential: `secret` is missing"]);
         assert_eq!(messages(&json!({"emulator": {}})), [""; 0]);
     }
 

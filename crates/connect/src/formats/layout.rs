@@ -148,7 +148,8 @@ impl Settings for FileSettings {
         if let Some(pattern) = self.path.as_deref().filter(|pattern| !is_reference(pattern))
             && let Err(reason) = check_pattern(pattern)
         {
-            problems.push(problem("path", format!("`{pattern}` is not a pattern: {reason}"), None));
+            let problem = problem("path", format!("`{pattern}` is not a pattern: {reason}"), None);
+            problems.push(problem.with_code(Code::BAD_PATTERN));
         }
         if let Some(Header::Names(names)) = &self.header {
             problems.extend(name_problem(names).map(|message| problem("header", message, None)));

@@ -31,7 +31,7 @@ fn bounded(seconds: f64) -> Duration {
 }
 
 /// `Wed, 21 Oct 2026 07:28:00 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp())
 }
 

@@ -7,17 +7,17 @@ use uuid::Uuid;
 
 /// One request of a batch.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) method: Method,
+pub(crate) struct Part {
+    pub(crate) method: Method,
     /// Relative to the API's address.
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
     /// JSON, or empty.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A batch's body and its content type.
-pub(super) fn encode(parts: &[Part], address: impl Fn(&str) -> String) -> (Bytes, String) {
+pub(crate) fn encode(parts: &[Part], address: impl Fn(&str) -> String) -> (Bytes, String) {
     let boundary = format!("batch_{}", Uuid::new_v4().simple());
     let mut body = Vec::with_capacity(parts.iter().map(|part| part.body.len() + 400).sum());
     for part in parts {
@@ -48,7 +48,7 @@ pub(super) fn encode(parts: &[Part], address: impl Fn(&str) -> String) -> (Bytes
 /// The answers of a batch in the order of its parts. `None` if the body is not such an answer.
 ///
 /// A server may answer fewer parts than were sent: those after a failure were not run.
-pub(super) fn decode(content_type: &str, body: &[u8]) -> Option<Vec<Answer>> {
+pub(crate) fn decode(content_type: &str, body: &[u8]) -> Option<Vec<Answer>> {
     let mut answers = Vec::new();
     decode_into(content_type, body, &mut answers, 0)?;
     Some(answers)

@@ -8,7 +8,7 @@
 //! Promised: exactly one outcome a row; no row is sent twice unless sending it twice is the same as
 //! once; after an answer that never came, the destination is asked what is there.
 
-mod batch;
+pub(crate) mod batch;
 mod bulk;
 pub(crate) mod pace;
 mod parts;
@@ -33,7 +33,7 @@ use crate::read::probe;
 use state::Status;
 
 /// So many rows in a row, refused with the same code that may be the configuration's, and none that
-/// got through: then it is the configuration's.
+/// got through: then it is the configuration's. Failures of the service need only come in a row.
 const SAME_REFUSALS_MAX: u32 = 20;
 
 /// How often the rows of one unit are sent after an unknown end or a passing refusal.
@@ -185,7 +185,11 @@ impl Writer<'_> {
         let what = format!("writing to `{}`", self.unit.shape.table);
         let error = crate::call::refused(&what, refusal);
         match refusal.class {
-            FaultClass::RowOrConfiguration | FaultClass::Limited => {
+            FaultClass::Limited => ConnectorError {
+                message: format!("{SAME_REFUSALS_MAX} rows in a row ended the same way: {}", error.message),
+                ..error
+            },
+            FaultClass::RowOrConfiguration => {
                 let message = format!("{SAME_REFUSALS_MAX} rows in a row ended the same way: {error}");
                 ConnectorError::new(ErrorKind::Schema, Code::LOAD_REFUSED, message)
                     .hint("when no row gets through, the load or the table is at fault rather than the rows")
@@ -195,7 +199,7 @@ impl Writer<'_> {
     }
 }
 
-/// Rows refused in a row with one code, by table and operation, since the connection was opened.
+/// Rows refused in a row with one code since one got through, by table and operation, since the connection was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     streaks: Mutex<HashMap<(String, Operation), Streak>>,
@@ -210,18 +214,24 @@ struct Streak {
 
 impl Tally {
     fn applied(&self, unit: &WriteUnit) {
-        self.with(unit, |streak| streak.has_applied = true);
+        self.with(unit, |streak| {
+            streak.has_applied = true;
+            streak.refusals = 0;
+        });
     }
 
     /// Counts a lone row's refusal; true if it can no longer be about the rows.
     fn refused(&self, unit: &WriteUnit, refusal: &Refusal) -> bool {
-        if !matches!(refusal.class, FaultClass::RowOrConfiguration | FaultClass::Limited) {
-            return false;
-        }
+        let is_telling = |streak: &Streak| match refusal.class {
+            FaultClass::RowOrConfiguration => !streak.has_applied,
+            // A service that worked a moment ago may fail now.
+            FaultClass::Limited => true,
+            _ => false,
+        };
         self.with(unit, |streak| {
             streak.refusals = if streak.code == refusal.code { streak.refusals + 1 } else { 1 };
             streak.code = refusal.code;
-            !streak.has_applied && streak.refusals >= SAME_REFUSALS_MAX
+            is_telling(streak) && streak.refusals >= SAME_REFUSALS_MAX
         })
     }
 

@@ -16,24 +16,34 @@ const MONEY_MAX: f64 = 922_337_203_685_477.0;
 const MONEY_SCALE: u8 = 4;
 
 /// Option values of a publisher start here, times its prefix.
-const OPTIONS_PER_PREFIX: i32 = 10_000;
+pub(crate) const OPTIONS_PER_PREFIX: i32 = 10_000;
 
-pub(super) fn table(spec: &TableSpec) -> Result<Value, ConnectorError> {
+pub(crate) fn table(spec: &TableSpec) -> Result<Value, ConnectorError> {
     let (Some([singular, plural]), Some((name, length))) = (&spec.display, &spec.primary_name) else {
         let message = format!("table `{}` cannot be created without display names and a name column", spec.table);
         return Err(ConnectorError::new(ErrorKind::Configuration, Code::MISSING_KEY, message)
             .hint("add `display: [Asset, Assets]` and `name: { column: wr_name, length: 100 }` to the table"));
     };
-    Ok(json!({
+    Ok(table_body(&spec.table, [singular, plural], (name, *length), spec.change_tracking))
+}
+
+/// A user-owned table with its name column.
+pub(crate) fn table_body(
+    table: &str,
+    [singular, plural]: [&str; 2],
+    (name, length): (&str, u32),
+    change_tracking: bool,
+) -> Value {
+    json!({
         "@odata.type": "Microsoft.Dynamics.CRM.EntityMetadata",
-        "SchemaName": spec.table,
+        "SchemaName": table,
         "DisplayName": label(singular),
         "DisplayCollectionName": label(plural),
         "OwnershipType": "UserOwned",
         "IsActivity": false,
         "HasActivities": false,
         "HasNotes": false,
-        "ChangeTrackingEnabled": spec.change_tracking,
+        "ChangeTrackingEnabled": change_tracking,
         "Attributes": [{
             "@odata.type": "Microsoft.Dynamics.CRM.StringAttributeMetadata",
             "SchemaName": name,
@@ -43,10 +53,10 @@ pub(super) fn table(spec: &TableSpec) -> Result<Value, ConnectorError> {
             "RequiredLevel": {"Value": "None"},
             "DisplayName": label("Name"),
         }],
-    }))
+    })
 }
 
-pub(super) fn column(spec: &ColumnSpec, publisher: &Publisher) -> Value {
+pub(crate) fn column(spec: &ColumnSpec, publisher: &Publisher) -> Value {
     let (name, details) = typed(&spec.kind, publisher);
     let mut body = json!({
         "@odata.type": format!("Microsoft.Dynamics.CRM.{name}AttributeMetadata"),
@@ -108,7 +118,7 @@ fn option_set(labels: &[String], publisher: &Publisher) -> Value {
 }
 
 /// A lookup column and the relationship that makes it; `None` for other columns.
-pub(super) fn relationship(table: &str, spec: &ColumnSpec, target_id: &str) -> Option<Value> {
+pub(crate) fn relationship(table: &str, spec: &ColumnSpec, target_id: &str) -> Option<Value> {
     let ColumnSpecKind::Lookup { target } = &spec.kind else { return None };
     Some(json!({
         "@odata.type": "Microsoft.Dynamics.CRM.OneToManyRelationshipMetadata",
@@ -131,7 +141,7 @@ pub(super) fn relationship(table: &str, spec: &ColumnSpec, target_id: &str) -> O
     }))
 }
 
-pub(super) fn key(name: &str, columns: &[String]) -> Value {
+pub(crate) fn key(name: &str, columns: &[String]) -> Value {
     json!({"SchemaName": name, "KeyAttributes": columns, "DisplayName": label(name)})
 }
 
@@ -139,7 +149,7 @@ fn display(spec: &ColumnSpec) -> &str {
     spec.display.as_deref().unwrap_or(&spec.name)
 }
 
-fn label(text: &str) -> Value {
+pub(crate) fn label(text: &str) -> Value {
     json!({
         "@odata.type": "Microsoft.Dynamics.CRM.Label",
         "LocalizedLabels": [{

@@ -3,7 +3,7 @@
 //! Only what is missing is created, inside the named solution and under its publisher's prefix;
 //! nothing is ever changed or removed. Running it again continues where it stopped.
 
-mod definition;
+pub(crate) mod definition;
 mod plan;
 
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Dataverse {
     }
 
     /// The solution's publisher; its prefix begins every name that is created.
-    async fn publisher(&self) -> Result<Publisher, ConnectorError> {
+    pub(crate) async fn publisher(&self) -> Result<Publisher, ConnectorError> {
         let solution = self.solution_name()?;
         let path = format!(
             "solutions?$select=uniquename,ismanaged&$filter=uniquename%20eq%20%27{solution}%27\
@@ -99,7 +99,7 @@ impl Dataverse {
         found.publisherid.ok_or_else(|| fault(format!("solution `{solution}` has no publisher")))
     }
 
-    fn solution_name(&self) -> Result<&str, ConnectorError> {
+    pub(crate) fn solution_name(&self) -> Result<&str, ConnectorError> {
         let Some(solution) = &self.solution else {
             let message = "no solution is named to put new tables, columns and keys into";
             return Err(ConnectorError::new(ErrorKind::Configuration, Code::PROVISION_REFUSED, message)
@@ -147,7 +147,9 @@ impl Dataverse {
 
     async fn post(&self, path: &str, body: &Value, what: &str) -> Result<(), ConnectorError> {
         let cost = Cost { busy: CHANGE_BUSY, entitlement: 1 };
-        let mut call = Call::write(Method::POST, path, body.to_string().into(), Class::Interactive, cost);
+        // Past the caches: a part may belong to a table that was made a moment ago.
+        let mut call = Call::write(Method::POST, path, body.to_string().into(), Class::Interactive, cost)
+            .header(HeaderName::from_static("consistency"), HeaderValue::from_static("Strong"));
         if let Ok(solution) = HeaderValue::from_str(self.solution_name()?) {
             call = call.header(HeaderName::from_static("mscrm.solutionuniquename"), solution);
         }

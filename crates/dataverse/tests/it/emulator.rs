@@ -18,19 +18,38 @@ use flowgate_dataverse::{Credential, Dataverse, DataverseOptions, TableRead, kno
 use flowgate_emulator::{Emulator, Options, ProfileName};
 use flowgate_http::SystemClock;
 use futures::TryStreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::verify::switched;
 
 const TIME_SCALE: f64 = 50.0;
 
+/// What this load needs of the service: the tenant of a credential that names none, a currency for its
+/// amounts, and lookups that can be cleared. Rows that lack the last two are refused, each with its reason.
+const NEEDED: [&str; 3] = ["challenge", "default_currency", "null_bind_clears"];
+
 async fn start() -> (Emulator, Arc<Dataverse>, tempfile::TempDir) {
+    start_with(&json!({})).await
+}
+
+/// An emulator with these settings.
+async fn start_with(settings: &Value) -> (Emulator, Arc<Dataverse>, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    let options =
-        Options { tls: true, time_scale: TIME_SCALE, data: Some(data.path().to_owned()), ..Options::default() };
+    let file = data.path().join("settings.json");
+    fs_err::write(&file, json!({"version": 1, "settings": settings}).to_string()).unwrap();
+    let options = Options {
+        tls: true,
+        time_scale: TIME_SCALE,
+        data: Some(data.path().to_owned()),
+        settings: Some(file),
+        ..Options::default()
+    };
     let emulator = Emulator::start(options).await.unwrap();
     let ready = emulator.ready();
     let credential = Credential::ClientSecret {
-        token_url: ready.token_url.clone(),
+        // The emulator announces it, as an environment does.
+        token_url: None,
         client_id: ready.client_id.clone(),
         secret: Secret::new(&ready.client_secret),
     };
@@ -128,7 +147,17 @@ fn asset() -> TableSpec {
 
 #[tokio::test]
 async fn a_table_is_provisioned_filled_changed_and_followed() {
-    let (_emulator, dataverse, _data) = start().await;
+    provisioned_filled_changed_and_followed(&json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_is_the_same_where_the_service_behaves_otherwise() {
+    let settings = switched().into_iter().filter(|(name, _)| !NEEDED.contains(&name.as_str()));
+    provisioned_filled_changed_and_followed(&Value::Object(settings.collect())).await;
+}
+
+async fn provisioned_filled_changed_and_followed(settings: &Value) {
+    let (_emulator, dataverse, _data) = start_with(settings).await;
     let tables = [asset()];
     let planned = dataverse.plan_provision(&tables).await.unwrap();
     assert_eq!((planned.len(), planned[0].what.as_str()), (13, "table new_asset"));

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod emulator;
 #[cfg(test)]
+mod examine;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod load;
@@ -15,3 +17,5 @@ mod reads;
 mod session;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod verify;

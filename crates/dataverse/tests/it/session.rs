@@ -162,7 +162,7 @@ async fn a_shape_is_read_once_and_again_only_when_it_may_have_changed() {
 fn with_secret(token_url: &str, fake: &Fake) -> std::sync::Arc<Dataverse> {
     let secret = Secret::new("s3cret");
     let token_url = format!("{}{token_url}", fake.url);
-    let credential = Credential::ClientSecret { token_url, client_id: "app".to_owned(), secret };
+    let credential = Credential::ClientSecret { token_url: Some(token_url), client_id: "app".to_owned(), secret };
     connect_with(DataverseOptions { credential, ..options(fake) })
 }
 
@@ -177,6 +177,22 @@ async fn a_token_is_fetched_kept_and_renewed_once_when_refused() {
     let form = fake.state().bodies[0].clone();
     let scope = url::form_urlencoded::byte_serialize(format!("{}/.default", fake.url).as_bytes()).collect::<String>();
     assert_eq!(form, format!("grant_type=client_credentials&client_id=app&client_secret=s3cret&scope={scope}"));
+}
+
+#[tokio::test]
+async fn a_secret_is_not_sent_where_an_environment_points() {
+    let fake = Fake::start().await;
+    let challenge = "Bearer authorization_uri=https://login.example.com/tenant/oauth2/authorize, resource_id=x";
+    let refusal = Reply::error(401, "0x80048306", "sign in first").with("WWW-Authenticate", challenge);
+    fake.fail("GET ", FaultKind::Reply(refusal));
+    let secret = Secret::new("s3cret");
+    let credential = Credential::ClientSecret { token_url: None, client_id: "app".to_owned(), secret };
+    let dataverse = connect_with(DataverseOptions { credential, ..options(&fake) });
+    insta::assert_snapshot!(described(&dataverse).await, @r"
+    FG0101: the environment sends clients to `login.example.com` to sign in, which is not Entra
+      hint: name the tenant: `credential: { tenant: agency.onmicrosoft.com, … }`, or `token_url`
+    ");
+    assert!(fake.state().bodies.iter().all(|body| !body.contains("s3cret")));
 }
 
 #[tokio::test]

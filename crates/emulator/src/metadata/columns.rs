@@ -24,20 +24,14 @@ fn number(body: &Json, name: &str, otherwise: f64) -> f64 {
 pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiError> {
     let schema_name = text(body, "SchemaName")?;
     require_prefix(schema_name)?;
-    let required = match body.get("RequiredLevel").and_then(|level| level.get("Value")).and_then(Json::as_str) {
-        Some("Recommended") => Required::Recommended,
-        Some("ApplicationRequired") => Required::Application,
-        Some("SystemRequired") => Required::System,
-        _ => Required::None,
-    };
     let default = body.get("DefaultValue").and_then(|value| value.as_bool().map(i64::from).or_else(|| value.as_i64()));
     let default = default.or_else(|| body.get("DefaultFormValue").and_then(Json::as_i64).filter(|value| *value >= 0));
     Ok(NewColumn {
         logical: schema_name.to_lowercase(),
         schema_name: schema_name.to_owned(),
         label: label_of(body, "DisplayName", schema_name),
-        kind: new_kind(schema, body, schema_name)?,
-        required,
+        kind: column_kind(schema, body, schema_name)?,
+        required: required_level(body),
         is_custom: true,
         for_create: true,
         for_update: true,
@@ -45,14 +39,24 @@ pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiE
     })
 }
 
-fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
+pub(super) fn required_level(body: &Json) -> Required {
+    match body.get("RequiredLevel").and_then(|level| level.get("Value")).and_then(Json::as_str) {
+        Some("Recommended") => Required::Recommended,
+        Some("ApplicationRequired") => Required::Application,
+        Some("SystemRequired") => Required::System,
+        _ => Required::None,
+    }
+}
+
+pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKind, ApiError> {
     let integer =
         |name: &str, otherwise: u32| body.get(name).and_then(Json::as_u64).map_or(otherwise, |value| value as u32);
     let precision = |otherwise: u64| body.get("Precision").and_then(Json::as_u64).unwrap_or(otherwise).min(10) as u8;
     let format =
         body.get("FormatName").and_then(|name| name.get("Value")).or_else(|| body.get("Format")).and_then(Json::as_str);
     let decimal_max = 100_000_000_000.0;
-    Ok(match kind_of(body) {
+    // CreateEntities has complex types of the same members.
+    Ok(match kind_of(body).trim_start_matches("Complex") {
         "StringAttributeMetadata" => {
             let max = integer("MaxLength", 100);
             if !(1..=4000).contains(&max) {
@@ -90,7 +94,7 @@ fn new_kind(schema: &Schema, body: &Json, schema_name: &str) -> Result<ColumnKin
         "FileAttributeMetadata" => ColumnKind::File { max_kb: integer("MaxSizeInKB", 32_768) },
         "ImageAttributeMetadata" => ColumnKind::Image { max_kb: integer("MaxSizeInKB", 10_240) },
         "UniqueIdentifierAttributeMetadata" => ColumnKind::Guid,
-        "LookupAttributeMetadata" | "ComplexLookupAttributeMetadata" => {
+        "LookupAttributeMetadata" => {
             return Err(ApiError::bad_request("A lookup is created with its relationship, not as a column."));
         }
         other => {
@@ -210,6 +214,32 @@ pub(super) fn delete_column(
                 Relationship::ManyToMany(_) => true,
             });
             Ok(())
+        })
+    })?;
+    Ok(Answer::no_content())
+}
+
+/// Deletes a global choice that no column uses.
+pub(super) fn delete_choice(call: &Call<'_>, access: &mut Access<'_>, inner: &str) -> Result<Answer, ApiError> {
+    access.write(|database| {
+        change(call, database, |schema| {
+            let found = schema.option_sets.iter().position(|set| render::is_named(inner, set.id, "Name", &set.name));
+            let set = schema.option_sets.remove(found.ok_or_else(|| ApiError::no_resource(inner))?);
+            let uses = |kind: &ColumnKind| match kind {
+                ColumnKind::Choice { set: used } | ColumnKind::Choices { set: used } => used.id == set.id,
+                _ => false,
+            };
+            let user = schema.live_tables().find(|table| table.live_columns().any(|column| uses(&column.kind)));
+            match user {
+                Some(table) => Err(ApiError::new(
+                    Code::DependencyExists,
+                    format!(
+                        "The choice '{}' is used by columns of '{}' and cannot be deleted.",
+                        set.name, table.logical
+                    ),
+                )),
+                None => Ok(()),
+            }
         })
     })?;
     Ok(Answer::no_content())

@@ -1,10 +1,46 @@
 //! `GET /` and `GET /$metadata`.
+//!
+//! Promise: every type, set and operation that the document names is declared in it, so that a
+//! client can build its classes from it. Left out: actions whose parameters are complex types of
+//! their own, and activities as types derived from `activitypointer` (UNVERIFIED in section 4).
 
 use std::fmt::Write;
 
 use crate::profile::Message;
 use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
 use crate::web::{Answer, Call};
+
+/// What users and teams have in common.
+const PRINCIPAL: &str = "<EntityType Name=\"principal\" BaseType=\"mscrm.crmbaseentity\" Abstract=\"true\"><Key><PropertyRef Name=\"ownerid\" /></Key><Property Name=\"ownerid\" Type=\"Edm.Guid\" Nullable=\"false\" /></EntityType>\n";
+
+const FUNCTIONS: &str = "\
+<ComplexType Name=\"WhoAmIResponse\"><Property Name=\"BusinessUnitId\" Type=\"Edm.Guid\" Nullable=\"false\" /><Property Name=\"UserId\" Type=\"Edm.Guid\" Nullable=\"false\" /><Property Name=\"OrganizationId\" Type=\"Edm.Guid\" Nullable=\"false\" /></ComplexType>
+<ComplexType Name=\"RetrieveVersionResponse\"><Property Name=\"Version\" Type=\"Edm.String\" /></ComplexType>
+<ComplexType Name=\"EntityRecordCountCollection\"><Property Name=\"Count\" Type=\"Edm.Int32\" Nullable=\"false\" /><Property Name=\"Keys\" Type=\"Collection(Edm.String)\" /><Property Name=\"Values\" Type=\"Collection(Edm.Int64)\" /></ComplexType>
+<ComplexType Name=\"RetrieveTotalRecordCountResponse\"><Property Name=\"EntityRecordCountCollection\" Type=\"mscrm.EntityRecordCountCollection\" /></ComplexType>
+<ComplexType Name=\"CreateMultipleResponse\"><Property Name=\"Ids\" Type=\"Collection(Edm.Guid)\" Nullable=\"false\" /></ComplexType>
+<Function Name=\"WhoAmI\"><ReturnType Type=\"mscrm.WhoAmIResponse\" Nullable=\"false\" /></Function>
+<Function Name=\"RetrieveVersion\"><ReturnType Type=\"mscrm.RetrieveVersionResponse\" Nullable=\"false\" /></Function>
+<Function Name=\"RetrieveTotalRecordCount\"><Parameter Name=\"EntityNames\" Type=\"Collection(Edm.String)\" Nullable=\"false\" /><ReturnType Type=\"mscrm.RetrieveTotalRecordCountResponse\" Nullable=\"false\" /></Function>
+";
+
+/// The bulk messages, bound to a set.
+fn bulk_actions(table: &Table, out: &mut String) {
+    let logical = &table.logical;
+    for name in ["CreateMultiple", "UpdateMultiple", "UpsertMultiple"] {
+        let answer = if name == "CreateMultiple" {
+            "<ReturnType Type=\"mscrm.CreateMultipleResponse\" Nullable=\"false\" />"
+        } else {
+            ""
+        };
+        line(
+            out,
+            format_args!(
+                "<Action Name=\"{name}\" IsBound=\"true\"><Parameter Name=\"entityset\" Type=\"Collection(mscrm.{logical})\" Nullable=\"false\" /><Parameter Name=\"Targets\" Type=\"Collection(mscrm.{logical})\" Nullable=\"false\" />{answer}</Action>"
+            ),
+        );
+    }
+}
 
 /// The list of entity sets.
 pub(crate) fn service_document(call: &Call<'_>, schema: &Schema) -> Answer {
@@ -21,12 +57,20 @@ pub(crate) fn edmx(schema: &Schema, query: &str) -> Answer {
     let annotated = query.split('&').any(|pair| pair == "annotations=true");
     let mut out = String::with_capacity(1 << 20);
     out.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<edmx:Edmx Version=\"4.0\" xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\"><edmx:DataServices><Schema Namespace=\"Microsoft.Dynamics.CRM\" Alias=\"mscrm\" xmlns=\"http://docs.oasis-open.org/odata/ns/edm\">\n<EntityType Name=\"crmbaseentity\" Abstract=\"true\" />\n");
+    out.push_str(PRINCIPAL);
     for table in schema.live_tables() {
         entity_type(schema, table, &mut out);
+    }
+    out.push_str(FUNCTIONS);
+    for table in schema.live_tables().filter(|table| table.bulk) {
+        bulk_actions(table, &mut out);
     }
     out.push_str("<EntityContainer Name=\"System\">\n");
     for table in schema.live_tables() {
         entity_set(table, annotated, &mut out);
+    }
+    for name in ["WhoAmI", "RetrieveVersion", "RetrieveTotalRecordCount"] {
+        line(&mut out, format_args!("<FunctionImport Name=\"{name}\" Function=\"Microsoft.Dynamics.CRM.{name}\" />"));
     }
     out.push_str("</EntityContainer>\n</Schema></edmx:DataServices></edmx:Edmx>\n");
     Answer::text("application/xml", out.into_bytes()).with_work(Message::Metadata, 1)
@@ -53,16 +97,17 @@ fn entity_set(table: &Table, annotated: bool, out: &mut String) {
 }
 
 fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
-    let key = if table.is_principal { "ownerid" } else { table.primary_id() };
-    line(
-        out,
-        format_args!(
-            "<EntityType Name=\"{}\" BaseType=\"mscrm.crmbaseentity\"><Key><PropertyRef Name=\"{key}\" /></Key>",
-            table.logical
-        ),
-    );
     if table.is_principal {
-        line(out, format_args!("<Property Name=\"ownerid\" Type=\"Edm.Guid\" />"));
+        line(out, format_args!("<EntityType Name=\"{}\" BaseType=\"mscrm.principal\">", table.logical));
+    } else {
+        line(
+            out,
+            format_args!(
+                "<EntityType Name=\"{}\" BaseType=\"mscrm.crmbaseentity\"><Key><PropertyRef Name=\"{}\" /></Key>",
+                table.logical,
+                table.primary_id()
+            ),
+        );
     }
     for column in table.live_columns() {
         property(schema, column, out);

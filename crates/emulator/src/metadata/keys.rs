@@ -14,6 +14,7 @@ use crate::profile::Message;
 use crate::schema::{AlternateKey, Column, ColumnKind, KeyStatus, Schema, Table, TableId, stable_id};
 use crate::storage::{Database, Job, JobKind};
 use crate::web::{Access, Answer, Call, Request};
+
 /// Most alternate keys of a table, and most columns of a key.
 const KEYS_MAX: usize = 10;
 const KEY_COLUMNS_MAX: usize = 16;
@@ -142,6 +143,7 @@ pub(crate) fn finish_key(database: &mut Database, table: TableId, key: Uuid, now
     }
     schema.version += 1;
     schema.reindex();
+    super::changes::record(&database.schema, &mut schema, now);
     database.set_schema(schema, now);
 }
 

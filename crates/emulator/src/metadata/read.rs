@@ -97,7 +97,7 @@ fn tables(
 }
 
 /// The parts of a table that stand behind a navigation property.
-fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
+pub(super) fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
     let one_to_many = || schema.one_to_many();
     Ok(match part {
         "Attributes" => table.live_columns().map(|column| render::column(schema, table, column)).collect(),
@@ -126,29 +126,33 @@ fn columns(
     tail: &[String],
     options: &QueryOptions,
 ) -> Result<Answer, ApiError> {
-    let cast = tail.first().and_then(|segment| segment.strip_prefix(NAMESPACE));
-    if cast == Some("EnumAttributeMetadata") {
+    named_or_all(call, "Attributes", related(schema, table, "Attributes")?, inner, "LogicalName", tail, options)
+}
+
+/// Keeps the objects of the type that a path casts to; returns what follows the cast.
+fn without_cast<'p>(objects: &mut Vec<Object>, tail: &'p [String]) -> Result<&'p [String], ApiError> {
+    let Some(cast) = tail.first().and_then(|segment| segment.strip_prefix(NAMESPACE)) else {
+        return Ok(tail);
+    };
+    if cast == "EnumAttributeMetadata" {
         return Err(ApiError::bad_request("EnumAttributeMetadata cannot be used as a cast."));
     }
-    let mut found: Vec<Object> = related(schema, table, "Attributes")?;
-    if let Some(cast) = cast {
-        let wanted = format!("#{NAMESPACE}{cast}");
-        found.retain(|object| object.get("@odata.type").and_then(Json::as_str) == Some(wanted.as_str()));
-    }
-    let tail = if cast.is_some() { &tail[1..] } else { tail };
-    named_or_all(call, "Attributes", found, inner, "LogicalName", tail, options)
+    let wanted = format!("#{NAMESPACE}{cast}");
+    objects.retain(|object| object.get("@odata.type").and_then(Json::as_str) == Some(wanted.as_str()));
+    Ok(&tail[1..])
 }
 
 fn named_or_all(
     call: &Call<'_>,
     set: &str,
-    objects: Vec<Object>,
+    mut objects: Vec<Object>,
     inner: Option<&str>,
     property: &str,
     tail: &[String],
     options: &QueryOptions,
 ) -> Result<Answer, ApiError> {
     let schema = Schema::default();
+    let tail = without_cast(&mut objects, tail)?;
     if let Some(inner) = inner {
         let found = objects.into_iter().find(|object| {
             let id = object.get("MetadataId").and_then(Json::as_str).and_then(|text| uuid::Uuid::parse_str(text).ok());

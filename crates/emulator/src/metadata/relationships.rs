@@ -2,18 +2,22 @@
 //!
 //! Promise: navigation names follow the product's defaults. Left out: cascades other than delete.
 
+use std::sync::Arc;
+
 use serde_json::Value as Json;
 use uuid::Uuid;
 
+use super::render;
 use super::write::{add_component, body_of, change, created, kind_of, label_of, require_prefix, solution, text};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::schema::{
-    Cascade, ColumnKind, NewColumn, Relationship, Required, Schema, TableId, add_lookup, add_many_to_many, stable_id,
+    Cascade, ColumnKind, NewColumn, Ordinal, Relationship, Required, Schema, TableId, add_lookup, add_lookup_target,
+    add_many_to_many, stable_id,
 };
 use crate::web::{Access, Answer, Call, Request};
 
-fn cascade_of(body: &Json) -> Cascade {
+pub(super) fn cascade_of(body: &Json) -> Cascade {
     match body.get("CascadeConfiguration").and_then(|config| config.get("Delete")).and_then(Json::as_str) {
         Some("Cascade") => Cascade::Cascade,
         Some("Restrict") => Cascade::Restrict,
@@ -66,7 +70,8 @@ pub(super) fn create_relationship(
                     };
                     let names =
                         [navigation("Entity1NavigationPropertyName"), navigation("Entity2NavigationPropertyName")];
-                    add_many_to_many(schema, &name, text(&body, "IntersectEntityName")?, tables, names);
+                    let intersect = body.get("IntersectEntityName").and_then(Json::as_str).unwrap_or(&name);
+                    add_many_to_many(schema, &name, intersect, tables, names);
                 }
                 other => {
                     return Err(ApiError::bad_request(format!("The relationship type '{other}' cannot be created.")));
@@ -80,17 +85,80 @@ pub(super) fn create_relationship(
     Ok(created(call, &format!("RelationshipDefinitions({id})")))
 }
 
+/// Whether a path segment names this relationship.
+pub(super) fn is_named(relationship: &Relationship, inner: &str) -> bool {
+    let (id, name) = match relationship {
+        Relationship::OneToMany(one) => (one.id, &one.schema_name),
+        Relationship::ManyToMany(many) => (many.id, &many.schema_name),
+    };
+    render::is_named(inner, id, "SchemaName", name)
+}
+
+/// Deletes a custom relationship: with it goes its lookup, or the lookup's target if it has
+/// several, or the intersect table.
+pub(super) fn delete_relationship(call: &Call<'_>, access: &mut Access<'_>, inner: &str) -> Result<Answer, ApiError> {
+    access.write(|database| {
+        change(call, database, |schema| {
+            let found = schema.relationships.iter().position(|relationship| is_named(relationship, inner));
+            let found = schema.relationships.remove(found.ok_or_else(|| ApiError::no_resource(inner))?);
+            match found {
+                Relationship::OneToMany(one) if one.is_custom => {
+                    let entry = Arc::make_mut(&mut schema.tables[usize::from(one.referencing)]);
+                    if entry.keys.iter().any(|key| key.columns.contains(&one.column)) {
+                        let message = "The relationship's lookup is part of an alternate key.";
+                        return Err(ApiError::new(Code::DependencyExists, message));
+                    }
+                    let column = &mut entry.columns[usize::from(one.column)];
+                    if let ColumnKind::Lookup { targets } = &mut column.kind {
+                        targets.retain(|target| target.table != one.referenced);
+                        column.deleted = targets.is_empty();
+                    }
+                    Ok(())
+                }
+                Relationship::ManyToMany(many) => {
+                    Arc::make_mut(&mut schema.tables[usize::from(many.intersect)]).deleted = true;
+                    Ok(())
+                }
+                Relationship::OneToMany(one) => Err(ApiError::bad_request(format!(
+                    "The system relationship '{}' cannot be deleted.",
+                    one.schema_name
+                ))),
+            }
+        })
+    })?;
+    Ok(Answer::no_content())
+}
+
 fn add_one_to_many(schema: &mut Schema, body: &Json) -> Result<(), ApiError> {
     let parent = table_named(schema, body, "ReferencedEntity")?;
     let child = table_named(schema, body, "ReferencingEntity")?;
     let lookup = body.get("Lookup").ok_or_else(|| ApiError::bad_request("Required field 'Lookup' is missing"))?;
+    let name = text(body, "SchemaName")?.to_owned();
+    if let Some(ordinal) = existing_lookup(schema, child, lookup)? {
+        let navigation = body.get("ReferencingEntityNavigationPropertyName").and_then(Json::as_str);
+        add_lookup_target(schema, child, ordinal, parent, &name, navigation, cascade_of(body));
+        return Ok(());
+    }
     let new = lookup_column(schema, child, lookup)?;
     // The default name on the many side is the lookup's schema name, capitals and all.
     let navigation = body.get("ReferencingEntityNavigationPropertyName").and_then(Json::as_str);
     let navigation = navigation.unwrap_or(&new.schema_name).to_owned();
-    let name = text(body, "SchemaName")?.to_owned();
+    let is_hierarchical = parent == child && body.get("IsHierarchical").and_then(Json::as_bool) == Some(true);
     add_lookup(schema, child, new, &[(parent, navigation, name)], cascade_of(body));
+    if let (true, Some(Relationship::OneToMany(one))) = (is_hierarchical, schema.relationships.last_mut()) {
+        one.is_hierarchical = true;
+    }
     Ok(())
+}
+
+/// A custom lookup with several targets takes a further one.
+fn existing_lookup(schema: &Schema, table: TableId, lookup: &Json) -> Result<Option<Ordinal>, ApiError> {
+    let name = text(lookup, "SchemaName")?.to_lowercase();
+    let column = schema.table(table).find(&name).filter(|column| column.is_custom);
+    Ok(column.and_then(|column| match &column.kind {
+        ColumnKind::Lookup { targets } if targets.len() > 1 => Some(column.ordinal),
+        _ => None,
+    }))
 }
 
 fn lookup_column(schema: &Schema, table: TableId, lookup: &Json) -> Result<NewColumn, ApiError> {

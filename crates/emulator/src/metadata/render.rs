@@ -23,6 +23,15 @@ fn managed(value: bool, name: &str) -> Json {
     json!({ "Value": value, "CanBeChanged": true, "ManagedPropertyLogicalName": name })
 }
 
+/// What a role can allow on a table. Activities share the privileges of one.
+const PRIVILEGES: [&str; 8] = ["Create", "Read", "Write", "Delete", "Assign", "Share", "Append", "AppendTo"];
+
+/// The privileges of a table: kind and name.
+pub(crate) fn privileges(table: &Table) -> impl Iterator<Item = (&'static str, String)> {
+    let subject = if table.is_activity { "Activity" } else { table.schema_name.as_str() };
+    PRIVILEGES.iter().map(move |kind| (*kind, format!("prv{kind}{subject}")))
+}
+
 pub(super) fn table(table: &Table) -> Map<String, Json> {
     let ownership = match table.ownership {
         Ownership::User => "UserOwned",
@@ -39,6 +48,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "ObjectTypeCode": table.object_type_code,
         "PrimaryIdAttribute": table.primary_id(),
         "PrimaryNameAttribute": table.primary_name().map(|column| &column.logical),
+        "PrimaryImageAttribute": primary_image(table),
         "DisplayName": label(&table.label),
         "DisplayCollectionName": label(&table.plural),
         "Description": label(""),
@@ -61,8 +71,18 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "IsDuplicateDetectionEnabled": managed(table.duplicates, "isduplicatedetectionenabled"),
         "IsCustomizable": managed(true, "iscustomizable"),
         "HasChanged": null,
+        "Privileges": privileges(table).map(|(kind, name)| json!({
+            "PrivilegeType": kind, "Name": name, "PrivilegeId": stable_id(&format!("privilege:{name}")),
+            "CanBeBasic": true, "CanBeLocal": true, "CanBeDeep": true, "CanBeGlobal": true,
+        })).collect::<Vec<_>>(),
     });
     into_map(value)
+}
+
+/// The first image column; which of several a real table shows is chosen by its maker.
+fn primary_image(table: &Table) -> Option<&str> {
+    let image = table.live_columns().find(|column| matches!(column.kind, ColumnKind::Image { .. }));
+    image.map(|column| column.logical.as_str())
 }
 
 fn into_map(value: Json) -> Map<String, Json> {
@@ -125,7 +145,7 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "RequiredLevel": { "Value": required(column.required), "CanBeChanged": true, "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings" },
         "IsValidForCreate": column.for_create,
         "IsValidForUpdate": column.for_update && column.ordinal != 0,
-        "IsValidForRead": true,
+        "IsValidForRead": column.for_read,
         "IsPrimaryId": column.ordinal == 0,
         "IsPrimaryName": table.primary_name == Some(column.ordinal),
         "IsCustomAttribute": column.is_custom,
@@ -219,6 +239,7 @@ fn option(option: &Opt) -> Json {
 
 pub(super) fn option_set(set: &OptionSet) -> Json {
     json!({
+        "@odata.type": "#Microsoft.Dynamics.CRM.OptionSetMetadata",
         "MetadataId": set.id, "Name": set.name, "DisplayName": label(&set.label), "IsGlobal": set.is_global,
         "IsCustomOptionSet": true, "OptionSetType": "Picklist",
         "Options": set.options.iter().map(option).collect::<Vec<_>>(),
@@ -289,7 +310,7 @@ pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json>
             "Reparent": "NoCascade", "Share": "NoCascade", "Unshare": "NoCascade", "RollupView": "NoCascade",
         },
         "IsCustomRelationship": one.is_custom,
-        "IsHierarchical": false,
+        "IsHierarchical": one.is_hierarchical,
         "IsManaged": !one.is_custom,
         "HasChanged": null,
     }))

@@ -7,28 +7,17 @@
 use std::collections::HashMap;
 
 use super::compile::{ColumnPath, Predicate, Scope, column_path, compile};
-use super::eval::{column_value, compare, matches};
+use super::eval::{column_value, matches};
 use super::json::{write_text, write_value};
 use super::options::QueryOptions;
 use super::parse::parse_filter;
 use super::read::Reader;
+use super::totals::{Accumulator, Method, ROWS_MAX, check_rows};
 use super::view::RowView;
 use crate::address::split_outside_quotes;
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::schema::ColumnKind;
-use crate::storage::{Value, ValueRef};
-
-/// Rows an aggregation may read.
-const ROWS_MAX: usize = 50_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    Sum,
-    Average,
-    Min,
-    Max,
-    Count,
-}
+use crate::storage::Value;
 
 struct Aggregate {
     method: Method,
@@ -44,7 +33,7 @@ struct GroupColumn {
 
 #[derive(Default)]
 struct Pipeline {
-    filter: Option<Predicate>,
+    filter: Vec<Predicate>,
     groups: Vec<GroupColumn>,
     aggregates: Vec<Aggregate>,
 }
@@ -59,22 +48,21 @@ pub(crate) fn aggregate(
     if options.order_by.is_some() {
         return Err(ApiError::query("The query node SingleValueOpenPropertyAccess is not supported"));
     }
+    if options.filter.is_some() || options.select.is_some() || options.expand.is_some() {
+        return Err(ApiError::query("The query options $filter, $select and $expand cannot be combined with $apply."));
+    }
     let pipeline = parse(reader.scope, text, options)?;
     let mut groups: HashMap<String, (Vec<Option<Value>>, Vec<Accumulator>)> = HashMap::new();
     let table = reader.scope.table;
     let mut seen = 0;
     for (key, row) in reader.database.store(table.id).rows_after(None) {
         let view = RowView { table, key: *key, row };
-        if !pipeline.filter.as_ref().is_none_or(|filter| matches(reader.database, reader.scope.schema, view, filter)) {
+        let holds = |filter: &Predicate| matches(reader.database, reader.scope.schema, view, filter);
+        if !pipeline.filter.iter().chain(&reader.restriction).all(holds) {
             continue;
         }
         seen += 1;
-        if seen > ROWS_MAX {
-            return Err(ApiError::new(
-                Code::AggregateLimit,
-                "The maximum record limit is exceeded. Reduce the number of records.",
-            ));
-        }
+        check_rows(seen, ROWS_MAX)?;
         let value = |path: &ColumnPath| column_value(reader.database, reader.scope.schema, view, path);
         let group: Vec<Option<Value>> =
             pipeline.groups.iter().map(|group| value(&group.path).map(|value| value.to_value())).collect();
@@ -121,7 +109,8 @@ fn write_groups(
         }
         for (aggregate, accumulator) in pipeline.aggregates.iter().zip(accumulators) {
             member(&aggregate.alias, &mut first, out);
-            accumulator.write(reader, aggregate, out);
+            let column = aggregate.column.as_ref().map(|path| schema.table(path.table).column(path.column));
+            accumulator.write(column, aggregate.method, out);
         }
         out.push(b'}');
     }
@@ -137,64 +126,6 @@ fn member(name: &str, first: &mut bool, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
-#[derive(Default)]
-struct Accumulator {
-    count: u64,
-    values: u64,
-    decimal: i128,
-    double: f64,
-    extreme: Option<Value>,
-}
-
-impl Accumulator {
-    fn add(&mut self, value: Option<ValueRef<'_>>, method: Method) {
-        self.count += 1;
-        let Some(value) = value else { return };
-        self.values += 1;
-        match &value {
-            ValueRef::Int(number) => self.decimal += i128::from(*number) * 10_000_000_000,
-            ValueRef::Decimal(number) => self.decimal += number,
-            ValueRef::Double(number) => self.double += number,
-            _ => {}
-        }
-        let wanted = if method == Method::Max { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less };
-        let replaces = self.extreme.as_ref().is_none_or(|current| compare(&value, &current.as_ref()) == Some(wanted));
-        if replaces && matches!(method, Method::Min | Method::Max) {
-            self.extreme = Some(value.to_value());
-        }
-    }
-
-    fn write(&self, reader: &Reader<'_>, aggregate: &Aggregate, out: &mut Vec<u8>) {
-        let Some(path) = aggregate.column.as_ref().filter(|_| aggregate.method != Method::Count) else {
-            out.extend_from_slice(self.count.to_string().as_bytes());
-            return;
-        };
-        if self.values == 0 {
-            out.extend_from_slice(b"null");
-            return;
-        }
-        let column = reader.scope.schema.table(path.table).column(path.column);
-        if let Some(extreme) = &self.extreme {
-            return write_value(column, &extreme.as_ref(), out);
-        }
-        let is_average = aggregate.method == Method::Average;
-        let divisor = if is_average { self.values } else { 1 };
-        match column.kind {
-            ColumnKind::Double { .. } => {
-                out.extend_from_slice(ryu::Buffer::new().format(self.double / divisor as f64).as_bytes());
-            }
-            ColumnKind::Integer { .. } | ColumnKind::BigInt if !is_average => {
-                out.extend_from_slice((self.decimal / 10_000_000_000).to_string().as_bytes());
-            }
-            ColumnKind::Integer { .. } | ColumnKind::BigInt => {
-                let average = self.decimal as f64 / 10_000_000_000.0 / divisor as f64;
-                out.extend_from_slice(ryu::Buffer::new().format(average).as_bytes());
-            }
-            _ => write_value(column, &ValueRef::Decimal(self.decimal / i128::from(divisor)), out),
-        }
-    }
-}
-
 fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeline, ApiError> {
     let mut pipeline = Pipeline::default();
     for step in split_outside_quotes(text, '/') {
@@ -205,7 +136,8 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
             .ok_or_else(|| ApiError::query(format!("The transformation '{step}' in $apply does not parse.")))?;
         match name {
             "filter" => {
-                pipeline.filter = Some(compile(scope, &parse_filter(inner, &options.aliases)?)?);
+                let filter = compile(scope, &parse_filter(inner, &options.aliases)?)?;
+                pipeline.filter.push(filter);
             }
             "aggregate" => pipeline.aggregates = parse_aggregates(scope, inner)?,
             "groupby" => {
@@ -219,7 +151,7 @@ fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeli
                 }
             }
             other => {
-                return Err(ApiError::not_here(&format!("the $apply transformation '{other}'")));
+                return Err(ApiError::query(format!("The transformation '{other}' in $apply is not supported.")));
             }
         }
     }
@@ -270,11 +202,4 @@ fn parse_aggregates(scope: &Scope<'_>, text: &str) -> Result<Vec<Aggregate>, Api
         aggregates.push(aggregate);
     }
     Ok(aggregates)
-}
-
-/// Rounds a decimal scaled by 10^10 to a number of places, half away from zero.
-pub(super) fn round_places(value: i128, places: u8) -> i128 {
-    let unit = 10i128.pow(10u32.saturating_sub(u32::from(places)));
-    let half = if value >= 0 { unit / 2 } else { -(unit / 2) };
-    (value + half) / unit * unit
 }

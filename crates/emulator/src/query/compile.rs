@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use super::functions;
 use super::parse::{Expr, Operand, Operator};
+use super::periods::{Fiscal, Template};
 use crate::error::{ApiError, Code};
-use crate::schema::{Column, ColumnKind, Ordinal, Property, Relationship, Schema, Table, TableId};
-use crate::storage::Value;
-use crate::write::{Scalar, convert};
+use crate::schema::{Column, ColumnKind, DateBehavior, Ordinal, Property, Relationship, Schema, Table, TableId};
+use crate::storage::{Database, Value};
+use crate::write::{Scalar, ValueRules, civil_from_days, convert};
 
 /// A column of the row or of a row its lookups lead to.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnPath {
-    /// Lookups to follow: the column and the table it must lead to.
-    pub(crate) hops: Vec<(Ordinal, TableId)>,
+    pub(crate) hops: Hops,
     pub(crate) table: TableId,
     pub(crate) column: Ordinal,
 }
@@ -34,6 +34,8 @@ pub(crate) enum Test {
     Between(Value, Value),
     /// Seconds, start inclusive, end exclusive.
     TimeRange(i64, i64),
+    /// The period of any fiscal year, counted from 0.
+    FiscalPeriod(Fiscal, i64),
     ContainsChoices(Vec<i32>),
     InIds(HashSet<Uuid>),
 }
@@ -46,22 +48,23 @@ pub(crate) enum Predicate {
     Not(Box<Predicate>),
     Test(ColumnPath, Test),
     Columns(Operator, ColumnPath, ColumnPath),
-    /// Some or all rows related through a 1:N relationship.
+    /// Some or all rows of a collection, below the row the hops lead to.
     Related {
+        hops: Hops,
         table: TableId,
-        column: Ordinal,
+        link: Link,
         is_all: bool,
         body: Option<Box<Predicate>>,
     },
-    /// Some or all rows related through an N:N one: intersect, own and other column.
-    Linked {
-        intersect: TableId,
-        own: Ordinal,
-        other: Ordinal,
-        table: TableId,
-        is_all: bool,
-        body: Option<Box<Predicate>>,
-    },
+}
+
+/// How the rows of a collection name the row they belong to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Link {
+    /// By a lookup to a row of `parent`.
+    Lookup { column: Ordinal, parent: TableId },
+    /// By a row of an intersect table.
+    Intersect { table: TableId, own: Ordinal, other: Ordinal },
 }
 
 /// What binding needs besides the filter.
@@ -72,12 +75,28 @@ pub(crate) struct Scope<'a> {
     pub(crate) now: i64,
     pub(crate) user: Uuid,
     pub(crate) business_unit: Uuid,
-    pub(crate) teams: &'a [Uuid],
+    pub(crate) organization: Uuid,
+    /// For functions whose meaning depends on rows: teams, hierarchies, the fiscal calendar.
+    pub(crate) database: &'a Database,
+    /// Whether an ascending order begins with nulls.
+    pub(crate) nulls_first: bool,
 }
 
 impl<'a> Scope<'a> {
-    fn within(&self, table: &'a Table) -> Scope<'a> {
+    pub(super) fn within(&self, table: &'a Table) -> Scope<'a> {
         Scope { table, ..*self }
+    }
+
+    /// The organisation's fiscal calendar; quarters from January where it says nothing.
+    pub(super) fn fiscal(&self) -> Fiscal {
+        let organization = self.schema.by_logical("organization");
+        let row = organization.and_then(|table| self.database.get(table.id, &self.organization));
+        let number = |name: &str| row?.int(organization?.ordinal(name));
+        let (_, month, day) =
+            number("fiscalcalendarstart").map_or((0, 1, 1), |at| civil_from_days(at.div_euclid(86_400)));
+        let template = number("fiscalperiodtype").map_or(Template::Quarterly, Template::from_number);
+        // No month lacks the 28th.
+        Fiscal { month, day: day.min(28), template }
     }
 }
 
@@ -103,15 +122,18 @@ fn conditions(expr: &Expr) -> usize {
     }
 }
 
-fn bind(scope: &Scope<'_>, expr: &Expr, variable: &str) -> Result<Predicate, ApiError> {
+/// `outer` is the lambda variable the row is known by, or empty.
+fn bind(scope: &Scope<'_>, expr: &Expr, outer: &str) -> Result<Predicate, ApiError> {
     Ok(match expr {
-        Expr::And(a, b) => Predicate::And(Box::new(bind(scope, a, variable)?), Box::new(bind(scope, b, variable)?)),
-        Expr::Or(a, b) => Predicate::Or(Box::new(bind(scope, a, variable)?), Box::new(bind(scope, b, variable)?)),
-        Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, variable)?)),
-        Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, variable)?,
-        Expr::Text { function, arguments } => text_test(scope, function, arguments, variable)?,
-        Expr::Call { function, arguments } => functions::bind(scope, function, arguments)?,
-        Expr::Lambda { path, is_all, variable, body } => lambda(scope, path, *is_all, variable, body.as_deref())?,
+        Expr::And(a, b) => Predicate::And(Box::new(bind(scope, a, outer)?), Box::new(bind(scope, b, outer)?)),
+        Expr::Or(a, b) => Predicate::Or(Box::new(bind(scope, a, outer)?), Box::new(bind(scope, b, outer)?)),
+        Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, outer)?)),
+        Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, outer)?,
+        Expr::Text { function, arguments } => text_test(scope, function, arguments, outer)?,
+        Expr::Call { function, arguments } => functions::bind(scope, function, arguments, outer)?,
+        Expr::Lambda { path, is_all, variable, body } => {
+            lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?
+        }
     })
 }
 
@@ -122,35 +144,63 @@ pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
     )
 }
 
+/// Lookups to follow, each with the table it must lead to.
+pub(crate) type Hops = Vec<(Ordinal, TableId)>;
+
+/// Follows single-valued navigation properties to the table they lead to.
+fn follow<'s>(scope: &Scope<'s>, steps: &[String]) -> Result<(Hops, &'s Table), ApiError> {
+    let mut table = scope.table;
+    let mut hops = Vec::new();
+    for step in steps {
+        let Some(Property::ToOne(ordinal, target)) = table.properties.get(step.as_str()) else {
+            return Err(unknown_property(table, step));
+        };
+        let ColumnKind::Lookup { targets } = &table.column(*ordinal).kind else {
+            return Err(unknown_property(table, step));
+        };
+        let next = targets[usize::from(*target)].table;
+        hops.push((*ordinal, next));
+        table = scope.schema.table(next);
+    }
+    Ok((hops, table))
+}
+
 /// Resolves a property path; `variable` is the lambda variable that may lead it.
 pub(crate) fn column_path(scope: &Scope<'_>, path: &[String], variable: &str) -> Result<ColumnPath, ApiError> {
     let steps = match path.split_first() {
         Some((first, rest)) if first == variable && !variable.is_empty() => rest,
         _ => path,
     };
-    let mut table = scope.table;
-    let mut hops = Vec::new();
     let Some((last, navigation)) = steps.split_last() else {
-        return Err(unknown_property(table, variable));
+        return Err(unknown_property(scope.table, variable));
     };
-    for step in navigation {
-        match table.properties.get(step.as_str()) {
-            Some(Property::ToOne(ordinal, target)) => {
-                let ColumnKind::Lookup { targets } = &table.column(*ordinal).kind else {
-                    return Err(unknown_property(table, step));
-                };
-                let next = targets[usize::from(*target)].table;
-                hops.push((*ordinal, next));
-                table = scope.schema.table(next);
-            }
-            _ => return Err(unknown_property(table, step)),
-        }
-    }
+    let (hops, table) = follow(scope, navigation)?;
     match table.properties.get(last.as_str()) {
-        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+        Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
             Ok(ColumnPath { hops, table: table.id, column: *ordinal })
         }
         _ => Err(unknown_property(table, last)),
+    }
+}
+
+/// The type a column has on the wire: only columns of one type are compared with each other.
+fn family(kind: &ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::EntityName => "text",
+        ColumnKind::Integer { .. }
+        | ColumnKind::Choice { .. }
+        | ColumnKind::State { .. }
+        | ColumnKind::Status { .. } => "integer",
+        ColumnKind::BigInt => "big integer",
+        ColumnKind::Decimal { .. } => "decimal",
+        ColumnKind::Money { .. } => "money",
+        ColumnKind::Double { .. } => "double",
+        ColumnKind::Boolean { .. } => "boolean",
+        ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => "date",
+        ColumnKind::DateTime { .. } => "time",
+        ColumnKind::Lookup { .. } | ColumnKind::Guid => "id",
+        ColumnKind::Choices { .. } => "choices",
+        ColumnKind::File { .. } | ColumnKind::Image { .. } | ColumnKind::PartyList { .. } => "content",
     }
 }
 
@@ -205,7 +255,8 @@ pub(crate) fn literal(
         ColumnKind::Double { .. } => text.parse().map(|number| Some(Value::Double(number))).map_err(|_| mismatch()),
         ColumnKind::Lookup { .. } => Uuid::parse_str(text).map(|id| Some(Value::Lookup(0, id))).map_err(|_| mismatch()),
         ColumnKind::DateTime { .. } => crate::write::parse_time(text).map(|seconds| Some(Value::Time(seconds))),
-        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), false).map_err(|_| mismatch()),
+        _ => convert(schema, table, column, Scalar::Text(text.as_str().into()), ValueRules::QUERY)
+            .map_err(|_| mismatch()),
     }
 }
 
@@ -218,7 +269,14 @@ fn comparison(
 ) -> Result<Predicate, ApiError> {
     match (left, right) {
         (Operand::Path(a), Operand::Path(b)) => {
-            Ok(Predicate::Columns(operator, column_path(scope, a, variable)?, column_path(scope, b, variable)?))
+            let (left, right) = (column_path(scope, a, variable)?, column_path(scope, b, variable)?);
+            let column = |path: &ColumnPath| scope.schema.table(path.table).column(path.column);
+            if family(&column(&left).kind) != family(&column(&right).kind) {
+                let message =
+                    "A binary operator with incompatible types was detected: columns of one type are compared.";
+                return Err(ApiError::query(message));
+            }
+            Ok(Predicate::Columns(operator, left, right))
         }
         (Operand::Path(path), value) => value_test(scope, operator, path, value, variable),
         (value, Operand::Path(path)) => value_test(scope, mirrored(operator), path, value, variable),
@@ -275,40 +333,42 @@ fn text_test(scope: &Scope<'_>, function: &str, arguments: &[Operand], variable:
     Ok(Predicate::Test(path, Test::Like(pattern.to_lowercase().chars().collect())))
 }
 
+type Lambda<'a> = (bool, &'a str, Option<&'a Expr>);
+
 fn lambda(
     scope: &Scope<'_>,
     path: &[String],
-    is_all: bool,
-    variable: &str,
-    body: Option<&Expr>,
+    (is_all, variable, body): Lambda<'_>,
+    outer: &str,
 ) -> Result<Predicate, ApiError> {
-    let [name] = path else {
-        return Err(ApiError::not_here("a lambda over a path of several navigation properties"));
+    let steps = match path.split_first() {
+        Some((first, rest)) if first == outer && !outer.is_empty() => rest,
+        _ => path,
     };
-    let Some(Property::ToMany(index)) = scope.table.properties.get(name.as_str()) else {
-        return Err(unknown_property(scope.table, name));
+    let Some((name, navigation)) = steps.split_last() else {
+        return Err(unknown_property(scope.table, outer));
     };
-    let bind_body = |table: &TableId| {
-        let inner = scope.within(scope.schema.table(*table));
+    let (hops, from) = follow(scope, navigation)?;
+    let Some(Property::ToMany(index)) = from.properties.get(name.as_str()) else {
+        return Err(unknown_property(from, name));
+    };
+    if is_all && body.is_none() {
+        return Err(ApiError::query("The lambda operator 'all' needs a condition."));
+    }
+    let bind_body = |table: TableId| {
+        let inner = scope.within(scope.schema.table(table));
         body.map(|body| bind(&inner, body, variable).map(Box::new)).transpose()
     };
-    match &scope.schema.relationships[usize::from(*index)] {
-        Relationship::OneToMany(one) => Ok(Predicate::Related {
-            table: one.referencing,
-            column: one.column,
-            is_all,
-            body: bind_body(&one.referencing)?,
-        }),
-        Relationship::ManyToMany(many) => {
-            let own = usize::from(many.navigation[0] != *name);
-            Ok(Predicate::Linked {
-                intersect: many.intersect,
-                own: many.columns[own],
-                other: many.columns[1 - own],
-                table: many.tables[1 - own],
-                is_all,
-                body: bind_body(&many.tables[1 - own])?,
-            })
+    Ok(match &scope.schema.relationships[usize::from(*index)] {
+        Relationship::OneToMany(one) => {
+            let link = Link::Lookup { column: one.column, parent: from.id };
+            Predicate::Related { hops, table: one.referencing, link, is_all, body: bind_body(one.referencing)? }
         }
-    }
+        Relationship::ManyToMany(many) => {
+            let own = many.side_of(from.id, name);
+            let table = many.tables[1 - own];
+            let link = Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
+            Predicate::Related { hops, table, link, is_all, body: bind_body(table)? }
+        }
+    })
 }

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use super::compile::{ColumnPath, Predicate, Test};
+use super::compile::{ColumnPath, Link, Predicate, Test};
 use super::parse::Operator;
 use super::view::RowView;
 use crate::schema::{Ordinal, Schema, TableId};
@@ -43,13 +43,33 @@ fn eval(database: &Database, schema: &Schema, view: RowView<'_>, predicate: &Pre
             let right = column_value(database, schema, view, b)?;
             Some(holds(*operator, compare(&left, &right)?))
         }
-        Predicate::Related { table, column, is_all, body } => {
-            Some(related(database, schema, view, *table, *column, *is_all, body.as_deref()))
-        }
-        Predicate::Linked { intersect, own, other, table, is_all, body } => {
-            Some(linked(database, schema, view, *intersect, (*own, *other), *table, *is_all, body.as_deref()))
+        Predicate::Related { hops, table, link, is_all, body } => {
+            let Some(from) = follow(database, schema, view, hops) else {
+                return Some(*is_all);
+            };
+            Some(related(database, schema, from, (*table, *link), *is_all, body.as_deref()))
         }
     }
+}
+
+/// The row that lookups lead to; none as soon as one of them is null or of another table.
+fn follow<'a>(
+    database: &'a Database,
+    schema: &'a Schema,
+    view: RowView<'a>,
+    hops: &[(Ordinal, TableId)],
+) -> Option<RowView<'a>> {
+    let mut view = view;
+    for (ordinal, table) in hops {
+        let Some(ValueRef::Lookup(found, id)) = view.value(*ordinal) else {
+            return None;
+        };
+        if found != *table {
+            return None;
+        }
+        view = RowView { table: schema.table(found), key: id, row: database.get(found, &id)? };
+    }
+    Some(view)
 }
 
 /// The value at the end of a path; null as soon as a lookup on the way is.
@@ -59,20 +79,11 @@ pub(crate) fn column_value<'a>(
     view: RowView<'a>,
     path: &ColumnPath,
 ) -> Option<ValueRef<'a>> {
-    let mut view = view;
-    for (ordinal, table) in &path.hops {
-        let Some(ValueRef::Lookup(found, id)) = view.value(*ordinal) else {
-            return None;
-        };
-        if found != *table {
-            return None;
-        }
-        view = RowView { table: schema.table(found), key: id, row: database.get(found, &id)? };
-    }
-    view.value(path.column)
+    follow(database, schema, view, &path.hops)?.value(path.column)
 }
 
-fn run_test(value: Option<ValueRef<'_>>, test: &Test) -> Option<bool> {
+/// One value against one test; `None` is unknown.
+pub(super) fn run_test(value: Option<ValueRef<'_>>, test: &Test) -> Option<bool> {
     if let Test::IsNull(wanted) = test {
         return Some(value.is_none() == *wanted);
     }
@@ -89,6 +100,9 @@ fn run_test(value: Option<ValueRef<'_>>, test: &Test) -> Option<bool> {
             compare(&value, &low.as_ref())? != Ordering::Less && compare(&value, &high.as_ref())? != Ordering::Greater
         }
         Test::TimeRange(from, to) => matches!(value, ValueRef::Time(at) if at >= *from && at < *to),
+        Test::FiscalPeriod(fiscal, period) => {
+            matches!(value, ValueRef::Time(at) if fiscal.period_of(at).1 == *period)
+        }
         Test::ContainsChoices(wanted) => match value {
             ValueRef::Choices(choices) => wanted.iter().any(|choice| choices.contains(choice)),
             _ => false,
@@ -107,7 +121,7 @@ fn text_of(value: &ValueRef<'_>) -> Option<String> {
     }
 }
 
-fn holds(operator: Operator, ordering: Ordering) -> bool {
+pub(super) fn holds(operator: Operator, ordering: Ordering) -> bool {
     match operator {
         Operator::Eq => ordering == Ordering::Equal,
         Operator::Ne => ordering != Ordering::Equal,
@@ -200,44 +214,46 @@ fn in_set(character: char, set: &[char]) -> bool {
         || set.windows(3).any(|range| range[1] == '-' && range[0] <= character && character <= range[2])
 }
 
+/// The rows of a collection below a row.
+pub(super) fn collection<'a>(
+    database: &'a Database,
+    schema: &'a Schema,
+    view: RowView<'a>,
+    table: TableId,
+    link: Link,
+) -> Box<dyn Iterator<Item = RowView<'a>> + 'a> {
+    let target = schema.table(table);
+    match link {
+        Link::Lookup { column, parent } => {
+            let store = database.store(table);
+            let rows = store.pointing(column, &view.key).into_iter().filter_map(move |key| {
+                let row = store.get(&key).filter(|row| row.lookup(Some(column)) == Some((parent, view.key)))?;
+                Some(RowView { table: target, key, row })
+            });
+            Box::new(rows)
+        }
+        Link::Intersect { table: intersect, own, other } => {
+            let links = database.store(intersect);
+            let rows = links.pointing(own, &view.key).into_iter().filter_map(move |link| {
+                let Some(ValueRef::Guid(key)) = links.get(&link)?.get(other) else {
+                    return None;
+                };
+                Some(RowView { table: target, key, row: database.get(table, &key)? })
+            });
+            Box::new(rows)
+        }
+    }
+}
+
 fn related(
     database: &Database,
     schema: &Schema,
     view: RowView<'_>,
-    table: TableId,
-    column: Ordinal,
+    (table, link): (TableId, Link),
     is_all: bool,
     body: Option<&Predicate>,
 ) -> bool {
-    let child = schema.table(table);
-    let mut rows = database
-        .store(table)
-        .rows_after(None)
-        .filter(|(_, row)| row.lookup(Some(column)) == Some((view.table.id, view.key)))
-        .map(|(key, row)| RowView { table: child, key: *key, row });
-    let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
-    if is_all { rows.all(holds) } else { rows.any(holds) }
-}
-
-#[expect(clippy::too_many_arguments, reason = "one argument per part of the relationship")]
-fn linked(
-    database: &Database,
-    schema: &Schema,
-    view: RowView<'_>,
-    intersect: TableId,
-    (own, other): (Ordinal, Ordinal),
-    table: TableId,
-    is_all: bool,
-    body: Option<&Predicate>,
-) -> bool {
-    let target = schema.table(table);
-    let mut rows = database.store(intersect).rows_after(None).filter_map(|(_, link)| {
-        let (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) = (link.get(own), link.get(other)) else {
-            return None;
-        };
-        let row = database.get(table, &theirs).filter(|_| mine == view.key)?;
-        Some(RowView { table: target, key: theirs, row })
-    });
+    let mut rows = collection(database, schema, view, table, link);
     let holds = |row: RowView<'_>| body.is_none_or(|body| matches(database, schema, row, body));
     if is_all { rows.all(holds) } else { rows.any(holds) }
 }

@@ -7,8 +7,8 @@
 
 use uuid::Uuid;
 
-use super::compile::{Predicate, Scope, compile};
-use super::eval::matches;
+use super::compile::{Link, Predicate, Scope, compile};
+use super::eval::{collection, matches};
 use super::json::write_text;
 use super::options::QueryOptions;
 use super::order::{OrderKey, compare_keys, parse_order, sort_key};
@@ -27,8 +27,7 @@ const EXPANDS_MAX: usize = 15;
 #[derive(Clone, Debug)]
 enum Navigation {
     ToOne { column: Ordinal },
-    ToMany { column: Ordinal },
-    Linked { intersect: TableId, own: Ordinal, other: Ordinal },
+    ToMany(Link),
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +66,8 @@ fn parse_level(scope: &Scope<'_>, text: &str, options: &QueryOptions, nested: bo
     let items = split_outside_quotes(text, ',');
     let expands: Result<Vec<_>, _> = items.iter().map(|item| parse_item(scope, item.trim(), options, nested)).collect();
     let expands = expands?;
-    let has_linked = expands.iter().any(|expand| matches!(expand.navigation, Navigation::Linked { .. }));
+    let has_linked =
+        expands.iter().any(|expand| matches!(expand.navigation, Navigation::ToMany(Link::Intersect { .. })));
     if has_linked && (nested || expands.len() > 1 || expands.iter().any(|expand| !expand.expands.is_empty())) {
         return Err(ApiError::query(
             "Expand on a many-to-many relationship cannot be nested or combined with other expands.",
@@ -154,14 +154,17 @@ fn navigation(scope: &Scope<'_>, name: &str) -> Result<(TableId, Navigation), Ap
             Ok((targets[usize::from(*target)].table, Navigation::ToOne { column: *column }))
         }
         Some(Property::ToMany(index)) => match &scope.schema.relationships[usize::from(*index)] {
-            Relationship::OneToMany(one) => Ok((one.referencing, Navigation::ToMany { column: one.column })),
+            Relationship::OneToMany(one) => {
+                let link = Link::Lookup { column: one.column, parent: scope.table.id };
+                Ok((one.referencing, Navigation::ToMany(link)))
+            }
             Relationship::ManyToMany(many) => {
-                let own = usize::from(many.navigation[0] != name);
-                let linked = Navigation::Linked {
-                    intersect: many.intersect,
+                let own = many.side_of(scope.table.id, name);
+                let linked = Navigation::ToMany(Link::Intersect {
+                    table: many.intersect,
                     own: many.columns[own],
                     other: many.columns[1 - own],
-                };
+                });
                 Ok((many.tables[1 - own], linked))
             }
         },
@@ -227,24 +230,11 @@ fn write_one(
 }
 
 fn related_rows(reader: &Reader<'_>, view: RowView<'_>, expand: &Expand) -> Vec<Uuid> {
-    let database = reader.database;
-    match expand.navigation {
-        Navigation::ToMany { column } => database
-            .store(expand.table)
-            .rows_after(None)
-            .filter(|(_, row)| row.lookup(Some(column)) == Some((view.table.id, view.key)))
-            .map(|(key, _)| *key)
-            .collect(),
-        Navigation::Linked { intersect, own, other } => database
-            .store(intersect)
-            .rows_after(None)
-            .filter_map(|(_, link)| match (link.get(own), link.get(other)) {
-                (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == view.key => Some(theirs),
-                _ => None,
-            })
-            .collect(),
-        Navigation::ToOne { .. } => Vec::new(),
-    }
+    let Navigation::ToMany(link) = expand.navigation else {
+        return Vec::new();
+    };
+    let rows = collection(reader.database, reader.scope.schema, view, expand.table, link);
+    rows.map(|row| row.key).collect()
 }
 
 fn write_collection(

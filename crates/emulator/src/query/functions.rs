@@ -1,22 +1,27 @@
-//! The product's own filter functions: sets, ranges, dates relative to now, ids of the caller.
+//! The product's own filter functions: sets, ranges, dates relative to now, ids of the caller,
+//! fiscal periods, hierarchies.
 //!
-//! Promise: times are those of the simulated clock, in UTC; weeks start on Sunday. Left out, and
-//! refused by name: fiscal periods and hierarchies.
+//! Promise: what a function means for a column is decided here for every query language. Ids of
+//! users and hierarchies are looked up while binding. Left out: the calendar (`periods`).
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use super::compile::{Predicate, Scope, Test, column_path, literal};
+use super::compile::{ColumnPath, Predicate, Scope, Test, column_path, literal};
+use super::hierarchy::{self, Relation};
 use super::parse::Operand;
-use crate::error::ApiError;
-use crate::schema::{ColumnKind, DateBehavior};
+use super::periods::time_test;
+use crate::error::{ApiError, Code};
+use crate::schema::{Column, ColumnKind, DateBehavior, Table};
 use crate::storage::Value;
-use crate::write::{civil_from_days, days_from_civil};
 
-const DAY: i64 = 86_400;
-
-pub(super) fn bind(scope: &Scope<'_>, function: &str, arguments: &[(String, Operand)]) -> Result<Predicate, ApiError> {
+pub(super) fn bind(
+    scope: &Scope<'_>,
+    function: &str,
+    arguments: &[(String, Operand)],
+    variable: &str,
+) -> Result<Predicate, ApiError> {
     let name = match argument(arguments, "PropertyName") {
         Some(Operand::Text(name)) => name.clone(),
         _ => {
@@ -24,40 +29,93 @@ pub(super) fn bind(scope: &Scope<'_>, function: &str, arguments: &[(String, Oper
         }
     };
     let steps: Vec<String> = name.split('/').map(str::to_owned).collect();
-    let path = column_path(scope, &steps, "")?;
+    let path = column_path(scope, &steps, variable).or_else(|error| named_lookup(scope, &steps).ok_or(error))?;
     let table = scope.schema.table(path.table);
-    let column = table.column(path.column);
-    let values = values(arguments);
-    let test = match function {
-        "In" => Some((in_test(scope, table, column, &values)?, false)),
-        "NotIn" => Some((in_test(scope, table, column, &values)?, true)),
-        "Between" => Some((between(scope, table, column, &values)?, false)),
-        "NotBetween" => Some((between(scope, table, column, &values)?, true)),
-        "ContainValues" => Some((contains(function, &values)?, false)),
-        "DoesNotContainValues" => Some((contains(function, &values)?, true)),
-        "EqualUserId" => Some((Test::InIds(HashSet::from([scope.user])), false)),
-        "NotEqualUserId" => Some((Test::InIds(HashSet::from([scope.user])), true)),
-        "EqualBusinessId" => Some((Test::InIds(HashSet::from([scope.business_unit])), false)),
-        "NotEqualBusinessId" => Some((Test::InIds(HashSet::from([scope.business_unit])), true)),
-        "EqualUserTeams" => Some((Test::InIds(scope.teams.iter().copied().collect()), false)),
-        "EqualUserOrUserTeams" => Some((Test::InIds(scope.teams.iter().copied().chain([scope.user]).collect()), false)),
-        _ => None,
-    };
-    if let Some((test, negated)) = test {
-        let predicate = Predicate::Test(path, test);
-        return Ok(if negated { Predicate::Not(Box::new(predicate)) } else { predicate });
-    }
+    let (test, negated) = function_test(scope, table, table.column(path.column), function, &values(arguments))?;
+    let predicate = Predicate::Test(path, test);
+    Ok(if negated { Predicate::Not(Box::new(predicate)) } else { predicate })
+}
+
+/// Functions name columns by their logical names, and so lookups, too.
+fn named_lookup(scope: &Scope<'_>, steps: &[String]) -> Option<ColumnPath> {
+    let [name] = steps else { return None };
+    let column = scope.table.find(name).filter(|column| column.kind.is_lookup())?;
+    Some(ColumnPath { hops: Vec::new(), table: scope.table.id, column: column.ordinal })
+}
+
+/// What a function tests, and whether its result is turned round.
+pub(super) fn function_test(
+    scope: &Scope<'_>,
+    table: &Table,
+    column: &Column,
+    function: &str,
+    values: &[String],
+) -> Result<(Test, bool), ApiError> {
+    let ids = |ids: HashSet<Uuid>| Test::InIds(ids);
+    let only = |id: Uuid| Test::InIds(HashSet::from([id]));
+    let below = |relation| hierarchy::related_ids(scope, table, column, relation, values);
+    Ok(match function {
+        "In" => (in_test(scope, table, column, values)?, false),
+        "NotIn" => (in_test(scope, table, column, values)?, true),
+        "Between" => (between(scope, table, column, values)?, false),
+        "NotBetween" => (between(scope, table, column, values)?, true),
+        "ContainValues" => (contains(column, function, values)?, false),
+        "DoesNotContainValues" => (contains(column, function, values)?, true),
+        "EqualUserId" => (only(scope.user), false),
+        "NotEqualUserId" => (only(scope.user), true),
+        "EqualBusinessId" => (only(scope.business_unit), false),
+        "NotEqualBusinessId" => (only(scope.business_unit), true),
+        "EqualUserTeams" => (ids(hierarchy::teams_of(scope, &[scope.user])), false),
+        "EqualUserOrUserTeams" => {
+            let mut found = hierarchy::teams_of(scope, &[scope.user]);
+            found.insert(scope.user);
+            (ids(found), false)
+        }
+        "EqualUserOrUserHierarchy" => (ids(hierarchy::users_below(scope)), false),
+        "EqualUserOrUserHierarchyAndTeams" => {
+            let mut found = hierarchy::users_below(scope);
+            let users: Vec<Uuid> = found.iter().copied().collect();
+            found.extend(hierarchy::teams_of(scope, &users));
+            (ids(found), false)
+        }
+        "EqualUserLanguage" => (Test::InValues(vec![Value::Int(LANGUAGE)]), false),
+        "Above" => (ids(below(Relation::Above)?), false),
+        "AboveOrEqual" => (ids(below(Relation::AboveOrEqual)?), false),
+        "Under" => (ids(below(Relation::Under)?), false),
+        "UnderOrEqual" => (ids(below(Relation::UnderOrEqual)?), false),
+        "NotUnder" => (ids(below(Relation::Under)?), true),
+        _ => return date_function(scope, column, function, values),
+    })
+}
+
+/// The one language of the stand-in.
+const LANGUAGE: i64 = 1033;
+
+fn date_function(
+    scope: &Scope<'_>,
+    column: &Column,
+    function: &str,
+    values: &[String],
+) -> Result<(Test, bool), ApiError> {
     let ColumnKind::DateTime { behavior, .. } = &column.kind else {
-        return Err(ApiError::not_here(&format!("the filter function '{function}' on the column '{name}'")));
+        return Err(unknown_function(function, column));
     };
     let is_clock = function.contains("Hours") || function.contains("Minutes");
     if is_clock && *behavior == DateBehavior::DateOnly {
         return Err(ApiError::query(format!(
-            "The function '{function}' does not work on the date-only column '{name}'."
+            "The function '{function}' does not work on the date-only column '{}'.",
+            column.logical
         )));
     }
-    let (from, to) = time_range(function, &values, scope.now)?;
-    Ok(Predicate::Test(path, Test::TimeRange(from, to)))
+    let test = time_test(function, values, scope.now, || scope.fiscal())?;
+    test.map(|test| (test, false)).ok_or_else(|| unknown_function(function, column))
+}
+
+fn unknown_function(function: &str, column: &Column) -> ApiError {
+    ApiError::new(
+        Code::InvalidConditionOperator,
+        format!("The function '{function}' does not exist or does not apply to the column '{}'.", column.logical),
+    )
 }
 
 fn argument<'a>(arguments: &'a [(String, Operand)], name: &str) -> Option<&'a Operand> {
@@ -76,10 +134,10 @@ fn values(arguments: &[(String, Operand)]) -> Vec<String> {
     }
 }
 
-fn literals(
+pub(super) fn literals(
     scope: &Scope<'_>,
-    table: &crate::schema::Table,
-    column: &crate::schema::Column,
+    table: &Table,
+    column: &Column,
     values: &[String],
 ) -> Result<Vec<Value>, ApiError> {
     let operand = |text: &String| match column.kind {
@@ -93,12 +151,7 @@ fn literals(
     Ok(values.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-fn in_test(
-    scope: &Scope<'_>,
-    table: &crate::schema::Table,
-    column: &crate::schema::Column,
-    values: &[String],
-) -> Result<Test, ApiError> {
+fn in_test(scope: &Scope<'_>, table: &Table, column: &Column, values: &[String]) -> Result<Test, ApiError> {
     let found = literals(scope, table, column, values)?;
     let texts: Vec<String> = found
         .iter()
@@ -121,12 +174,7 @@ fn in_test(
     })
 }
 
-fn between(
-    scope: &Scope<'_>,
-    table: &crate::schema::Table,
-    column: &crate::schema::Column,
-    values: &[String],
-) -> Result<Test, ApiError> {
+fn between(scope: &Scope<'_>, table: &Table, column: &Column, values: &[String]) -> Result<Test, ApiError> {
     let mut found = literals(scope, table, column, values)?.into_iter();
     match (found.next(), found.next(), found.next()) {
         (Some(low), Some(high), None) => Ok(Test::Between(low, high)),
@@ -134,115 +182,12 @@ fn between(
     }
 }
 
-fn contains(function: &str, values: &[String]) -> Result<Test, ApiError> {
+fn contains(column: &Column, function: &str, values: &[String]) -> Result<Test, ApiError> {
+    if !matches!(column.kind, ColumnKind::Choices { .. }) {
+        return Err(unknown_function(function, column));
+    }
     let parsed: Result<Vec<i32>, _> = values.iter().map(|text| text.parse()).collect();
     parsed
         .map(Test::ContainsChoices)
         .map_err(|_| ApiError::query(format!("The function '{function}' takes option numbers.")))
-}
-
-/// Midnight of the day.
-fn day_of(seconds: i64) -> i64 {
-    seconds.div_euclid(DAY) * DAY
-}
-
-/// The first day of the month `offset` months away.
-fn month(now: i64, offset: i64) -> i64 {
-    let (year, month, _) = civil_from_days(now.div_euclid(DAY));
-    let months = year * 12 + month - 1 + offset;
-    days_from_civil(months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY
-}
-
-/// The same day and time some months away, or the last day of a shorter month.
-fn shift_months(now: i64, offset: i64) -> i64 {
-    let (_, _, day) = civil_from_days(now.div_euclid(DAY));
-    let first = month(now, offset);
-    let days = (month(first, 1) - first) / DAY;
-    first + (day.min(days) - 1) * DAY + now.rem_euclid(DAY)
-}
-
-/// Sunday of the week; 1970-01-01 was a Thursday.
-fn week(now: i64) -> i64 {
-    let days = now.div_euclid(DAY);
-    (days - (days + 4).rem_euclid(7)) * DAY
-}
-
-fn time_range(function: &str, values: &[String], now: i64) -> Result<(i64, i64), ApiError> {
-    const ALWAYS: i64 = i64::MAX;
-    let today = day_of(now);
-    let given = || {
-        let text =
-            values.first().ok_or_else(|| ApiError::query(format!("The function '{function}' needs PropertyValue.")))?;
-        crate::write::parse_time(text).map(day_of)
-    };
-    let count = || {
-        let text = values.first().map_or("", String::as_str);
-        let number = text.parse::<i64>().ok().filter(|number| (1..=100_000).contains(number));
-        number.ok_or_else(|| ApiError::query(format!("The function '{function}' needs a positive PropertyValue.")))
-    };
-    Ok(match function {
-        "Today" => (today, today + DAY),
-        "Yesterday" => (today - DAY, today),
-        "Tomorrow" => (today + DAY, today + 2 * DAY),
-        "Last7Days" => (today - 7 * DAY, now),
-        "Next7Days" => (now, today + 8 * DAY),
-        "On" => (given()?, given()? + DAY),
-        "OnOrAfter" => (given()?, ALWAYS),
-        "OnOrBefore" => (i64::MIN, given()? + DAY),
-        "ThisWeek" => (week(now), week(now) + 7 * DAY),
-        "LastWeek" => (week(now) - 7 * DAY, week(now)),
-        "NextWeek" => (week(now) + 7 * DAY, week(now) + 14 * DAY),
-        "ThisMonth" => (month(now, 0), month(now, 1)),
-        "LastMonth" => (month(now, -1), month(now, 0)),
-        "NextMonth" => (month(now, 1), month(now, 2)),
-        "ThisYear" => year_range(now, 0),
-        "LastYear" => year_range(now, -1),
-        "NextYear" => year_range(now, 1),
-        "LastXHours" => (now - count()? * 3600, now),
-        "NextXHours" => (now, now + count()? * 3600),
-        "LastXDays" => (today - count()? * DAY, now),
-        "NextXDays" => (now, today + (count()? + 1) * DAY),
-        "LastXWeeks" => (today - count()? * 7 * DAY, now),
-        "NextXWeeks" => (now, today + (count()? * 7 + 1) * DAY),
-        "LastXMonths" => (shift_months(today, -count()?), now),
-        "NextXMonths" => (now, shift_months(today, count()?) + DAY),
-        "LastXYears" => (shift_months(today, -12 * count()?), now),
-        "NextXYears" => (now, shift_months(today, 12 * count()?) + DAY),
-        "OlderThanXMinutes" => (i64::MIN, now - count()? * 60),
-        "OlderThanXHours" => (i64::MIN, now - count()? * 3600),
-        "OlderThanXDays" => (i64::MIN, today - count()? * DAY),
-        "OlderThanXWeeks" => (i64::MIN, today - count()? * 7 * DAY),
-        "OlderThanXMonths" => (i64::MIN, shift_months(today, -count()?)),
-        "OlderThanXYears" => (i64::MIN, shift_months(today, -12 * count()?)),
-        _ => {
-            return Err(ApiError::not_here(&format!("the filter function '{function}'")));
-        }
-    })
-}
-
-fn year_range(now: i64, offset: i64) -> (i64, i64) {
-    let (year, _, _) = civil_from_days(now.div_euclid(DAY));
-    (days_from_civil(year + offset, 1, 1) * DAY, days_from_civil(year + offset + 1, 1, 1) * DAY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> i64 {
-        crate::write::parse_time(text).unwrap()
-    }
-
-    #[test]
-    fn ranges_are_relative_to_the_simulated_now() {
-        let now = at("2026-03-31T10:30:00Z");
-        let range = |function: &str, value: &str| time_range(function, &[value.to_owned()], now).unwrap();
-        assert_eq!(range("Today", ""), (at("2026-03-31"), at("2026-04-01")));
-        assert_eq!(range("LastMonth", ""), (at("2026-02-01"), at("2026-03-01")));
-        assert_eq!(range("ThisWeek", ""), (at("2026-03-29"), at("2026-04-05")));
-        assert_eq!(range("LastXMonths", "1").0, at("2026-02-28"));
-        assert_eq!(range("OlderThanXHours", "2").1, at("2026-03-31T08:30:00Z"));
-        assert_eq!(range("On", "2026-01-05").0, at("2026-01-05"));
-        assert!(time_range("LastXFiscalYears", &["1".to_owned()], now).is_err());
-    }
 }

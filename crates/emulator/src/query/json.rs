@@ -6,6 +6,9 @@
 
 use std::io::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::view::RowView;
 use crate::schema::{Column, ColumnKind, DateBehavior, Schema};
 use crate::storage::{Database, ValueRef};
@@ -23,6 +26,8 @@ pub(crate) struct Annotations {
     pub(crate) total_count: bool,
     pub(crate) metadata_version: bool,
     pub(crate) paging_cookie: bool,
+    pub(crate) more_records: bool,
+    pub(crate) attribute_name: bool,
     pub(crate) errors: bool,
 }
 
@@ -43,6 +48,8 @@ impl Annotations {
             total_count: wants("Microsoft.Dynamics.CRM.totalrecordcount"),
             metadata_version: wants("Microsoft.Dynamics.CRM.globalmetadataversion"),
             paging_cookie: wants("Microsoft.Dynamics.CRM.fetchxmlpagingcookie"),
+            more_records: wants("Microsoft.Dynamics.CRM.morerecords"),
+            attribute_name: wants("OData.Community.Display.V1.AttributeName"),
             errors: wants("Microsoft.PowerApps.CDS.ErrorDetails.Plugin.BulkApiErrorDetails"),
         }
     }
@@ -172,18 +179,32 @@ pub(crate) fn write_property(
     annotations: Annotations,
     out: &mut Vec<u8>,
 ) {
-    write_name(&column.wire, "", out);
-    if let Some(value) = value {
-        write_value(column, value, out);
-    } else {
-        out.extend_from_slice(b"null");
-        return;
+    write_named(database, schema, view, (column, &column.wire), value, annotations, out);
+}
+
+/// As [`write_property`], under a name of the query's own.
+pub(super) fn write_named(
+    database: &Database,
+    schema: &Schema,
+    view: RowView<'_>,
+    (column, name): (&Column, &str),
+    value: Option<&ValueRef<'_>>,
+    annotations: Annotations,
+    out: &mut Vec<u8>,
+) {
+    write_name(name, "", out);
+    match value {
+        Some(ValueRef::Guid(file)) if matches!(column.kind, ColumnKind::Image { .. }) => {
+            return write_image(database, file, out);
+        }
+        Some(value) => write_value(column, value, out),
+        None => out.extend_from_slice(b"null"),
     }
     let Some(value) = value else { return };
     if annotations.formatted {
         if let Some(text) = formatted(database, schema, view, column, value) {
             out.push(b',');
-            write_name(&column.wire, "@OData.Community.Display.V1.FormattedValue", out);
+            write_name(name, "@OData.Community.Display.V1.FormattedValue", out);
             write_text(&text, out);
         }
     }
@@ -192,19 +213,27 @@ pub(crate) fn write_property(
         if annotations.navigation {
             if let Some(navigation) = navigation_name(column, *table) {
                 out.push(b',');
-                write_name(&column.wire, "@Microsoft.Dynamics.CRM.associatednavigationproperty", out);
+                write_name(name, "@Microsoft.Dynamics.CRM.associatednavigationproperty", out);
                 write_text(navigation, out);
             }
         }
         if annotations.lookup_name {
             out.push(b',');
-            write_name(&column.wire, "@Microsoft.Dynamics.CRM.lookuplogicalname", out);
+            write_name(name, "@Microsoft.Dynamics.CRM.lookuplogicalname", out);
             write_text(&target.logical, out);
         }
     }
 }
 
-fn write_name(name: &str, annotation: &str, out: &mut Vec<u8>) {
+/// The content of an image column.
+pub(crate) fn write_image(database: &Database, file: &uuid::Uuid, out: &mut Vec<u8>) {
+    match database.file(file) {
+        Some(content) => write_text(&STANDARD.encode(content), out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+pub(super) fn write_name(name: &str, annotation: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(annotation.as_bytes());
@@ -268,12 +297,12 @@ pub(crate) fn formatted(
 
 fn amount(number: i128, places: u8) -> String {
     let mut out = Vec::new();
-    write_decimal(super::aggregate::round_places(number, places), places, &mut out);
+    write_decimal(super::totals::round_places(number, places), places, &mut out);
     grouped(&String::from_utf8_lossy(&out))
 }
 
 /// Puts a comma between every three digits of the whole part.
-fn grouped(number: &str) -> String {
+pub(super) fn grouped(number: &str) -> String {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
     let mut out = String::from(sign);
@@ -300,6 +329,13 @@ fn currency_symbol(database: &Database, schema: &Schema, view: RowView<'_>) -> S
         }
     };
     symbol().unwrap_or_default()
+}
+
+/// A moment as answers write it.
+pub(crate) fn write_time(seconds: i64) -> String {
+    let mut out = Vec::new();
+    format_time(seconds, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// `31/03/2026 10:30`, or the date alone.

@@ -33,7 +33,8 @@ pub(crate) struct QueryOptions {
 
 /// Splits and decodes a query string. `+` stays a plus, as in the product.
 pub(crate) fn decode_pairs(query: &str) -> Vec<(String, String)> {
-    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    // A raw `+` is a space, as in a form: a plus is written `%2B` (13.3).
+    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

@@ -2,7 +2,7 @@
 //!
 //! `<cookie pagenumber="2" pagingcookie="..." istracking="False" />`, percent-encoded; the inner
 //! cookie, percent-encoded twice more, names the last and first row of the page before. Promise:
-//! a cookie that was tampered with is refused. Left out: cookies of FetchXML (`fetchxml`).
+//! a cookie that was tampered with is refused. Left out: what the keys mean.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use uuid::Uuid;
@@ -26,17 +26,26 @@ pub(crate) struct Cookie {
     pub(crate) is_tracking: bool,
 }
 
+/// Percent-encodes with lower-case digits, as the service does.
 pub(crate) fn encode_query(text: &str) -> String {
-    utf8_percent_encode(text, QUERY).to_string()
+    let mut out = String::with_capacity(text.len() * 2);
+    for piece in utf8_percent_encode(text, QUERY) {
+        if piece.starts_with('%') { out.push_str(&piece.to_ascii_lowercase()) } else { out.push_str(piece) }
+    }
+    out
 }
 
 impl Cookie {
     /// The value of `$skiptoken`, ready for a query string.
     pub(crate) fn encode(&self, primary_id: &str) -> String {
+        encode_query(&self.outer(primary_id))
+    }
+
+    /// The cookie with its inner one encoded, as annotations carry it.
+    pub(crate) fn outer(&self, primary_id: &str) -> String {
         let inner = encode_query(&encode_query(&self.inner(primary_id)));
         let tracking = if self.is_tracking { "True" } else { "False" };
-        let outer = format!(r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#, self.page);
-        encode_query(&outer)
+        format!(r#"<cookie pagenumber="{}" pagingcookie="{inner}" istracking="{tracking}" />"#, self.page)
     }
 
     /// The inner cookie, as XML.
@@ -78,7 +87,7 @@ impl Cookie {
 }
 
 fn malformed() -> ApiError {
-    ApiError::new(Code::InvalidArgument, "Malformed XML in the Paging Cookie")
+    ApiError::new(Code::InvalidPagingCookie, "Malformed XML in the Paging Cookie")
 }
 
 fn braced(id: Uuid) -> String {
@@ -113,7 +122,7 @@ mod tests {
             is_tracking: false,
         };
         let encoded = cookie.encode("wr_orderid");
-        assert!(encoded.starts_with("%3Ccookie%20pagenumber%3D%222%22%20pagingcookie%3D%22%25253Ccookie"));
+        assert!(encoded.starts_with("%3ccookie%20pagenumber%3d%222%22%20pagingcookie%3d%22%25253ccookie"));
         let decoded = percent_decode_str(&encoded).decode_utf8().unwrap();
         assert_eq!(Cookie::decode(&decoded).unwrap(), cookie);
     }

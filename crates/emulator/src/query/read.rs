@@ -11,14 +11,13 @@ use super::eval::matches;
 use super::expand::{Expand, parse_expand, write_expands};
 use super::json::{Annotations, plain_text, write_property, write_text};
 use super::options::QueryOptions;
-use super::order::{OrderKey, SortKey, compare_keys, is_natural, parse_order, sort_key};
+use super::order::{OrderKey, SortKey, compare_keys, is_natural, parse_order, parse_order_value, sort_key};
 use super::page::{Cookie, PAGE_ROWS_MAX};
 use super::parse::parse_filter;
 use super::view::RowView;
 use crate::error::{ApiError, Code};
-use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
+use crate::schema::{Column, ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::{Database, Row, Value};
-use crate::write::{Scalar, convert};
 
 /// `$count` stops here.
 const COUNT_MAX: u64 = 5000;
@@ -35,14 +34,16 @@ pub(crate) struct Projection {
 /// Reads `$select`.
 pub(crate) fn projection(table: &Table, select: Option<&str>) -> Result<Projection, ApiError> {
     let Some(text) = select.filter(|text| !text.is_empty() && *text != "*") else {
-        let readable = |kind: &ColumnKind| kind.is_stored() && !matches!(kind, ColumnKind::Image { .. });
-        let columns = table.live_columns().filter(|column| readable(&column.kind)).map(|column| column.ordinal);
+        let readable = |column: &&Column| {
+            column.for_read && column.kind.is_stored() && !matches!(column.kind, ColumnKind::Image { .. })
+        };
+        let columns = table.live_columns().filter(readable).map(|column| column.ordinal);
         return Ok(Projection { columns: columns.collect(), text: None });
     };
     let mut columns = vec![0];
     for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         match table.properties.get(name) {
-            Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) => {
+            Some(Property::Column(ordinal) | Property::LookupValue(ordinal)) if table.column(*ordinal).for_read => {
                 columns.push(*ordinal);
                 if matches!(table.column(*ordinal).kind, ColumnKind::Money { .. }) {
                     columns.extend(table.known.currency);
@@ -212,17 +213,7 @@ impl Reader<'_> {
         for (key, (_, text)) in plan.order.iter().zip(&cookie.keys) {
             let table = self.scope.schema.table(key.path.table);
             let column = table.column(key.path.column);
-            let value = match (text, &column.kind) {
-                (None, _) => None,
-                // Lookups sort by the name of their target, which is a text.
-                (Some(text), ColumnKind::Lookup { .. } | ColumnKind::Text { .. } | ColumnKind::Memo { .. }) => {
-                    Some(Value::Text(text.as_str().into()))
-                }
-                (Some(text), _) => {
-                    convert(self.scope.schema, table, column, Scalar::Text(text.as_str().into()), false)?
-                }
-            };
-            values.push(value);
+            values.push(parse_order_value(self.scope.schema, table, column, text.as_deref())?);
         }
         Ok(values)
     }
@@ -241,13 +232,6 @@ impl Reader<'_> {
     pub(crate) fn count(&self, options: &QueryOptions, capped: bool) -> Result<u64, ApiError> {
         let plan = self.plan(options)?;
         Ok(self.count_up_to(&plan, if capped { COUNT_MAX } else { u64::MAX }))
-    }
-
-    /// Every row that matches, for jobs that select by query.
-    pub(crate) fn select_all(&self, options: &QueryOptions) -> Result<Vec<Uuid>, ApiError> {
-        let plan = self.plan(options)?;
-        let rows = self.database.store(self.table().id).rows_after(None);
-        Ok(rows.filter(|(key, row)| self.accepts(&plan, **key, row)).map(|(key, _)| *key).collect())
     }
 
     fn write_head(&self, plan: &Plan, options: &QueryOptions, out: &mut Vec<u8>) {

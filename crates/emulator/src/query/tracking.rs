@@ -14,6 +14,7 @@ use super::read::{Projection, Reader, context_url, next_link, projection, write_
 use super::view::RowView;
 use crate::error::{ApiError, Code};
 use crate::schema::Table;
+use crate::settings::Settings;
 use crate::write::civil_from_days;
 
 /// A position in the change log: database version and simulated second.
@@ -47,9 +48,9 @@ impl Token {
 }
 
 /// What a tracked read needs besides the query.
-pub(crate) struct Tracking {
+pub(crate) struct Tracking<'a> {
     pub(crate) expire_days: i64,
-    pub(crate) expired_status: u16,
+    pub(crate) settings: &'a Settings,
 }
 
 fn refuse_options(options: &QueryOptions) -> Result<(), ApiError> {
@@ -78,7 +79,7 @@ fn require_tracking(table: &Table) -> Result<(), ApiError> {
 /// Runs an initial or a delta read; returns the rows written.
 pub(crate) fn read_changes(
     reader: &Reader<'_>,
-    tracking: &Tracking,
+    tracking: &Tracking<'_>,
     options: &QueryOptions,
     query: &str,
     path: &str,
@@ -90,12 +91,13 @@ pub(crate) fn read_changes(
     let shown = projection(table, options.select.as_deref())?;
     match &options.delta_token {
         Some(text) => read_delta(reader, tracking, text, options, &shown, (query, path), out),
-        None => read_initial(reader, options, &shown, (query, path), out),
+        None => read_initial(reader, tracking, options, &shown, (query, path), out),
     }
 }
 
 fn read_initial(
     reader: &Reader<'_>,
+    tracking: &Tracking<'_>,
     options: &QueryOptions,
     shown: &Projection,
     (query, path): (&str, &str),
@@ -106,7 +108,8 @@ fn read_initial(
     // The token of the first page travels in the cookie of the later ones.
     let carried =
         cookie.as_ref().and_then(|cookie| cookie.keys.first()).and_then(|(_, text)| Token::parse(text.as_deref()?));
-    let token = carried.unwrap_or(Token { version: reader.database.version(), at: reader.scope.now });
+    let now = Token { version: reader.database.version(), at: reader.scope.now };
+    let token = carried.filter(|_| tracking.settings.delta_token_at_start).unwrap_or(now);
     let limit = reader.page_size.unwrap_or(PAGE_ROWS_MAX);
     let after = cookie.as_ref().map(|cookie| cookie.last);
     let mut rows = reader.database.store(table.id).rows_after(after);
@@ -132,7 +135,8 @@ fn read_initial(
         first,
         is_tracking: true,
     });
-    write_links(reader, next.as_ref(), token, (query, path), out);
+    let delta = (next.is_none() || tracking.settings.delta_link_on_every_page).then_some(token);
+    write_links(reader, next.as_ref(), delta, (query, path), out);
     Ok(written)
 }
 
@@ -145,7 +149,7 @@ fn write_entry(reader: &Reader<'_>, shown: &Projection, view: RowView<'_>, out: 
 fn write_links(
     reader: &Reader<'_>,
     next: Option<&Cookie>,
-    token: Token,
+    delta: Option<Token>,
     (query, path): (&str, &str),
     out: &mut Vec<u8>,
 ) {
@@ -153,7 +157,8 @@ fn write_links(
         out.extend_from_slice(b",\"@odata.nextLink\":");
         let encoded = cookie.encode(reader.scope.table.primary_id());
         write_text(&next_link(reader.base, path, query, &encoded), out);
-    } else {
+    }
+    if let Some(token) = delta {
         let kept = query.split('&').filter(|pair| {
             let lower = pair.to_ascii_lowercase().replace("%24", "$");
             !pair.is_empty() && !lower.starts_with("$skiptoken=") && !lower.starts_with("$deltatoken=")
@@ -192,7 +197,7 @@ fn changes_since(reader: &Reader<'_>, version: u64) -> Vec<(u64, Change)> {
     changed
 }
 
-fn checked_token(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result<Token, ApiError> {
+fn checked_token(reader: &Reader<'_>, tracking: &Tracking<'_>, text: &str) -> Result<Token, ApiError> {
     let token =
         Token::parse(text).ok_or_else(|| ApiError::bad_request(format!("The delta token '{text}' is not valid.")))?;
     let horizon = reader.scope.now - tracking.expire_days * 86_400;
@@ -202,7 +207,7 @@ fn checked_token(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result
     if (token.at < horizon && unprocessed) || from_the_future || tracking.expire_days < 0 {
         let message = "Version stamp associated with the client has expired. Please perform a full sync.";
         let error = ApiError::new(Code::ExpiredVersionStamp, message);
-        let status = http::StatusCode::from_u16(tracking.expired_status).unwrap_or(error.status);
+        let status = http::StatusCode::from_u16(tracking.settings.expired_delta_status).unwrap_or(error.status);
         return Err(error.with_status(status));
     }
     Ok(token)
@@ -210,7 +215,7 @@ fn checked_token(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result
 
 fn read_delta(
     reader: &Reader<'_>,
-    tracking: &Tracking,
+    tracking: &Tracking<'_>,
     text: &str,
     options: &QueryOptions,
     shown: &Projection,
@@ -224,7 +229,7 @@ fn read_delta(
         cookie.as_ref().and_then(|cookie| cookie.keys.first()).and_then(|(_, text)| Token::parse(text.as_deref()?));
     let end = carried.unwrap_or(Token { version: reader.database.version(), at: reader.scope.now });
     let page = cookie.as_ref().map_or(1, |cookie| cookie.page);
-    let limit = reader.page_size.unwrap_or(PAGE_ROWS_MAX);
+    let limit = reader.page_size.filter(|_| tracking.settings.delta_page_size).unwrap_or(PAGE_ROWS_MAX);
     let changes = changes_since(reader, token.version);
     let skipped = (page as usize - 1).saturating_mul(limit);
     out.extend_from_slice(b"{\"@odata.context\":");
@@ -247,7 +252,8 @@ fn read_delta(
         first: Uuid::nil(),
         is_tracking: true,
     });
-    write_links(reader, next.as_ref(), end, (query, path), out);
+    let is_told = next.is_none() && (!changes.is_empty() || tracking.settings.empty_delta_link);
+    write_links(reader, next.as_ref(), is_told.then_some(end), (query, path), out);
     Ok(written)
 }
 
@@ -268,7 +274,7 @@ fn write_change(reader: &Reader<'_>, shown: &Projection, change: &Change, out: &
 }
 
 /// The number of changes since a token.
-pub(crate) fn read_delta_count(reader: &Reader<'_>, tracking: &Tracking, text: &str) -> Result<usize, ApiError> {
+pub(crate) fn read_delta_count(reader: &Reader<'_>, tracking: &Tracking<'_>, text: &str) -> Result<usize, ApiError> {
     require_tracking(reader.scope.table)?;
     let token = checked_token(reader, tracking, text)?;
     Ok(changes_since(reader, token.version).len())

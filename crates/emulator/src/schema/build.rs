@@ -211,6 +211,7 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
         enforced: false,
         for_create: new.for_create,
         for_update: new.for_update,
+        for_read: true,
         default: new.default,
         auto_number: None,
         is_custom: new.is_custom,
@@ -220,12 +221,29 @@ fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
     ordinal
 }
 
+/// A column that comes with another: what its name ends in, and its kind.
+type Part = (&'static str, fn() -> ColumnKind);
+
 /// Adds a column, and for the first money column the currency columns, for each its base twin.
 pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) -> Ordinal {
     let is_money = matches!(new.kind, ColumnKind::Money { .. });
+    let parts: &[Part] = match new.kind {
+        ColumnKind::File { .. } => &[("_Name", || ColumnKind::Text { max: 512, format: "Text".to_owned() })],
+        ColumnKind::Image { .. } => &[
+            ("Id", || ColumnKind::Guid),
+            ("_Timestamp", || ColumnKind::BigInt),
+            ("_URL", || ColumnKind::Text { max: 200, format: "Url".to_owned() }),
+        ],
+        _ => &[],
+    };
     let (schema_name, label, is_custom) = (new.schema_name.clone(), new.label.clone(), new.is_custom);
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
+    for (suffix, kind) in parts {
+        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), &label, kind());
+        part.is_custom = is_custom;
+        push_column(entry, part);
+    }
     schema.version += 1;
     if is_money {
         add_base_column(entry, ordinal, &schema_name, &label, is_custom);
@@ -291,10 +309,83 @@ pub(crate) fn add_lookup(
             to_many: name.clone(),
             on_delete,
             is_custom,
+            is_hierarchical: is_hierarchy(name),
         }));
     }
     schema.version += 1;
     column
+}
+
+/// Adds what every activity has: the columns of `activitypointer`, the regarding row, parties.
+pub(crate) fn add_activity_columns(schema: &mut Schema, table: TableId) {
+    let find = |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(Arc::clone);
+    let (Some(pointer), Some(parties)) = (find(schema, "activitypointer"), find(schema, "activityparty")) else {
+        return;
+    };
+    let logical = schema.table(table).logical.clone();
+    let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
+    for column in pointer.live_columns().filter(|column| !column.kind.is_lookup()) {
+        let mut new = NewColumn::system(&column.schema_name, &column.label, column.kind.clone());
+        (new.for_create, new.for_update) = (column.for_create, column.for_update);
+        (new.required, new.default) = (column.required, column.default);
+        push_column(entry, new);
+    }
+    if let Some(ColumnKind::Lookup { targets }) = pointer.find("regardingobjectid").map(|column| &column.kind) {
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|target| {
+                let name = &schema.table(target.table).logical;
+                (target.table, format!("regardingobjectid_{name}_{logical}"), format!("{name}_{logical}s"))
+            })
+            .collect();
+        let new = NewColumn::system("RegardingObjectId", "Regarding", ColumnKind::Lookup { targets: Vec::new() });
+        add_lookup(schema, table, new.writable(), &targets, Cascade::Cascade);
+    }
+    if let Some(of) = parties.ordinal("activityid") {
+        let (name, navigation) = (format!("{logical}_activity_parties"), format!("activityid_{logical}"));
+        add_lookup_target(schema, parties.id, of, table, &name, Some(&navigation), Cascade::Cascade);
+    }
+}
+
+/// Gives a lookup a further table to point at.
+pub(crate) fn add_lookup_target(
+    schema: &mut Schema,
+    table: TableId,
+    column: Ordinal,
+    target: TableId,
+    name: &str,
+    navigation: Option<&str>,
+    on_delete: Cascade,
+) {
+    let logical = schema.table(target).logical.clone();
+    let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
+    let lookup = &mut entry.columns[usize::from(column)];
+    let navigation = navigation.map_or_else(|| format!("{}_{logical}", lookup.schema_name), str::to_owned);
+    let is_custom = lookup.is_custom;
+    if let ColumnKind::Lookup { targets } = &mut lookup.kind {
+        targets.push(LookupTarget { table: target, navigation: navigation.clone() });
+    }
+    schema.relationships.push(Relationship::OneToMany(OneToMany {
+        id: stable_id(&format!("relationship:{name}")),
+        schema_name: name.to_owned(),
+        referenced: target,
+        referencing: table,
+        column,
+        to_one: navigation,
+        to_many: name.to_owned(),
+        on_delete,
+        is_custom,
+        is_hierarchical: false,
+    }));
+    schema.version += 1;
+}
+
+/// The product's own hierarchies; custom ones say so in their definition.
+fn is_hierarchy(relationship: &str) -> bool {
+    matches!(
+        relationship,
+        "account_parent_account" | "user_parent_user" | "business_unit_parent_business_unit" | "product_parent_product"
+    )
 }
 
 /// Adds an intersect table and the relationship that hides it.
@@ -304,7 +395,7 @@ pub(crate) fn add_many_to_many(
     intersect: &str,
     tables: [TableId; 2],
     navigation: [String; 2],
-) {
+) -> TableId {
     let new = NewTable {
         logical: intersect.to_lowercase(),
         schema_name: intersect.to_owned(),
@@ -339,6 +430,7 @@ pub(crate) fn add_many_to_many(
         navigation,
     };
     schema.relationships.push(Relationship::ManyToMany(relationship));
+    id
 }
 
 /// Lookups every table has: who made and changed it, and who owns it.

@@ -11,11 +11,12 @@ mod spec;
 mod starting;
 
 pub(crate) use build::{
-    NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups, add_table, choice_set,
+    NewColumn, NewTable, add_activity_columns, add_column, add_lookup, add_lookup_target, add_many_to_many,
+    add_system_lookups, add_table, choice_set,
 };
 pub(crate) use model::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, Known, ManyToMany, OneToMany, Opt, OptionSet,
-    Ordinal, Ownership, Property, Relationship, Required, Schema, State, Table, TableId,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, DeletedPart, KeyStatus, Known, ManyToMany, OneToMany, Opt,
+    OptionSet, Ordinal, Ownership, PartKind, Property, Relationship, Required, Schema, State, Table, TableId,
 };
 pub(crate) use starting::{extend_from_file, starting_schema};
 

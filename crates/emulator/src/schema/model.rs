@@ -3,7 +3,7 @@
 //! Promise: [`Schema::reindex`] restores every derived map from the stored parts, so a schema
 //! survives being written to disk. Left out: how tables come to be (`build`).
 
-use std::collections::HashMap as StdMap;
+use std::collections::{BTreeMap, HashMap as StdMap};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -44,7 +44,7 @@ pub(crate) enum DateBehavior {
 }
 
 /// One option of a choice column.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Opt {
     pub(crate) value: i32,
     pub(crate) label: Label,
@@ -52,7 +52,7 @@ pub(crate) struct Opt {
     pub(crate) state: Option<i32>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OptionSet {
     pub(crate) id: Uuid,
     pub(crate) name: String,
@@ -62,7 +62,7 @@ pub(crate) struct OptionSet {
 }
 
 /// A value of `statecode` with the status it takes when none is given.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) value: i32,
     pub(crate) label: Label,
@@ -70,13 +70,13 @@ pub(crate) struct State {
 }
 
 /// One table a lookup may point at, and the navigation property that says so.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LookupTarget {
     pub(crate) table: TableId,
     pub(crate) navigation: String,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ColumnKind {
     Text { max: u32, format: String },
     Memo { max: u32 },
@@ -119,7 +119,7 @@ impl ColumnKind {
     }
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) id: Uuid,
     pub(crate) ordinal: Ordinal,
@@ -132,6 +132,9 @@ pub(crate) struct Column {
     pub(crate) enforced: bool,
     pub(crate) for_create: bool,
     pub(crate) for_update: bool,
+    /// False for secrets, which are written only.
+    #[serde(default = "readable")]
+    pub(crate) for_read: bool,
     pub(crate) default: Option<i64>,
     /// Values are handed out as this prefix and a rising number.
     pub(crate) auto_number: Option<String>,
@@ -139,6 +142,10 @@ pub(crate) struct Column {
     pub(crate) deleted: bool,
     /// The JSON property a read answers: the logical name, or `_name_value` for lookups.
     pub(crate) wire: String,
+}
+
+fn readable() -> bool {
+    true
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +156,7 @@ pub(crate) enum KeyStatus {
     Failed,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AlternateKey {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -167,7 +174,7 @@ pub(crate) enum Cascade {
     Restrict,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OneToMany {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -180,9 +187,12 @@ pub(crate) struct OneToMany {
     pub(crate) to_many: String,
     pub(crate) on_delete: Cascade,
     pub(crate) is_custom: bool,
+    /// Whether hierarchy conditions follow it.
+    #[serde(default)]
+    pub(crate) is_hierarchical: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ManyToMany {
     pub(crate) id: Uuid,
     pub(crate) schema_name: String,
@@ -192,7 +202,18 @@ pub(crate) struct ManyToMany {
     pub(crate) navigation: [String; 2],
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+impl ManyToMany {
+    /// The side a table's navigation property stands on. A table related to itself has two names;
+    /// where they are the same, the first side is meant.
+    pub(crate) fn side_of(&self, table: TableId, navigation: &str) -> usize {
+        if self.tables[0] == self.tables[1] {
+            return usize::from(self.navigation[0] != navigation);
+        }
+        usize::from(self.tables[0] != table)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Relationship {
     OneToMany(OneToMany),
     ManyToMany(ManyToMany),
@@ -308,6 +329,37 @@ impl Table {
     }
 }
 
+/// What a part of the schema is, to clients that ask what was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PartKind {
+    Entity,
+    Attribute,
+    Relationship,
+    OptionSet,
+    EntityKey,
+}
+
+impl PartKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            PartKind::Entity => "Entity",
+            PartKind::Attribute => "Attribute",
+            PartKind::Relationship => "Relationship",
+            PartKind::OptionSet => "OptionSet",
+            PartKind::EntityKey => "EntityKey",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct DeletedPart {
+    pub(crate) version: u64,
+    pub(crate) kind: PartKind,
+    pub(crate) id: Uuid,
+    /// Simulated seconds since 1970.
+    pub(crate) at: i64,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Schema {
     /// Rises with every metadata write; `globalmetadataversion` is made from it.
@@ -315,6 +367,12 @@ pub(crate) struct Schema {
     pub(crate) tables: Vec<Arc<Table>>,
     pub(crate) relationships: Vec<Relationship>,
     pub(crate) option_sets: Vec<OptionSet>,
+    /// Versions under which parts last changed, by metadata id.
+    #[serde(default)]
+    pub(crate) changed: BTreeMap<Uuid, u64>,
+    /// Parts that are gone, oldest first.
+    #[serde(default)]
+    pub(crate) deleted: Vec<DeletedPart>,
     #[serde(skip)]
     by_logical: StdMap<String, TableId>,
     #[serde(skip)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ordered_map::OrderedMap;
 use serde::Deserialize;
 
-use super::model::{DateBehavior, Ownership, Required};
+use super::model::{Cascade, DateBehavior, Ownership, Required};
 
 /// Why a schema file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,9 @@ pub(super) struct ColumnSpec {
     pub(super) enforced: bool,
     #[serde(default)]
     pub(super) read_only: bool,
+    /// Never shown, as secrets are.
+    #[serde(default)]
+    pub(super) write_only: bool,
     #[serde(default)]
     pub(super) behavior: DateBehavior,
     #[serde(default)]
@@ -121,6 +124,8 @@ pub(super) struct ColumnSpec {
     /// Relationship names by target, where the product's own is known.
     #[serde(default)]
     pub(super) relationships: BTreeMap<String, String>,
+    /// What deleting the row pointed at does; by default the link is removed.
+    pub(super) on_delete: Option<Cascade>,
     pub(super) default: Option<i64>,
     pub(super) auto_number: Option<String>,
     pub(super) true_label: Option<String>,

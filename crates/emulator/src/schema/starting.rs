@@ -6,7 +6,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::build::{
-    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_system_lookups, add_table, choice_set,
+    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups,
+    add_table, choice_set,
 };
 use super::model::{
     AlternateKey, Cascade, ColumnKind, DateBehavior, KeyStatus, Opt, Ordinal, Required, Schema, State, Table, TableId,
@@ -45,6 +46,8 @@ const STARTING_TABLES: &[(&str, &str)] = starting_files![
     "sdkmessage",
     "sdkmessagefilter",
     "asyncoperation",
+    "fileattachment",
+    "bulkdeleteoperation",
     "bulkdeletefailure",
     "duplicaterule",
     "duplicaterulecondition",
@@ -64,7 +67,28 @@ pub(crate) fn starting_schema() -> Result<Schema, SpecError> {
     }
     let mut schema = Schema::default();
     extend(&mut schema, &specs)?;
+    add_memberships(&mut schema);
+    schema.reindex();
     Ok(PARSED.get_or_init(|| schema).clone())
+}
+
+/// Many-to-many relationships of a new environment: name, intersect table, its set, both tables.
+const MEMBERSHIPS: &[(&str, &str, &str, [&str; 2])] = &[
+    ("teammembership_association", "TeamMembership", "teammemberships", ["systemuser", "team"]),
+    ("queuemembership_association", "QueueMembership", "queuememberships", ["queue", "systemuser"]),
+];
+
+fn add_memberships(schema: &mut Schema) {
+    for (name, intersect, set, tables) in MEMBERSHIPS {
+        let found = tables.map(|name| schema.tables.iter().find(|table| table.logical == name).map(|table| table.id));
+        if let [Some(first), Some(second)] = found {
+            let id =
+                add_many_to_many(schema, name, intersect, [first, second], [(*name).to_owned(), (*name).to_owned()]);
+            let table = Arc::make_mut(&mut schema.tables[usize::from(id)]);
+            (*set).clone_into(&mut table.set_name);
+            table.is_custom = false;
+        }
+    }
 }
 
 /// Adds the tables of a schema file: `tables:` and a list in the form of the starting ones.
@@ -139,7 +163,8 @@ fn add_spec_column(
     };
     let ordinal = if column.kind == TypeSpec::Lookup {
         let targets = spec_targets(schema, spec, name, column)?;
-        let on_delete = if column.required == Required::System { Cascade::Cascade } else { Cascade::RemoveLink };
+        let implied = if column.required == Required::System { Cascade::Cascade } else { Cascade::RemoveLink };
+        let on_delete = column.on_delete.unwrap_or(implied);
         add_lookup(schema, table, new, &targets, on_delete)
     } else {
         add_column(schema, table, new)
@@ -147,6 +172,7 @@ fn add_spec_column(
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let made = &mut entry.columns[usize::from(ordinal)];
     made.enforced = column.enforced;
+    made.for_read = !column.write_only;
     made.auto_number.clone_from(&column.auto_number);
     Ok(())
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::event::Event;
+use super::files::{Contents, Transfers};
 use super::log::{Log, Record};
 use super::row::Row;
 use super::table::{Deletion, KeyViolation, TableStore};
@@ -35,11 +37,25 @@ pub(crate) struct Job {
 #[derive(Clone, Debug)]
 pub(crate) enum JobKind {
     /// An alternate key moves on: Pending, InProgress, Active or Failed.
-    Key { table: TableId, key: Uuid },
-    /// A bulk deletion runs over the ids it selected.
-    BulkDelete { operation: Uuid, table: TableId, ids: Arc<[Uuid]> },
+    Key {
+        table: TableId,
+        key: Uuid,
+    },
+    BulkDelete(BulkDeletion),
     /// A row of an elastic table reaches the end of its time to live.
-    Expire { table: TableId, id: Uuid },
+    Expire {
+        table: TableId,
+        id: Uuid,
+    },
+}
+
+/// A bulk deletion over the rows its queries selected.
+#[derive(Clone, Debug)]
+pub(crate) struct BulkDeletion {
+    /// Its system job and its row in `bulkdeleteoperation`.
+    pub(crate) operation: Uuid,
+    pub(crate) bulk_operation: Uuid,
+    pub(crate) targets: Arc<[(TableId, Arc<[Uuid]>)]>,
 }
 
 enum Undo {
@@ -48,6 +64,8 @@ enum Undo {
     Schema { before: Arc<Schema>, published: usize },
     Job,
     Number { table: TableId, before: u64 },
+    File { id: Uuid, before: Option<Arc<[u8]>> },
+    Event,
 }
 
 /// A schema and the simulated second from which readers of the cache see it.
@@ -60,6 +78,13 @@ pub(crate) struct Database {
     tables: Vec<TableStore>,
     version: u64,
     pub(crate) jobs: Vec<Job>,
+    /// Notices of the running transaction.
+    raised: Vec<Event>,
+    /// Notices of committed transactions, for whoever sends them.
+    outbox: Vec<Event>,
+    files: Contents,
+    pub(crate) transfers: Transfers,
+    tokens: u64,
     undo: Vec<Undo>,
     depth: u32,
     log: Option<Log>,
@@ -75,6 +100,11 @@ impl Database {
             tables: Vec::new(),
             version: 1_000_000,
             jobs: Vec::new(),
+            raised: Vec::new(),
+            outbox: Vec::new(),
+            files: Contents::new(),
+            transfers: Transfers::default(),
+            tokens: 0,
             undo: Vec::new(),
             depth: 0,
             log: None,
@@ -119,6 +149,7 @@ impl Database {
             self.count_commits();
             self.append_to_log();
             self.undo.clear();
+            self.outbox.append(&mut self.raised);
         }
         result
     }
@@ -161,9 +192,55 @@ impl Database {
                 Some(Undo::Number { table, before }) => {
                     self.tables[usize::from(table)].next_number = before;
                 }
+                Some(Undo::Event) => {
+                    self.raised.pop();
+                }
+                Some(Undo::File { id, before: Some(content) }) => {
+                    self.files.insert(id, content);
+                }
+                Some(Undo::File { id, before: None }) => {
+                    self.files.remove(&id);
+                }
                 None => break,
             }
         }
+    }
+
+    /// Adds a notice that leaves if the transaction commits.
+    pub(crate) fn raise(&mut self, event: Event) {
+        self.raised.push(event);
+        self.undo.push(Undo::Event);
+    }
+
+    /// Notices of the transaction so far.
+    pub(crate) fn raised(&self) -> &[Event] {
+        &self.raised
+    }
+
+    /// Takes the notices of committed transactions.
+    pub(crate) fn take_outbox(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The content of a file.
+    pub(crate) fn file(&self, id: &Uuid) -> Option<&[u8]> {
+        self.files.get(id).map(AsRef::as_ref)
+    }
+
+    /// Stores a file's content, or drops it.
+    pub(crate) fn put_file(&mut self, id: Uuid, content: Option<Arc<[u8]>>) {
+        debug_assert!(self.depth > 0, "files change inside transactions only");
+        let before = match content {
+            Some(content) => self.files.insert(id, content),
+            None => self.files.remove(&id),
+        };
+        self.undo.push(Undo::File { id, before });
+    }
+
+    /// A name for a transfer that no other has.
+    pub(crate) fn next_token(&mut self) -> Uuid {
+        self.tokens += 1;
+        crate::schema::stable_id(&format!("transfer:{}:{}", self.version, self.tokens))
     }
 
     /// Stores a row under the next version number.
@@ -244,6 +321,7 @@ impl Database {
             tables: self.tables.clone(),
             version: self.version,
             jobs: self.jobs.clone(),
+            files: self.files.clone(),
         }
     }
 
@@ -254,6 +332,8 @@ impl Database {
         self.tables.clone_from(&image.tables);
         self.version = image.version;
         self.jobs.clone_from(&image.jobs);
+        self.files.clone_from(&image.files);
+        self.transfers = Transfers::default();
         self.rewrite_log();
     }
 
@@ -297,6 +377,12 @@ impl Database {
                 }
                 store.deletions.push(deletion);
             }
+            Record::File { id, content: Some(content) } => {
+                self.files.insert(id, content.into());
+            }
+            Record::File { id, content: None } => {
+                self.files.remove(&id);
+            }
             Record::Number { table, next } => self.tables[usize::from(table)].next_number = next,
         }
     }
@@ -321,7 +407,8 @@ impl Database {
                 Undo::Number { table, .. } => {
                     log.push_number(*table, self.tables[usize::from(*table)].next_number);
                 }
-                Undo::Job => {}
+                Undo::File { id, .. } => log.push_file(id, self.files.get(id).map(AsRef::as_ref)),
+                Undo::Job | Undo::Event => {}
             }
         }
         log.flush();
@@ -348,6 +435,10 @@ impl Database {
             }
             log.push_number(table, store.next_number);
         }
+        for (id, content) in &self.files {
+            log.push_file(id, Some(content));
+            log.flush_when_large();
+        }
         log.finish_rewrite();
     }
 }
@@ -359,4 +450,5 @@ pub(crate) struct Image {
     tables: Vec<TableStore>,
     version: u64,
     jobs: Vec<Job>,
+    files: Contents,
 }

@@ -2,7 +2,7 @@
 //!
 //! Format: magic `FGEMULOG`, format `u32`, then records of length `u32`, CRC-32C `u32`, payload;
 //! all integers little endian. A payload is a run of items: `S` schema as JSON, `R` a row,
-//! `D` a deletion, `N` an auto-number. Promise: a transaction is one record, so it is there or
+//! `D` a deletion, `N` an auto-number, `F` a file's content, `G` a file that is gone (from format 2). Promise: a transaction is one record, so it is there or
 //! not after `kill -9`; a torn tail is cut off on opening. A rewrite goes to a second file that
 //! takes the first one's name. Left out: surviving power loss, for which nothing is synced.
 
@@ -17,7 +17,9 @@ use super::table::Deletion;
 use crate::schema::{Schema, TableId};
 
 const MAGIC: &[u8; 8] = b"FGEMULOG";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The oldest format that is still read; it is rewritten on opening.
+const FORMAT_MIN: u32 = 1;
 /// Rewriting pauses nobody for long below this size.
 const REWRITE_BYTES_MIN: u64 = 64 << 20;
 /// A rewrite flushes its buffer at this size.
@@ -28,6 +30,7 @@ pub(super) enum Record {
     Row { table: TableId, id: Uuid, row: Row },
     Deletion { table: TableId, deletion: Deletion },
     Number { table: TableId, next: u64 },
+    File { id: Uuid, content: Option<Vec<u8>> },
 }
 
 pub(super) struct Log {
@@ -81,6 +84,15 @@ impl Log {
         self.buffer.push(b'N');
         self.buffer.extend_from_slice(&table.to_le_bytes());
         self.buffer.extend_from_slice(&next.to_le_bytes());
+    }
+
+    pub(super) fn push_file(&mut self, id: &Uuid, content: Option<&[u8]>) {
+        self.buffer.push(if content.is_some() { b'F' } else { b'G' });
+        self.buffer.extend_from_slice(id.as_bytes());
+        if let Some(content) = content {
+            self.buffer.extend_from_slice(&(content.len() as u32).to_le_bytes());
+            self.buffer.extend_from_slice(content);
+        }
     }
 
     /// Writes the items pushed since the last flush as one record.
@@ -151,7 +163,7 @@ fn read_all(bytes: &[u8], records: &mut Vec<Record>) -> Result<usize, StorageErr
         return Ok(0);
     };
     let found = u32::from_le_bytes(*format);
-    if magic != MAGIC || found != FORMAT {
+    if magic != MAGIC || !(FORMAT_MIN..=FORMAT).contains(&found) {
         return Err(StorageError::Format { found, expected: FORMAT });
     }
     while let Some((payload, after)) = next_record(rest) {
@@ -185,6 +197,16 @@ fn read_item(bytes: &[u8]) -> Result<(Record, &[u8]), StorageError> {
         let (json, after) = take_slice(rest, u32::from_le_bytes(length) as usize)?;
         let schema = serde_json::from_slice(json).map_err(|error| StorageError::Record(error.to_string()))?;
         return Ok((Record::Schema(Box::new(schema)), after));
+    }
+    if tag == b"F" || tag == b"G" {
+        let (id, rest) = take::<16>(rest)?;
+        let id = Uuid::from_bytes(id);
+        if tag == b"G" {
+            return Ok((Record::File { id, content: None }, rest));
+        }
+        let (length, rest) = take::<4>(rest)?;
+        let (content, after) = take_slice(rest, u32::from_le_bytes(length) as usize)?;
+        return Ok((Record::File { id, content: Some(content.to_vec()) }, after));
     }
     let (table, rest) = take::<2>(rest)?;
     let table = TableId::from_le_bytes(table);

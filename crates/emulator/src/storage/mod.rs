@@ -5,10 +5,15 @@
 //! is sent. Left out: what a row may contain (`write`).
 
 mod database;
+mod event;
+mod files;
 mod log;
+mod lookups;
 mod row;
 mod table;
 
-pub(crate) use database::{Database, Image, Job, JobKind};
+pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind};
+pub(crate) use event::{Event, EventKey};
+pub(crate) use files::{Place, Transfer, Upload};
 pub(crate) use row::{Row, Value, ValueRef, encode, merge};
 pub(crate) use table::{KeyViolation, key_hash};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
+use super::lookups::LookupIndexes;
 use super::row::{Row, ValueRef};
 use crate::schema::{Ordinal, Table};
 
@@ -38,6 +39,7 @@ struct KeyIndex {
 pub(crate) struct TableStore {
     rows: BTreeMap<Uuid, Row>,
     indexes: Vec<KeyIndex>,
+    lookups: LookupIndexes,
     pub(crate) deletions: Vec<Deletion>,
     /// The next number of auto-numbered columns.
     pub(crate) next_number: u64,
@@ -86,6 +88,11 @@ impl TableStore {
         self.rows.range((after.map_or(Unbounded, Excluded), Unbounded))
     }
 
+    /// Ids of the rows whose lookup or id column holds `id`, in id order.
+    pub(crate) fn pointing(&self, column: Ordinal, id: &Uuid) -> Vec<Uuid> {
+        self.lookups.pointing(column, id, self.rows.iter())
+    }
+
     /// The row with these key values, if the key has an index.
     pub(crate) fn find_by_key(&self, key: Uuid, hash: u128) -> Option<Uuid> {
         let index = self.indexes.iter().find(|index| index.key == key)?;
@@ -116,11 +123,13 @@ impl TableStore {
                 }
             }
         }
+        self.lookups.change(id, self.rows.get(&id), Some(&row));
         Ok(self.rows.insert(id, row))
     }
 
     pub(crate) fn remove(&mut self, id: &Uuid) -> Option<Row> {
         let row = self.rows.remove(id)?;
+        self.lookups.change(*id, Some(&row), None);
         for index in &mut self.indexes {
             if let Some(hash) = key_hash(index.columns.iter().map(|ordinal| row.get(*ordinal))) {
                 index.entries.remove(&hash);
@@ -176,6 +185,21 @@ mod tests {
         store.put(b, row("straße")).unwrap();
         let hash = key_hash([Some(ValueRef::Text("STRASSE"))].into_iter()).unwrap();
         assert_eq!(store.find_by_key(key, hash), None);
+    }
+
+    #[test]
+    fn pointing_rows_follow_every_change() {
+        let (a, b, parent, other) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(10), Uuid::from_u128(11));
+        let row = |target| Row { version: 1, cells: encode(&[(1, Some(Value::Lookup(0, target)))]) };
+        let mut store = TableStore::default();
+        store.put(a, row(parent)).unwrap();
+        assert_eq!(store.pointing(1, &parent), [a]);
+        store.put(b, row(parent)).unwrap();
+        store.put(a, row(other)).unwrap();
+        assert_eq!((store.pointing(1, &parent), store.pointing(1, &other)), (vec![b], vec![a]));
+        store.remove(&b).unwrap();
+        assert!(store.pointing(1, &parent).is_empty());
+        assert_eq!(store.clone().pointing(1, &other), [a]);
     }
 
     #[test]

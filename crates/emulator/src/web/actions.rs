@@ -10,11 +10,15 @@ use super::rows::RowRequest;
 use super::{Access, Answer, Call, Request};
 use crate::address::{split_outside_quotes, split_segment};
 use crate::error::{ApiError, Code};
-use crate::profile::Message;
-use crate::query::{QueryOptions, Reader, encode_query};
-use crate::schema::{Schema, Table};
-use crate::storage::{Job, JobKind, Value};
-use crate::write::{CloseIncident, RowInput, Session, add_to_queue, close_incident, create, merge_rows, parse_row};
+use crate::query::QueryOptions;
+use crate::schema::{Schema, Table, stable_id};
+use crate::write::{
+    CloseIncident, RowInput, Session, add_to_queue, close_incident, merge_rows, parse_row, remove_from_queue, route_to,
+    work_on,
+};
+
+/// The version of the service that it says it is.
+const VERSION: &str = "9.2.24113.00190";
 
 pub(super) fn answer(
     call: &Call<'_>,
@@ -25,23 +29,47 @@ pub(super) fn answer(
 ) -> Result<Answer, ApiError> {
     let (name, arguments) = split_segment(segment);
     let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
+    if request.method == http::Method::POST {
+        if let Some(done) = super::files::action(call, access, request, schema, name) {
+            return done;
+        }
+        if let Some(done) = crate::metadata::option_action(call, access, request, name) {
+            return done;
+        }
+    }
     match (request.method.as_str(), name) {
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
-        ("GET", "RetrieveVersion") => {
-            Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from("9.2.24113.00190"))]))
+        ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
+        ("GET", "RetrieveCurrentOrganization") => Ok(current_organization(call)),
+        ("GET", "RetrieveAvailableLanguages" | "RetrieveProvisionedLanguages") => {
+            let member =
+                if name == "RetrieveAvailableLanguages" { "LocaleIds" } else { "RetrieveProvisionedLanguages" };
+            Ok(object(call, &format!("{name}Response"), [(member, Json::from([1033].as_slice()))]))
         }
         ("GET", "RetrieveTotalRecordCount") => {
             total_record_count(call, access, request, schema, arguments.unwrap_or(""))
         }
+        ("POST", "CreateEntities") => {
+            let ids = crate::metadata::create_entities(call, access, request)?;
+            let ids: Vec<Json> = ids.iter().map(|id| id.to_string().into()).collect();
+            Ok(object(call, "CreateEntitiesResponse", [("EntityIds", ids.into())])
+                .with_work(crate::profile::Message::Metadata, 1))
+        }
         ("POST", "CloseIncident") => close(call, access, request, schema),
+        ("POST", "RouteTo") => route(call, access, request, schema),
+        ("GET", "ExecuteCosmosSqlQuery") => {
+            super::cosmos::answer(call, access, request, schema, arguments.unwrap_or(""))
+        }
         ("POST", "Merge") => merge(call, access, request, schema),
-        ("POST", "BulkDelete") => bulk_delete(call, access, request, schema),
+        ("POST", "BulkDelete") => super::bulk_delete::bulk_delete(call, access, request, schema),
         ("POST", "ReactivateEntityKey") => crate::metadata::reactivate_key(call, access, request),
         ("POST", "CreateCustomerRelationships" | "CreatePolymorphicLookupAttribute") => {
             crate::metadata::create_polymorphic(call, access, request, name)
         }
-        // Everything created through the API is usable at once, so publishing has nothing to do.
-        ("POST", "PublishXml" | "PublishAllXml") => Ok(Answer::no_content().with_work(Message::Metadata, 1)),
+        ("POST", "PublishXml" | "PublishAllXml") => crate::metadata::publish(schema, request, name),
+        ("GET" | "POST", "RetrieveMetadataChanges") => {
+            crate::metadata::retrieve_changes(call, access, request, arguments.unwrap_or(""))
+        }
         _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
             Err(ApiError::not_here(&format!("the operation '{name}'")))
         }
@@ -58,17 +86,118 @@ pub(super) fn bound(
     action: &str,
 ) -> Result<Answer, ApiError> {
     let (name, _) = split_segment(action);
-    match (request.method.as_str(), name.trim_start_matches("Microsoft.Dynamics.CRM.")) {
-        ("POST", "AddToQueue") if row.table.logical == "queue" => queue(call, access, request, row),
-        (_, other) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
+    let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
+    if request.method == http::Method::GET && name == "RetrieveUserPrivileges" && row.table.logical == "systemuser" {
+        return Ok(user_privileges(call, row));
+    }
+    if request.method != http::Method::POST {
+        return Err(super::route::method_not_allowed(request));
+    }
+    match (name, row.table.logical.as_str()) {
+        ("AddToQueue", "queue") => queue(call, access, request, row),
+        ("RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", "queueitem") => {
+            queue_item(call, access, request, row, name)
+        }
+        ("AddToQueue" | "RemoveFromQueue" | "PickFromQueue" | "ReleaseToQueue", _) => {
+            Err(ApiError::no_resource(action))
+        }
+        (other, _) => Err(ApiError::not_here(&format!("the operation '{other}'"))),
     }
 }
 
-fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {
+/// Actions on a queue item.
+fn queue_item(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    name: &str,
+) -> Result<Answer, ApiError> {
+    let body = if request.body.is_empty() { Map::new() } else { body_of(request)? };
+    let worker = match (name, body.get("SystemUser").or_else(|| body.get("Worker"))) {
+        ("PickFromQueue", Some(worker)) => Some(entity_reference(row.schema, worker)?),
+        ("PickFromQueue", None) => {
+            let users = row.schema.by_logical("systemuser").ok_or_else(|| ApiError::not_here("users"))?;
+            Some((users, call.user))
+        }
+        _ => None,
+    };
+    let worker = worker.map(|(table, id)| (Arc::clone(table), id));
+    let removes = body.get("RemoveQueueItem").and_then(Json::as_bool).unwrap_or(false);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| {
+        let item = row.address.find(database, row.table).ok_or_else(|| row.address.missing(row.table))?;
+        if name == "RemoveFromQueue" {
+            return remove_from_queue(&session, database, item);
+        }
+        work_on(&session, database, item, worker.as_ref(), name == "PickFromQueue")?;
+        if name == "PickFromQueue" && removes { remove_from_queue(&session, database, item) } else { Ok(()) }
+    })?;
+    Ok(Answer::no_content())
+}
+
+fn route(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+) -> Result<Answer, ApiError> {
+    let body = body_of(request)?;
+    let (table, target) = entity_reference(schema, member(&body, "Target")?)?;
+    let (items, item) = entity_reference(schema, member(&body, "QueueItem")?)?;
+    if items.logical != "queueitem" {
+        return Err(ApiError::bad_request("The parameter 'QueueItem' takes a queue item."));
+    }
+    let target = (Arc::clone(table), target);
+    let content_ids = access.content_ids();
+    let session = call.session(request, content_ids.as_ref())?;
+    access.write(|database| route_to(&session, database, item, &target))?;
+    Ok(Answer::no_content())
+}
+
+/// Privileges beside those of tables, and the setting that gives each.
+fn other_privileges(settings: &crate::settings::Settings) -> [(&'static str, bool); 3] {
+    [
+        ("prvBypassCustomBusinessLogic", settings.bypass_allowed),
+        ("prvActOnBehalfOfAnotherUser", settings.impersonation_allowed),
+        ("prvOverrideCreatedOnCreatedBy", settings.overridden_created_on),
+    ]
+}
+
+/// Every user is a system administrator here.
+fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
+    let of_tables = row.schema.live_tables().flat_map(|table| crate::metadata::privileges(table).map(|(_, name)| name));
+    let held = other_privileges(call.settings).into_iter().filter(|(_, is_held)| *is_held);
+    let names: std::collections::BTreeSet<String> = of_tables.chain(held.map(|(name, _)| name.to_owned())).collect();
+    let privilege = |name: String| {
+        serde_json::json!({
+            "Depth": "Global", "PrivilegeId": stable_id(&format!("privilege:{name}")), "PrivilegeName": name,
+            "BusinessUnitId": call.business_unit,
+        })
+    };
+    let list: Vec<Json> = names.into_iter().map(privilege).collect();
+    object(call, "RetrieveUserPrivilegesResponse", [("RolePrivileges", list.into())])
+}
+
+pub(super) fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {
     let mut body = Map::new();
     body.insert("@odata.context".into(), format!("{}/$metadata#Microsoft.Dynamics.CRM.{response}", call.base).into());
     body.extend(members.map(|(name, value)| (name.to_owned(), value)));
     Answer::json(Json::Object(body).to_string().into_bytes())
+}
+
+fn current_organization(call: &Call<'_>) -> Answer {
+    let detail = serde_json::json!({
+        "OrganizationId": call.organization.to_string(),
+        "OrganizationType": call.settings.organization_type,
+        "OrganizationVersion": VERSION,
+        "FriendlyName": "contoso",
+        "UniqueName": "contoso",
+        "UrlName": "contoso",
+        "State": "Enabled",
+    });
+    object(call, "RetrieveCurrentOrganizationResponse", [("Detail", detail)])
 }
 
 fn who_am_i(call: &Call<'_>) -> Answer {
@@ -81,7 +210,8 @@ fn who_am_i(call: &Call<'_>) -> Answer {
 }
 
 /// Arguments of a function call, with parameter aliases put in.
-fn call_arguments(text: &str, aliases: &HashMap<String, String>) -> HashMap<String, String> {
+pub(crate) fn call_arguments(request: &Request, text: &str) -> Result<HashMap<String, String>, ApiError> {
+    let aliases = QueryOptions::parse(&request.query)?.aliases;
     let pairs = split_outside_quotes(text, ',');
     // A JSON array holds commas of its own: pieces without `=` belong to the one before.
     let mut joined: Vec<String> = Vec::new();
@@ -95,12 +225,13 @@ fn call_arguments(text: &str, aliases: &HashMap<String, String>) -> HashMap<Stri
         }
     }
     let named = joined.iter().filter_map(|pair| pair.split_once('='));
-    named
+    let arguments = named
         .map(|(name, value)| {
             let value = aliases.get(value.trim()).map_or(value, String::as_str);
             (name.trim().to_owned(), value.trim().to_owned())
         })
-        .collect()
+        .collect();
+    Ok(arguments)
 }
 
 fn total_record_count(
@@ -110,8 +241,7 @@ fn total_record_count(
     schema: &Schema,
     arguments: &str,
 ) -> Result<Answer, ApiError> {
-    let options = QueryOptions::parse(&request.query)?;
-    let arguments = call_arguments(arguments, &options.aliases);
+    let arguments = call_arguments(request, arguments)?;
     let list = arguments.get("EntityNames").map(|list| list.replace('\'', "\""));
     let names: Vec<String> = list
         .and_then(|list| serde_json::from_str(&list).ok())
@@ -130,21 +260,21 @@ fn total_record_count(
     Ok(object(call, "RetrieveTotalRecordCountResponse", [("EntityRecordCountCollection", collection)]))
 }
 
-fn body_of(request: &Request) -> Result<Map<String, Json>, ApiError> {
+pub(super) fn body_of(request: &Request) -> Result<Map<String, Json>, ApiError> {
     serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::bad_request(format!("The request body does not parse: {error}")))
 }
 
-fn member<'a>(body: &'a Map<String, Json>, name: &str) -> Result<&'a Json, ApiError> {
+pub(super) fn member<'a>(body: &'a Map<String, Json>, name: &str) -> Result<&'a Json, ApiError> {
     body.get(name).ok_or_else(|| ApiError::bad_request(format!("Required field '{name}' is missing")))
 }
 
-fn guid(value: &Json) -> Option<Uuid> {
+pub(super) fn guid(value: &Json) -> Option<Uuid> {
     value.as_str().and_then(|text| Uuid::parse_str(text).ok())
 }
 
 /// The row a JSON entity reference names by its primary id.
-fn entity_reference<'s>(schema: &'s Schema, value: &Json) -> Result<(&'s Arc<Table>, Uuid), ApiError> {
+pub(super) fn entity_reference<'s>(schema: &'s Schema, value: &Json) -> Result<(&'s Arc<Table>, Uuid), ApiError> {
     let invalid = || ApiError::bad_request("An entity reference needs '@odata.type' and the primary id.");
     let kind = value.get("@odata.type").and_then(Json::as_str).ok_or_else(invalid)?;
     let logical = kind.trim_start_matches('#').trim_start_matches("Microsoft.Dynamics.CRM.");
@@ -183,7 +313,7 @@ fn resolution_input(
     // The documented form nests the case as `incidentid: { incidentid: ... }`.
     let nested =
         fields.remove("incidentid").as_ref().and_then(|value| value.get("incidentid").or(Some(value)).and_then(guid));
-    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes())?;
+    let input = parse_row(schema, table, Json::Object(fields).to_string().as_bytes(), call.settings.value_rules())?;
     if let Some(id) = nested {
         return Ok((id, input));
     }
@@ -219,7 +349,7 @@ fn merge(
             if let Some(fields) = content.as_object_mut() {
                 fields.remove(table.primary_id());
             }
-            parse_row(schema, table, content.to_string().as_bytes())?
+            parse_row(schema, table, content.to_string().as_bytes(), call.settings.value_rules())?
         }
         _ => RowInput::default(),
     };
@@ -244,115 +374,4 @@ fn queue(
         add_to_queue(&session, database, queue, table, id)
     })?;
     Ok(object(call, "AddToQueueResponse", [("QueueItemId", Json::from(item.to_string()))]))
-}
-
-/// Operators of a QueryExpression that the filter language has too.
-fn condition(condition: &Json) -> Result<String, ApiError> {
-    let invalid = || ApiError::bad_request("A condition of the QuerySet needs AttributeName and Operator.");
-    let column = condition.get("AttributeName").and_then(Json::as_str).ok_or_else(invalid)?;
-    let operator = condition.get("Operator").and_then(Json::as_str).ok_or_else(invalid)?;
-    let values: Vec<String> = condition
-        .get("Values")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|value| value.get("Value"))
-        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-        .collect();
-    let call = |function: &str| {
-        let list = Json::from(values.clone());
-        format!("Microsoft.Dynamics.CRM.{function}(PropertyName='{column}',PropertyValues={list})")
-    };
-    Ok(match operator {
-        "Equal" | "In" => call("In"),
-        "NotEqual" | "NotIn" => call("NotIn"),
-        "Between" => call("Between"),
-        "NotBetween" => call("NotBetween"),
-        "Null" => format!("{column} eq null"),
-        "NotNull" => format!("{column} ne null"),
-        "OnOrBefore" | "OnOrAfter" | "On" | "OlderThanXMonths" | "OlderThanXDays" | "OlderThanXHours" => call(operator),
-        other => {
-            return Err(ApiError::not_here(&format!("the condition operator '{other}' of BulkDelete")));
-        }
-    })
-}
-
-/// A FilterExpression as a `$filter`; lookups are named by their logical name there.
-fn filter_text(criteria: &Json, table: &Table) -> Result<String, ApiError> {
-    let joint = if criteria.get("FilterOperator").and_then(Json::as_str) == Some("Or") { " or " } else { " and " };
-    let list = |name: &str| criteria.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
-    let mut parts = Vec::new();
-    for item in list("Conditions") {
-        let mut item = item;
-        let lookup = item.get("AttributeName").and_then(Json::as_str).and_then(|name| table.find(name));
-        if let Some(column) = lookup {
-            item["AttributeName"] = column.wire.clone().into();
-        }
-        parts.push(condition(&item)?);
-    }
-    for inner in list("Filters") {
-        let text = filter_text(&inner, table)?;
-        if !text.is_empty() {
-            parts.push(format!("({text})"));
-        }
-    }
-    Ok(parts.join(joint))
-}
-
-fn bulk_delete(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-    schema: &Arc<Schema>,
-) -> Result<Answer, ApiError> {
-    let body = body_of(request)?;
-    let queries = member(&body, "QuerySet")?.as_array().cloned().unwrap_or_default();
-    let [query] = queries.as_slice() else {
-        return Err(ApiError::not_here("a BulkDelete with more or less than one query"));
-    };
-    let name = query.get("EntityName").and_then(Json::as_str).unwrap_or_default();
-    let table = schema.by_logical(name).ok_or_else(|| {
-        ApiError::new(
-            Code::NoSuchTable,
-            format!("The entity with a name = '{name}' was not found in the MetadataCache."),
-        )
-    })?;
-    let filter = query.get("Criteria").map(|criteria| filter_text(criteria, table)).transpose()?.unwrap_or_default();
-    let query = if filter.is_empty() { String::new() } else { format!("$filter={}", encode_query(&filter)) };
-    let options = QueryOptions::parse(&query)?;
-    let scope = call.scope(schema, table);
-    let ids = access.read(|database| {
-        let annotations = crate::query::Annotations::default();
-        let reader =
-            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };
-        reader.select_all(&options)
-    })?;
-    let operation = schedule_bulk_delete(call, access, request, schema, (table.id, ids), &body)?;
-    let id = Json::from(operation.to_string());
-    Ok(object(call, "BulkDeleteResponse", [("JobId", id)]))
-}
-
-/// Creates the system job that deletes the selected rows when its time has come.
-fn schedule_bulk_delete(
-    call: &Call<'_>,
-    access: &mut Access<'_>,
-    request: &Request,
-    schema: &Arc<Schema>,
-    (table, ids): (crate::schema::TableId, Vec<Uuid>),
-    body: &Map<String, Json>,
-) -> Result<Uuid, ApiError> {
-    let jobs = schema.by_logical("asyncoperation").ok_or_else(|| ApiError::not_here("system jobs"))?;
-    let content_ids = access.content_ids();
-    let session = call.session(request, content_ids.as_ref())?;
-    let job_name = body.get("JobName").and_then(Json::as_str).unwrap_or("Bulk Delete").to_owned();
-    access.write(|database| {
-        let mut input = RowInput::default();
-        let texts = [("name", Value::Text(job_name.into())), ("operationtype", Value::Int(13))];
-        input.cells.extend(texts.into_iter().filter_map(|(name, value)| Some((jobs.ordinal(name)?, Some(value)))));
-        let operation = create(&session, database, jobs, input)?;
-        let due = call.now + call.settings.bulk_delete_delay_s;
-        let kind = JobKind::BulkDelete { operation, table, ids: ids.into() };
-        database.schedule(Job { due, kind });
-        Ok(operation)
-    })
 }

@@ -5,7 +5,6 @@
 //! parts before it stay done. Left out: the JSON form of batches.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -33,9 +32,9 @@ enum Item {
     ChangeSet(Vec<Part>),
 }
 
-pub(super) fn answer(call: &Call<'_>, database: &RwLock<Database>, request: &Request) -> Answer {
+pub(super) fn answer(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Answer {
     match parse(request) {
-        Ok(items) => run(call, database, request, items),
+        Ok(items) => run(call, access, request, items),
         Err(error) => Answer::error(&error, false),
     }
 }
@@ -160,10 +159,7 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
     let body = body.trim_ascii_start();
     let end = body.iter().position(|byte| *byte == b'\n').unwrap_or(body.len());
     let line = std::str::from_utf8(body[..end].trim_ascii()).map_err(|_| malformed("a request line is not text"))?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(url)) = (words.next(), words.next()) else {
-        return Err(malformed("a request line names no method and address"));
-    };
+    let (method, url) = method_and_url(line).ok_or_else(|| malformed("a request line names no method and address"))?;
     let method =
         Method::from_bytes(method.as_bytes()).map_err(|_| malformed("a request line has an unknown method"))?;
     let (inner, content) = split_headers(body.get(end + 1..).unwrap_or_default())?;
@@ -181,6 +177,14 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
     let (path, query) = split_url(url);
     let request = Request { method, path, query, headers: map, body: Bytes::copy_from_slice(content) };
     Ok(Part { content_id: header(headers, "content-id"), request })
+}
+
+/// What stands between the first and the last blank is the address: clients leave blanks in it.
+fn method_and_url(line: &str) -> Option<(&str, &str)> {
+    let (method, rest) = line.split_once(' ')?;
+    let (url, version) = rest.rsplit_once(' ').unwrap_or((rest, ""));
+    let url = if version.starts_with("HTTP/") { url } else { rest };
+    Some((method, url.trim())).filter(|(_, url)| !url.is_empty())
 }
 
 /// Path below the service root, and query.
@@ -258,7 +262,7 @@ fn canonical(name: &str) -> String {
     }
 }
 
-fn run(call: &Call<'_>, database: &RwLock<Database>, request: &Request, items: Vec<Item>) -> Answer {
+fn run(call: &Call<'_>, access: &mut Access<'_>, request: &Request, items: Vec<Item>) -> Answer {
     let keeps_going = Preferences::read(&request.headers).continue_on_error;
     let mut output = Output::new("batchresponse");
     let mut status = StatusCode::OK;
@@ -268,7 +272,7 @@ fn run(call: &Call<'_>, database: &RwLock<Database>, request: &Request, items: V
         work.rows += operations(&item) as u64;
         let failed = match item {
             Item::Single(part) => {
-                let answer = run_single(call, database, &part);
+                let answer = run_single(call, access, &part);
                 entitlement += answer.entitlement;
                 work.extra_ms += answer.work.extra_ms;
                 output.push(&answer, part.content_id.as_deref());
@@ -276,7 +280,7 @@ fn run(call: &Call<'_>, database: &RwLock<Database>, request: &Request, items: V
             }
             Item::ChangeSet(parts) => {
                 entitlement += parts.len() as u64;
-                run_change_set(call, database, &parts, index, &mut output)
+                run_change_set(call, access, &parts, index, &mut output)
             }
         };
         if let (Some(failed), false) = (failed, keeps_going) {
@@ -297,13 +301,13 @@ fn is_failure(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-fn run_single(call: &Call<'_>, database: &RwLock<Database>, part: &Part) -> Answer {
+fn run_single(call: &Call<'_>, access: &mut Access<'_>, part: &Part) -> Answer {
     // A reference outside its change set has nothing to refer to.
     if let Some(reference) = path_reference(&part.request.path) {
         return Answer::error(&unknown_content_id(reference), false);
     }
     // In a part of its own `$n` names nothing either: an empty change set says so.
-    match answer_one(call, &mut Access::Shared(database), &part.request) {
+    match answer_one(call, access, &part.request) {
         Ok(answer) => answer,
         Err(error) => Answer::error(&error, Preferences::read(&part.request.headers).annotations.errors),
     }
@@ -320,21 +324,21 @@ fn path_reference(path: &str) -> Option<&str> {
 /// Runs a change set; returns its status if it failed.
 fn run_change_set(
     call: &Call<'_>,
-    database: &RwLock<Database>,
+    access: &mut Access<'_>,
     parts: &[Part],
     index: usize,
     output: &mut Output,
 ) -> Option<StatusCode> {
     let mut inner = Output::new(&format!("changesetresponse_{index}"));
     let mut failed: Option<(Answer, Option<String>)> = None;
-    let done = database.write().unwrap_or_else(PoisonError::into_inner).transaction(|database| {
+    let done = access.write(|database| {
         let mut known: HashMap<String, (TableId, Uuid)> = HashMap::new();
         let mut used = HashSet::new();
         for part in parts {
             if part.content_id.as_ref().is_some_and(|id| !used.insert(id.clone())) {
-                failed =
-                    Some((Answer::error(&malformed("a Content-ID is used twice"), false), part.content_id.clone()));
-                return Err(());
+                let error = malformed("a Content-ID is used twice");
+                failed = Some((Answer::error(&error, false), part.content_id.clone()));
+                return Err(error);
             }
             match run_in_set(call, database, part, &known) {
                 Ok((answer, row)) => {
@@ -346,7 +350,7 @@ fn run_change_set(
                 Err(error) => {
                     let annotations = Preferences::read(&part.request.headers).annotations.errors;
                     failed = Some((Answer::error(&error, annotations), part.content_id.clone()));
-                    return Err(());
+                    return Err(error);
                 }
             }
         }

@@ -38,13 +38,16 @@ pub(super) fn answer(
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     // Parsed before the database is locked: most of the work of a bulk request is here.
-    let rows = parse_targets(schema, table, &request.body)?;
+    let rows = parse_targets(schema, table, &request.body, call.settings.value_rules())?;
     let count = rows.len() as u64;
     let message = if table.is_elastic { Message::Elastic } else { message };
     let finish = |mut answer: Answer| {
         answer = answer.with_work(message, count);
         answer.work.extra_ms = call.settings.plugin_ms * count as f64;
         answer.entitlement = count;
+        if table.is_elastic && kind != BulkKind::Delete {
+            answer.set("x-ms-session-token", &super::rows::session_token(call));
+        }
         answer
     };
     let result = if table.is_elastic {

@@ -4,11 +4,13 @@
 //! was honoured is told in `Preference-Applied`. Left out: `Authorization`.
 
 use http::HeaderMap;
+use uuid::Uuid;
 
 use super::Answer;
 use crate::error::{ApiError, Code};
 use crate::query::{Annotations, PAGE_ROWS_MAX};
 use crate::settings::Settings;
+use crate::write::under_status;
 
 /// What `Prefer` asks for.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +155,8 @@ fn parse_match(text: &str) -> Option<Match> {
 pub(super) struct WriteWishes {
     pub(super) detect_duplicates: bool,
     pub(super) bypass_plugins: bool,
+    pub(super) bypass_async: bool,
+    pub(super) bypass_steps: Vec<Uuid>,
 }
 
 impl WriteWishes {
@@ -168,13 +172,24 @@ impl WriteWishes {
             || is("mscrm.bypasscustompluginexecution", "true")
             || headers.contains_key("mscrm.bypassbusinesslogicexecutionstepids");
         if asks && !settings.bypass_allowed {
-            return Err(ApiError::new(
-                Code::PrivilegeDenied,
-                "Principal user is missing prvBypassCustomBusinessLogic privilege.",
-            ));
+            let message = "Principal user is missing prvBypassCustomBusinessLogic privilege.";
+            let error = ApiError::new(Code::PrivilegeDenied, message);
+            return Err(under_status(error, settings.bypass_refused_status));
+        }
+        let steps = header(headers, "mscrm.bypassbusinesslogicexecutionstepids").unwrap_or_default();
+        // Unknown ids do no harm; too many do.
+        let bypass_steps: Vec<Uuid> = steps.split(',').filter_map(|id| Uuid::parse_str(id.trim()).ok()).collect();
+        if bypass_steps.len() > settings.bypass_step_ids_max {
+            let limit = settings.bypass_step_ids_max;
+            return Err(ApiError::bad_request(format!("At most {limit} step ids can be bypassed in one request.")));
         }
         let bypass_plugins = logic.contains("CustomSync") || is("mscrm.bypasscustompluginexecution", "true");
-        Ok(WriteWishes { detect_duplicates: is("mscrm.suppressduplicatedetection", "false"), bypass_plugins })
+        Ok(WriteWishes {
+            detect_duplicates: is("mscrm.suppressduplicatedetection", "false"),
+            bypass_plugins,
+            bypass_async: logic.contains("CustomAsync"),
+            bypass_steps,
+        })
     }
 }
 

@@ -8,29 +8,30 @@ use uuid::Uuid;
 use super::rows::RowRequest;
 use super::{Access, Answer, Call, Request, route, sets};
 use crate::address::{Reference, parse_predicate, parse_reference};
-use crate::error::{ApiError, Code};
-use crate::query::{ColumnPath, Operator, Predicate, QueryOptions, Test, write_text};
+use crate::error::ApiError;
+use crate::query::{ColumnPath, Operator, PAGE_ROWS_MAX, Predicate, QueryOptions, Test, write_text};
 use crate::schema::{ColumnKind, ManyToMany, Ordinal, Property, Relationship, TableId};
-use crate::storage::{Database, Value, ValueRef, encode};
-use crate::write::{BindReference, RowInput, Session, resolve, update};
+use crate::storage::{Database, Value, ValueRef};
+use crate::write::{BindReference, RowInput, Session, link, resolve, unlink, update};
 
 pub(super) fn answer(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
     row: &RowRequest<'_>,
-    property: Property,
+    (name, property): (&str, Property),
     key: Option<&str>,
     tail: &[&str],
 ) -> Result<Answer, ApiError> {
     match (request.method.as_str(), tail) {
         ("GET", []) if key.is_none() => match property {
             Property::ToOne(ordinal, _) => related_row(call, access, request, row, ordinal),
-            _ => collection(call, access, request, row, property),
+            _ => collection(call, access, request, row, (name, property)),
         },
-        ("GET", ["$ref"]) => reference(call, access, row, property),
-        ("POST" | "PUT", ["$ref"]) => associate(call, access, request, row, property),
-        ("DELETE", ["$ref"]) => disassociate(call, access, request, row, property, key),
+        ("GET", ["$ref"]) => reference(call, access, row, (name, property)),
+        ("GET", ["$count"]) if key.is_none() => count(call, access, request, row, (name, property)),
+        ("POST" | "PUT", ["$ref"]) => associate(call, access, request, row, (name, property)),
+        ("DELETE", ["$ref"]) => disassociate(call, access, request, row, (name, property), key),
         ("GET", [other, ..]) => Err(ApiError::no_resource(other)),
         _ => Err(route::method_not_allowed(request)),
     }
@@ -63,10 +64,10 @@ fn reference(
     call: &Call<'_>,
     access: &Access<'_>,
     row: &RowRequest<'_>,
-    property: Property,
+    (name, property): (&str, Property),
 ) -> Result<Answer, ApiError> {
     let Property::ToOne(ordinal, _) = property else {
-        return Err(ApiError::not_here("reading the links of a collection"));
+        return references(call, access, row, (name, property));
     };
     let found = access.read(|database| lookup_of(database, row, ordinal))?;
     let Some((table, id)) = found else {
@@ -80,40 +81,107 @@ fn reference(
     Ok(Answer::json(body))
 }
 
+/// Links to every row of a collection, up to a page.
+fn references(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    row: &RowRequest<'_>,
+    property: (&str, Property),
+) -> Result<Answer, ApiError> {
+    let found = related(access, row, property)?;
+    let set = &row.schema.table(found.table).set_name;
+    let ids = access.read(|database| found.ids(database));
+    let links: Vec<_> = ids
+        .iter()
+        .take(PAGE_ROWS_MAX)
+        .map(|id| serde_json::json!({ "@odata.id": format!("{}/{set}({id})", call.base) }))
+        .collect();
+    let context = format!("{}/$metadata#Collection($ref)", call.base);
+    let body = serde_json::json!({ "@odata.context": context, "value": links });
+    Ok(Answer::json(body.to_string().into_bytes()))
+}
+
+/// The number of rows in a collection.
+fn count(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: (&str, Property),
+) -> Result<Answer, ApiError> {
+    let found = related(access, row, property)?;
+    let table = row.schema.table(found.table);
+    sets::count_where(call, access, request, row.schema, table, Some(found.restriction))
+}
+
+/// The rows of a collection: their table, and what singles them out.
+struct Related {
+    table: TableId,
+    restriction: Predicate,
+    name: String,
+}
+
+impl Related {
+    fn ids(&self, database: &Database) -> Vec<Uuid> {
+        match &self.restriction {
+            Predicate::Test(path, Test::Compare(_, Value::Lookup(table, id))) => {
+                let store = database.store(self.table);
+                let mut ids = store.pointing(path.column, id);
+                let column = Some(path.column);
+                ids.retain(|key| store.get(key).and_then(|row| row.lookup(column)) == Some((*table, *id)));
+                ids
+            }
+            Predicate::Test(_, Test::InIds(ids)) => {
+                let mut ids: Vec<Uuid> = ids.iter().copied().collect();
+                ids.sort_unstable();
+                ids
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The related rows of a collection, with all query options.
 fn collection(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
     row: &RowRequest<'_>,
-    property: Property,
+    property: (&str, Property),
 ) -> Result<Answer, ApiError> {
+    let found = related(access, row, property)?;
+    let path = format!("{}({})/{}", row.table.set_name, row.inner, found.name);
+    let table = row.schema.table(found.table);
+    sets::list_where(call, access, request, row.schema, table, Some(found.restriction), &path)
+}
+
+fn related(access: &Access<'_>, row: &RowRequest<'_>, (name, property): (&str, Property)) -> Result<Related, ApiError> {
     let Property::ToMany(index) = property else {
         return Err(ApiError::no_resource(row.inner));
     };
     let key =
         access.read(|database| row.address.find(database, row.table)).ok_or_else(|| row.address.missing(row.table))?;
-    let (table, restriction, name) = match &row.schema.relationships[usize::from(index)] {
+    Ok(match &row.schema.relationships[usize::from(index)] {
         Relationship::OneToMany(one) => {
             let path = ColumnPath { hops: Vec::new(), table: one.referencing, column: one.column };
             let test = Test::Compare(Operator::Eq, Value::Lookup(row.table.id, key));
-            (one.referencing, Predicate::Test(path, test), one.to_many.clone())
+            Related { table: one.referencing, restriction: Predicate::Test(path, test), name: one.to_many.clone() }
         }
         Relationship::ManyToMany(many) => {
-            let own = usize::from(many.tables[0] != row.table.id);
+            let own = many.side_of(row.table.id, name);
+            let table = many.tables[1 - own];
             let ids = access.read(|database| linked_ids(database, many, own, key));
-            let path = ColumnPath { hops: Vec::new(), table: many.tables[1 - own], column: 0 };
-            (many.tables[1 - own], Predicate::Test(path, Test::InIds(ids)), many.navigation[own].clone())
+            let path = ColumnPath { hops: Vec::new(), table, column: 0 };
+            Related { table, restriction: Predicate::Test(path, Test::InIds(ids)), name: many.navigation[own].clone() }
         }
-    };
-    let path = format!("{}({})/{name}", row.table.set_name, row.inner);
-    sets::list_where(call, access, request, row.schema, row.schema.table(table), Some(restriction), &path)
+    })
 }
 
 fn linked_ids(database: &Database, many: &ManyToMany, own: usize, key: Uuid) -> std::collections::HashSet<Uuid> {
-    let links = database.store(many.intersect).rows_after(None);
-    let other = links.filter_map(|(_, link)| match (link.get(many.columns[own]), link.get(many.columns[1 - own])) {
-        (Some(ValueRef::Guid(mine)), Some(ValueRef::Guid(theirs))) if mine == key => Some(theirs),
+    let store = database.store(many.intersect);
+    let links = store.pointing(many.columns[own], &key);
+    let other = links.iter().filter_map(|link| match store.get(link)?.get(many.columns[1 - own]) {
+        Some(ValueRef::Guid(theirs)) => Some(theirs),
         _ => None,
     });
     other.collect()
@@ -148,7 +216,7 @@ fn associate(
     access: &mut Access<'_>,
     request: &Request,
     row: &RowRequest<'_>,
-    property: Property,
+    (name, property): (&str, Property),
 ) -> Result<Answer, ApiError> {
     let reference = linked_reference(request, row)?;
     let content_ids = access.content_ids();
@@ -167,7 +235,12 @@ fn associate(
                     let child = row.schema.table(one.referencing);
                     set_lookup(&session, database, (child, other), one.column, row.table.id, bind)?;
                 }
-                Relationship::ManyToMany(many) => link(database, many, row.table.id, key, other)?,
+                Relationship::ManyToMany(many) => {
+                    if other_table != many.tables[1 - many.side_of(row.table.id, name)] {
+                        return Err(ApiError::bad_request("The row to associate belongs to another table."));
+                    }
+                    link(database, many, many.side_of(row.table.id, name), key, other)?;
+                }
             },
             _ => {
                 return Err(ApiError::bad_request("The property is not a navigation property."));
@@ -177,39 +250,12 @@ fn associate(
     })
 }
 
-/// The id of an intersect row follows from the pair, so that a pair exists once.
-fn pair_id(many: &ManyToMany, ids: [Uuid; 2]) -> Uuid {
-    let bytes = [many.id.as_bytes().as_slice(), ids[0].as_bytes(), ids[1].as_bytes()].concat();
-    Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(&bytes))
-}
-
-fn link(
-    database: &mut Database,
-    many: &ManyToMany,
-    own_table: TableId,
-    key: Uuid,
-    other: Uuid,
-) -> Result<(), ApiError> {
-    let ids = if many.tables[0] == own_table { [key, other] } else { [other, key] };
-    let id = pair_id(many, ids);
-    if database.get(many.intersect, &id).is_some() {
-        return Err(ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."));
-    }
-    let mut cells: Vec<_> = many.columns.iter().zip(ids).map(|(column, id)| (*column, Some(Value::Guid(id)))).collect();
-    cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
-    // Intersect tables have no keys, so nothing can object.
-    database
-        .put(many.intersect, id, encode(&cells))
-        .map(|_| ())
-        .map_err(|_| ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."))
-}
-
 fn disassociate(
     call: &Call<'_>,
     access: &mut Access<'_>,
     request: &Request,
     row: &RowRequest<'_>,
-    property: Property,
+    (name, property): (&str, Property),
     key: Option<&str>,
 ) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
@@ -223,15 +269,14 @@ fn disassociate(
             }
             Property::ToMany(index) => {
                 let relationship = &row.schema.relationships[usize::from(index)];
-                let other = unlinked_row(&session, database, row, relationship, key, options.id.as_deref())?;
+                let other = unlinked_row(&session, database, row, (name, relationship), key, options.id.as_deref())?;
                 match relationship {
                     Relationship::OneToMany(one) => {
                         let child = row.schema.table(one.referencing);
                         set_lookup(&session, database, (child, other), one.column, row.table.id, BindReference::Clear)?;
                     }
                     Relationship::ManyToMany(many) => {
-                        let ids = if many.tables[0] == row.table.id { [own, other] } else { [other, own] };
-                        database.remove(many.intersect, pair_id(many, ids), session.now);
+                        unlink(&session, database, many, many.side_of(row.table.id, name), own, other);
                     }
                 }
             }
@@ -248,13 +293,13 @@ fn unlinked_row(
     session: &Session<'_>,
     database: &Database,
     row: &RowRequest<'_>,
-    relationship: &Relationship,
+    (name, relationship): (&str, &Relationship),
     key: Option<&str>,
     link: Option<&str>,
 ) -> Result<Uuid, ApiError> {
     let other = match relationship {
         Relationship::OneToMany(one) => one.referencing,
-        Relationship::ManyToMany(many) => many.tables[usize::from(many.tables[0] == row.table.id)],
+        Relationship::ManyToMany(many) => many.tables[1 - many.side_of(row.table.id, name)],
     };
     let table = row.schema.table(other);
     if let Some(inner) = key {

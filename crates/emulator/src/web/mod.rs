@@ -8,6 +8,9 @@
 mod actions;
 mod batch;
 mod bulk;
+mod bulk_delete;
+mod cosmos;
+mod files;
 mod headers;
 mod links;
 mod route;
@@ -21,6 +24,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
+pub(crate) use actions::call_arguments;
 pub(crate) use headers::Preferences;
 pub(crate) use route::{Operation, operation};
 
@@ -30,8 +34,8 @@ use crate::profile::{Message, Work};
 use crate::query::Scope;
 use crate::schema::{Schema, Table, TableId};
 use crate::settings::Settings;
-use crate::storage::Database;
-use crate::write::{RejectRule, Session};
+use crate::storage::{Database, Event};
+use crate::write::{Hooks, RejectRule, Session};
 
 /// A request below the service root.
 #[derive(Clone, Debug)]
@@ -107,7 +111,6 @@ pub(crate) struct Call<'a> {
     pub(crate) user: Uuid,
     pub(crate) business_unit: Uuid,
     pub(crate) delegate: Option<Uuid>,
-    pub(crate) teams: &'a [Uuid],
     /// Simulated seconds since 1970.
     pub(crate) now: f64,
     pub(crate) settings: &'a Settings,
@@ -115,6 +118,8 @@ pub(crate) struct Call<'a> {
     pub(crate) organization: Uuid,
     pub(crate) sink: bool,
     pub(crate) plugins: &'a [RejectRule],
+    /// Steps that hear of what the request does.
+    pub(crate) hooks: Option<&'a Hooks>,
     /// `https://host/api/data/v9.2`, as the caller addressed it.
     pub(crate) base: String,
 }
@@ -151,20 +156,22 @@ impl Access<'_> {
 
 impl Call<'_> {
     /// The schema this request sees: current with `Consistency: Strong`, else the cached one.
-    fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
+    pub(crate) fn schema(&self, access: &Access<'_>, request: &Request) -> Arc<Schema> {
         let is_strong =
             request.headers.get("consistency").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"strong"));
         access.read(|database| Arc::clone(if is_strong { &database.schema } else { database.cached_schema(self.now) }))
     }
 
-    fn scope<'s>(&'s self, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
+    fn scope<'s>(&'s self, database: &'s Database, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
         Scope {
             schema,
             table,
             now: self.now as i64,
             user: self.user,
             business_unit: self.business_unit,
-            teams: self.teams,
+            organization: self.organization,
+            database,
+            nulls_first: self.settings.nulls_first,
         }
     }
 
@@ -185,6 +192,9 @@ impl Call<'_> {
             sink: self.sink,
             detect_duplicates: wishes.detect_duplicates,
             bypass_plugins: wishes.bypass_plugins,
+            bypass_async: wishes.bypass_async,
+            bypass_steps: wishes.bypass_steps,
+            hooks: self.hooks,
             plugins: self.plugins,
             content_ids,
         })
@@ -218,11 +228,38 @@ pub(crate) fn answer_one(call: &Call<'_>, access: &mut Access<'_>, request: &Req
 
 /// Answers a request, a batch included.
 pub(crate) fn answer(call: &Call<'_>, database: &RwLock<Database>, request: &Request) -> Answer {
+    answer_with(call, &mut Access::Shared(database), request)
+}
+
+/// Runs a request for what it would tell synchronous steps, and takes everything back.
+pub(crate) fn rehearse(call: &Call<'_>, database: &mut Database, request: &Request) -> Vec<Event> {
+    let mut asked = Vec::new();
+    let taken_back: Result<(), ()> = database.transaction(|database| {
+        let content_ids = HashMap::new();
+        answer_with(call, &mut Access::Held { database, content_ids: &content_ids }, request);
+        asked = database.raised().iter().filter(|event| event.is_sync).cloned().collect();
+        Err(())
+    });
+    debug_assert!(taken_back.is_err());
+    asked
+}
+
+fn answer_with(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Answer {
     if request.path.trim_end_matches('/') == "$batch" {
-        return batch::answer(call, database, request);
+        return batch::answer(call, access, request);
     }
-    match answer_one(call, &mut Access::Shared(database), request) {
+    match answer_one(call, access, request) {
         Ok(answer) => answer,
         Err(error) => Answer::error(&error, Preferences::read(&request.headers).annotations.errors),
     }
+}
+
+/// Whether a request is part of a transfer of files, whose state no transaction takes back.
+pub(crate) fn moves_files(request: &Request) -> bool {
+    let name = request.path.trim_start_matches("Microsoft.Dynamics.CRM.");
+    request.query.contains("sessiontoken")
+        || request.headers.contains_key("x-ms-transfer-mode")
+        || name.ends_with("BlocksUpload")
+        || name.ends_with("BlocksDownload")
+        || name.ends_with("Block")
 }

@@ -87,11 +87,11 @@ pub(super) fn answer_table(
             super::actions::bound(call, access, request, &row, action)
         }
         [name, tail @ ..] => {
-            let (property, key) = split_segment(name);
-            match table.properties.get(property) {
+            let (property_name, key) = split_segment(name);
+            match table.properties.get(property_name) {
                 Some(Property::Column(ordinal)) => rows::property(call, access, request, &row, *ordinal, tail),
                 Some(property @ (Property::ToOne(..) | Property::ToMany(_))) => {
-                    links::answer(call, access, request, &row, *property, key, tail)
+                    links::answer(call, access, request, &row, (property_name, *property), key, tail)
                 }
                 _ => Err(ApiError::no_resource(name)),
             }

@@ -17,9 +17,9 @@ use crate::profile::Message;
 use crate::query::{
     Expand, QueryOptions, Reader, RowView, context_url, parse_expand, plain_text, projection, write_one_row, write_text,
 };
-use crate::schema::{Ordinal, Schema, Table};
-use crate::storage::Database;
-use crate::write::{RowInput, UpsertOutcome, create, delete, parse_row, update, upsert};
+use crate::schema::{ColumnKind, Ordinal, Schema, Table};
+use crate::storage::{Database, ValueRef};
+use crate::write::{RowInput, UpsertOutcome, Upserted, create, delete, parse_row, primary_id_of, update, upsert};
 
 /// A row a request names.
 pub(super) struct RowRequest<'a> {
@@ -51,9 +51,14 @@ fn id_answer(call: &Call<'_>, table: &Table, inner: &str) -> Answer {
     let link = entity_id(call, table, inner);
     answer.set("odata-entityid", &link);
     if table.is_elastic {
-        answer.set("x-ms-session-token", &format!("240:8#{}#7=-1", call.now as u64));
+        answer.set("x-ms-session-token", &session_token(call));
     }
     answer
+}
+
+/// What a write into an elastic table hands out for reading it back.
+pub(super) fn session_token(call: &Call<'_>) -> String {
+    format!("240:8#{}#7=-1", call.now as u64)
 }
 
 fn require_json(request: &Request) -> Result<(), ApiError> {
@@ -65,9 +70,14 @@ fn require_json(request: &Request) -> Result<(), ApiError> {
     Err(ApiError::bad_request(message).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-pub(super) fn parse_body(request: &Request, schema: &Schema, table: &Table) -> Result<RowInput, ApiError> {
+pub(super) fn parse_body(
+    call: &Call<'_>,
+    request: &Request,
+    schema: &Schema,
+    table: &Table,
+) -> Result<RowInput, ApiError> {
     require_json(request)?;
-    parse_row(schema, table, &request.body)
+    parse_row(schema, table, &request.body, call.settings.value_rules())
 }
 
 pub(super) fn create_row(
@@ -79,8 +89,7 @@ pub(super) fn create_row(
 ) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
-    let input = parse_body(request, schema, table)?;
-    let given = input.id;
+    let input = parse_body(call, request, schema, table)?;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {
@@ -90,7 +99,7 @@ pub(super) fn create_row(
             answer.status = StatusCode::CREATED;
             return Ok(answer);
         }
-        let id = given.unwrap_or(key).to_string();
+        let id = primary_id_of(database, table, key).to_string();
         let mut answer = id_answer(call, table, &id);
         answer.set("location", &entity_id(call, table, &id));
         Ok(answer)
@@ -108,7 +117,7 @@ fn representation(
     preferences: &Preferences,
 ) -> Result<Answer, ApiError> {
     let row = database.get(table.id, &key).ok_or_else(|| RowAddress::Id(key).missing(table))?;
-    let scope = call.scope(schema, table);
+    let scope = call.scope(database, schema, table);
     let shown = projection(table, options.select.as_deref())?;
     let expands: Vec<Expand> = match &options.expand {
         Some(text) => parse_expand(&scope, text, options)?,
@@ -193,7 +202,7 @@ pub(super) fn patch(
     let preferences = Preferences::read(&request.headers);
     let conditions = Preconditions::read(&request.headers);
     conditions.check_table(row.table)?;
-    let mut input = parse_body(request, row.schema, row.table)?;
+    let mut input = parse_body(call, request, row.schema, row.table)?;
     if let RowAddress::Id(id) = &row.address {
         // A different id in the body does not move the row.
         input.id = input.id.filter(|given| given == id);
@@ -204,7 +213,14 @@ pub(super) fn patch(
         let found = row.address.find(database, row.table);
         let version = found.and_then(|key| database.get(row.table.id, &key)).map(|row| row.version);
         check_patch(call, row, conditions, version)?;
-        let upserted = upsert(&session, database, row.table, &row.address, input)?;
+        let upserted = match found {
+            // With a precondition an elastic row is updated; without, the whole row is replaced.
+            Some(id) if row.table.is_elastic && conditions.if_match.is_some() => {
+                update(&session, database, row.table, id, input)?;
+                Upserted { id, outcome: UpsertOutcome::Updated }
+            }
+            _ => upsert(&session, database, row.table, &row.address, input)?,
+        };
         if preferences.representation {
             // `$expand` is ignored here; `$select` is honoured.
             let options = QueryOptions { expand: None, ..options };
@@ -257,8 +273,13 @@ pub(super) fn property(
         [other, ..] => return Err(ApiError::no_resource(other)),
     };
     let column = row.table.column(ordinal);
-    if matches!(column.kind, crate::schema::ColumnKind::File { .. } | crate::schema::ColumnKind::Image { .. }) {
-        return Err(ApiError::not_here("content of file and image columns"));
+    if !column.for_read && request.method == http::Method::GET {
+        return Err(ApiError::no_resource(&column.wire));
+    }
+    if super::files::is_content(column) {
+        if let Some(done) = super::files::property(call, access, request, row, ordinal, is_value) {
+            return done;
+        }
     }
     match request.method.as_str() {
         "GET" => access.read(|database| read_property(call, database, row, ordinal, is_value)),
@@ -285,7 +306,7 @@ fn read_property(
     let stored = database.get(table.id, &key).ok_or_else(|| row.address.missing(table))?;
     let view = RowView { table, key, row: stored };
     let Some(value) = view.value(ordinal) else {
-        return Ok(Answer::no_content());
+        return nothing_there(row.table.column(ordinal), call.settings.null_property_status);
     };
     let column = table.column(ordinal);
     if is_value {
@@ -294,9 +315,22 @@ fn read_property(
     let mut body = b"{\"@odata.context\":".to_vec();
     write_text(&format!("{}/$metadata#{}({})/{}", call.base, table.set_name, row.inner, column.wire), &mut body);
     body.extend_from_slice(b",\"value\":");
-    crate::query::write_value(column, &value, &mut body);
+    match &value {
+        ValueRef::Guid(file) if matches!(column.kind, ColumnKind::Image { .. }) => {
+            crate::query::write_image(database, file, &mut body);
+        }
+        value => crate::query::write_value(column, value, &mut body),
+    }
     body.push(b'}');
     Ok(Answer::json(body))
+}
+
+/// A column without a value; its status is UNVERIFIED.
+pub(super) fn nothing_there(column: &crate::schema::Column, status: u16) -> Result<Answer, ApiError> {
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_client_error() => Err(ApiError::no_resource(&column.wire).with_status(status)),
+        _ => Ok(Answer::no_content()),
+    }
 }
 
 fn write_property_value(
@@ -308,7 +342,7 @@ fn write_property_value(
     value: &serde_json::Value,
 ) -> Result<Answer, ApiError> {
     let body = serde_json::json!({ row.table.column(ordinal).logical.as_str(): value }).to_string();
-    let input = parse_row(row.schema, row.table, body.as_bytes())?;
+    let input = parse_row(row.schema, row.table, body.as_bytes(), call.settings.value_rules())?;
     let content_ids = access.content_ids();
     let session = call.session(request, content_ids.as_ref())?;
     access.write(|database| {

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use super::{Access, Answer, Call, Preferences, Request};
 use crate::error::ApiError;
 use crate::profile::Message;
-use crate::query::{Predicate, QueryOptions, Reader, Tracking, read_changes, read_delta_count};
+use crate::query::{
+    Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes,
+    read_delta_count,
+};
 use crate::schema::{Schema, Table};
+use crate::settings::Settings;
 use crate::storage::Database;
 
-pub(super) fn tracking(call: &Call<'_>, database: &Database, schema: &Schema) -> Tracking {
+pub(super) fn tracking<'a>(call: &Call<'a>, database: &Database, schema: &Schema) -> Tracking<'a> {
     let days = schema.by_logical("organization").and_then(|table| {
         let row = database.get(table.id, &call.organization)?;
         row.int(table.ordinal("expirechangetrackingindays"))
     });
-    Tracking { expire_days: days.unwrap_or(7), expired_status: call.settings.expired_delta_status }
+    Tracking { expire_days: days.unwrap_or(7), settings: call.settings }
 }
 
 pub(super) fn list(
@@ -25,6 +29,24 @@ pub(super) fn list(
     table: &Arc<Table>,
 ) -> Result<Answer, ApiError> {
     list_where(call, access, request, schema, table, None, &table.set_name)
+}
+
+/// The query that `fetchXml` or `sql` asks for, if one of them is there.
+fn fetch_query(settings: &Settings, options: &QueryOptions, reader: &Reader<'_>) -> Result<Option<Fetch>, ApiError> {
+    match (&options.fetch_xml, &options.sql) {
+        (Some(_), Some(_)) => Err(ApiError::query("The query options fetchXml and sql exclude each other.")),
+        (Some(text), None) => parse_fetch_xml(text).map(Some),
+        (None, Some(text)) => {
+            let context = SqlContext {
+                schema: reader.scope.schema,
+                now: reader.scope.now,
+                allows_top: settings.sql_top_allowed,
+                skip_token: options.skip_token.as_deref(),
+            };
+            parse_sql(text, &context).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Lists the rows of a set, or of a filtered collection below a row.
@@ -39,9 +61,9 @@ pub(super) fn list_where(
 ) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
     let preferences = Preferences::read(&request.headers);
-    let scope = call.scope(schema, table);
     let mut body = Vec::with_capacity(64 << 10);
     let rows = access.read(|database| {
+        let scope = call.scope(database, schema, table);
         let reader = Reader {
             database,
             scope: &scope,
@@ -53,11 +75,8 @@ pub(super) fn list_where(
         if let Some(apply) = &options.apply {
             return crate::query::aggregate(&reader, apply, &options, &mut body);
         }
-        if options.fetch_xml.is_some() {
-            return Err(ApiError::not_here("FetchXML"));
-        }
-        if options.sql.is_some() {
-            return Err(ApiError::not_here("the query option 'sql'"));
+        if let Some(query) = fetch_query(call.settings, &options, &reader)? {
+            return crate::query::run_fetch(&reader, &query, &request.query, path, &mut body);
         }
         if preferences.track_changes || options.delta_token.is_some() {
             let tracking = tracking(call, database, schema);
@@ -77,12 +96,23 @@ pub(super) fn count(
     schema: &Arc<Schema>,
     table: &Arc<Table>,
 ) -> Result<Answer, ApiError> {
+    count_where(call, access, request, schema, table, None)
+}
+
+/// Counts the rows of a set, or of a filtered collection below a row.
+pub(super) fn count_where(
+    call: &Call<'_>,
+    access: &Access<'_>,
+    request: &Request,
+    schema: &Arc<Schema>,
+    table: &Arc<Table>,
+    restriction: Option<Predicate>,
+) -> Result<Answer, ApiError> {
     let options = QueryOptions::parse(&request.query)?;
-    let scope = call.scope(schema, table);
     let count = access.read(|database| {
+        let scope = call.scope(database, schema, table);
         let annotations = crate::query::Annotations::default();
-        let reader =
-            Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction: None };
+        let reader = Reader { database, scope: &scope, base: &call.base, annotations, page_size: None, restriction };
         match &options.delta_token {
             Some(token) => {
                 read_delta_count(&reader, &tracking(call, database, schema), token).map(|count| count as u64)

@@ -1,4 +1,4 @@
-//! Actions with rules of their own: CloseIncident, Merge, AddToQueue.
+//! Actions with rules of their own: CloseIncident, Merge.
 //!
 //! Promise: each is one unit inside the caller's transaction. Left out: the JSON of their
 //! parameters (`web::actions`).
@@ -12,7 +12,7 @@ use super::parse::RowInput;
 use super::{Session, update};
 use crate::address::does_not_exist;
 use crate::error::{ApiError, Code};
-use crate::schema::{ColumnKind, Schema, Table};
+use crate::schema::{Schema, Table};
 use crate::storage::{Database, Value};
 
 fn table_named(schema: &Schema, name: &str) -> Result<Arc<Table>, ApiError> {
@@ -79,19 +79,26 @@ pub(crate) fn merge_rows(
             format!("The 'Merge' method does not support '{}'.", table.logical),
         ));
     }
+    if target == subordinate {
+        let message = "Merge cannot be performed on master and sub-entities that are identical.";
+        return Err(ApiError::new(Code::MergeIdentical, message));
+    }
     for id in [target, subordinate] {
-        database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+        let row = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+        if row.int(table.known.state) != Some(0) {
+            let message = "Merge cannot be performed on entity that is inactive.";
+            return Err(ApiError::new(Code::MergeNotActive, message));
+        }
     }
     let schema = Arc::clone(&database.schema);
     super::update(session, database, table, target, content)?;
     for relationship in schema.one_to_many().filter(|one| one.referenced == table.id) {
         let column = relationship.column;
-        let rows: Vec<Uuid> = database
-            .store(relationship.referencing)
-            .rows_after(None)
-            .filter(|(_, row)| row.lookup(Some(column)) == Some((table.id, subordinate)))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut rows = database.store(relationship.referencing).pointing(column, &subordinate);
+        rows.retain(|row| {
+            let row = database.get(relationship.referencing, row);
+            row.and_then(|row| row.lookup(Some(column))) == Some((table.id, subordinate))
+        });
         let child = schema.table(relationship.referencing);
         for row in rows.into_iter().filter(|row| *row != target || child.id != table.id) {
             update::store(session, database, child, row, vec![(column, Some(Value::Lookup(table.id, target)))])?;
@@ -110,48 +117,4 @@ pub(crate) fn merge_rows(
         cells.extend([(state, Some(Value::Int(new_state))), (status, Some(Value::Int(new_status)))]);
     }
     update::store(session, database, table, subordinate, cells)
-}
-
-/// Puts a row into a queue and returns the queue item's id; an item it has already moves over.
-pub(crate) fn add_to_queue(
-    session: &Session<'_>,
-    database: &mut Database,
-    queue: Uuid,
-    table: &Table,
-    id: Uuid,
-) -> Result<Uuid, ApiError> {
-    let schema = Arc::clone(&database.schema);
-    let (queues, items) = (table_named(&schema, "queue")?, table_named(&schema, "queueitem")?);
-    database.get(queues.id, &queue).ok_or_else(|| does_not_exist(&queues, queue))?;
-    let row = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
-    let title = table.primary_name.and_then(|ordinal| row.get(ordinal)).map(|value| value.to_value());
-    let (Some(object), Some(in_queue)) = (items.ordinal("objectid"), items.ordinal("queueid")) else {
-        return Err(ApiError::not_here("queue items"));
-    };
-    let ColumnKind::Lookup { targets } = &items.column(object).kind else {
-        return Err(ApiError::not_here("queue items"));
-    };
-    if !targets.iter().any(|target| target.table == table.id) {
-        return Err(ApiError::bad_request(format!("Entities of type '{}' cannot be added to a queue.", table.logical)));
-    }
-    let before = database
-        .store(items.id)
-        .rows_after(None)
-        .find(|(_, row)| row.lookup(Some(object)) == Some((table.id, id)))
-        .map(|(item, _)| *item);
-    let mut cells = vec![(in_queue, Some(Value::Lookup(queues.id, queue)))];
-    if let Some(entered) = items.ordinal("enteredon") {
-        cells.push((entered, Some(Value::Time(session.now))));
-    }
-    if let Some(item) = before {
-        update::store(session, database, &items, item, cells)?;
-        return Ok(item);
-    }
-    let mut input = RowInput::default();
-    input.cells.extend(items.ordinal("title").map(|ordinal| (ordinal, title)));
-    input.binds.push((in_queue, 0, super::BindReference::FirstTarget(queue)));
-    let item = create(session, database, &items, input)?;
-    cells.push((object, Some(Value::Lookup(table.id, id))));
-    update::store(session, database, &items, item, cells)?;
-    Ok(item)
 }

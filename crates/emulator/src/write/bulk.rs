@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use super::Session;
-use super::create::create;
+use super::create::{create, primary_id_of};
 use super::delete::delete;
 use super::parse::RowInput;
 use super::update::{UpsertOutcome, update, upsert};
@@ -96,11 +96,13 @@ fn one(
 ) -> Result<Option<(Uuid, Done)>, ApiError> {
     match kind {
         BulkKind::Create => {
-            let given = row.id;
-            let id = create(session, database, table, row)?;
-            Ok(Some((given.unwrap_or(id), Done::Created)))
+            let key = create(session, database, table, row)?;
+            Ok(Some((primary_id_of(database, table, key), Done::Created)))
         }
         BulkKind::Update => {
+            if matches!(row.address, Some(RowAddress::Key(_))) && !session.settings.update_multiple_by_key {
+                return Err(ApiError::bad_request("Entity Id must be specified for Operation"));
+            }
             let id = existing(database, table, &row)?;
             if !seen.insert(id) {
                 return Ok(None);

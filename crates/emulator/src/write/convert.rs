@@ -24,6 +24,28 @@ pub(crate) enum Scalar<'a> {
     Text(Cow<'a, str>),
 }
 
+/// What decides how strictly values and the names of rows are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ValueRules {
+    /// Literals of queries and addresses are texts, whatever their column.
+    pub(crate) is_query: bool,
+    pub(crate) round_decimals: bool,
+    pub(crate) drop_sub_seconds: bool,
+    pub(crate) big_integer_texts: bool,
+    /// Rows of bulk messages may be named by keys that an address cannot carry.
+    pub(crate) any_key_text: bool,
+}
+
+impl ValueRules {
+    pub(crate) const QUERY: Self = Self {
+        is_query: true,
+        round_decimals: true,
+        drop_sub_seconds: true,
+        big_integer_texts: true,
+        any_key_text: false,
+    };
+}
+
 /// Most selections of a multi-select column.
 const SELECTIONS_MAX: usize = 150;
 /// 10^10: the scale of stored decimals.
@@ -35,7 +57,7 @@ pub(crate) fn convert(
     table: &Table,
     column: &Column,
     scalar: Scalar<'_>,
-    strict: bool,
+    rules: ValueRules,
 ) -> Result<Option<Value>, ApiError> {
     if matches!(scalar, Scalar::Null) {
         return Ok(None);
@@ -49,18 +71,21 @@ pub(crate) fn convert(
             }
             Ok(Some(Value::Int(number)))
         }
+        ColumnKind::BigInt if matches!(scalar, Scalar::Text(_)) && !rules.big_integer_texts => {
+            Err(cannot_convert(column, "a text"))
+        }
         ColumnKind::BigInt => integer(column, scalar).map(|number| Some(Value::Int(number))),
         ColumnKind::Decimal { min, max, precision } => {
-            decimal(table, column, &scalar, (*min, *max), *precision, Code::DecimalValueOutOfRange).map(Some)
+            decimal((table, column), &scalar, (*min, *max), *precision, Code::DecimalValueOutOfRange, rules).map(Some)
         }
         ColumnKind::Money { min, max, precision, .. } => {
-            decimal(table, column, &scalar, (*min, *max), *precision, Code::MoneySizeExceeded).map(Some)
+            decimal((table, column), &scalar, (*min, *max), *precision, Code::MoneySizeExceeded, rules).map(Some)
         }
         ColumnKind::Double { min, max, precision } => {
             double(table, column, &scalar, (*min, *max), *precision).map(Some)
         }
-        ColumnKind::Boolean { .. } => boolean(column, &scalar, strict).map(Some),
-        ColumnKind::DateTime { behavior, .. } => time(column, &scalar, *behavior).map(Some),
+        ColumnKind::Boolean { .. } => boolean(column, &scalar, rules.is_query).map(Some),
+        ColumnKind::DateTime { behavior, .. } => time(column, &scalar, *behavior, rules).map(Some),
         ColumnKind::Choice { set } | ColumnKind::Status { set } => {
             choice(table, column, scalar, &set.options).map(Some)
         }
@@ -213,12 +238,12 @@ fn number_text(column: &Column, scalar: &Scalar<'_>) -> Result<String, ApiError>
 }
 
 fn decimal(
-    table: &Table,
-    column: &Column,
+    (table, column): (&Table, &Column),
     scalar: &Scalar<'_>,
     (min, max): (f64, f64),
     precision: u8,
     code: Code,
+    rules: ValueRules,
 ) -> Result<Value, ApiError> {
     let text = number_text(column, scalar)?;
     let range = || out_of_range(code, table, column, min, max);
@@ -226,8 +251,12 @@ fn decimal(
     if valid < min || valid > max {
         return Err(range());
     }
-    let (value, _) = parse_decimal(&text).ok_or_else(range)?;
-    Ok(Value::Decimal(round_to(value, precision)))
+    let (value, is_cut) = parse_decimal(&text).ok_or_else(range)?;
+    let rounded = round_to(value, precision);
+    if !rules.round_decimals && (is_cut || rounded != value) {
+        return Err(range());
+    }
+    Ok(Value::Decimal(rounded))
 }
 
 fn double(
@@ -247,20 +276,23 @@ fn double(
     Ok(Value::Double(if scaled.is_finite() { scaled.round() / unit } else { value }))
 }
 
-fn boolean(column: &Column, scalar: &Scalar<'_>, strict: bool) -> Result<Value, ApiError> {
+fn boolean(column: &Column, scalar: &Scalar<'_>, is_query: bool) -> Result<Value, ApiError> {
     match scalar {
         Scalar::Bool(value) => Ok(Value::Int(i64::from(*value))),
-        Scalar::Text(text) if !strict && text.eq_ignore_ascii_case("true") => Ok(Value::Int(1)),
-        Scalar::Text(text) if !strict && text.eq_ignore_ascii_case("false") => Ok(Value::Int(0)),
+        Scalar::Text(text) if is_query && text.eq_ignore_ascii_case("true") => Ok(Value::Int(1)),
+        Scalar::Text(text) if is_query && text.eq_ignore_ascii_case("false") => Ok(Value::Int(0)),
         _ => Err(cannot_convert(column, "a value that is not a boolean")),
     }
 }
 
-fn time(column: &Column, scalar: &Scalar<'_>, behavior: DateBehavior) -> Result<Value, ApiError> {
+fn time(column: &Column, scalar: &Scalar<'_>, behavior: DateBehavior, rules: ValueRules) -> Result<Value, ApiError> {
     let Scalar::Text(text) = scalar else {
         return Err(cannot_convert(column, "a value that is not a date"));
     };
     let seconds = parse_time(text)?;
+    if !rules.drop_sub_seconds && text.contains('.') {
+        return Err(invalid_time());
+    }
     // A date-only column takes a date, nothing more.
     if behavior == DateBehavior::DateOnly && text.trim().len() != 10 {
         return Err(invalid_time());

@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::events::{Happening, Message};
 use super::parse::{RowInput, parse_row};
 use super::resolve::bind_value;
-use super::{Session, key_violation, money, run_plugins, state};
+use super::{Session, key_violation, money, run_plugins, state, under_status};
 use crate::address::{Reference, elastic_row_id, parse_reference};
 use crate::error::{ApiError, Code};
-use crate::schema::{ColumnKind, Ordinal, Property, Relationship, Required, Schema, Table, TableId};
+use crate::schema::{ColumnKind, OneToMany, Ordinal, Property, Relationship, Required, Schema, Table, TableId};
 use crate::storage::{Database, Job, JobKind, Value, encode};
 
 type Cell = (Ordinal, Option<Value>);
 
+/// Bytes of a partition's name, and what it cannot hold.
+const PARTITION_BYTES_MAX: usize = 1024;
+const PARTITION_FORBIDDEN: &[char] = &['/', '<', '>', '*', '%', '&', ':', '\\', '?'];
 /// Deepest nesting of related rows in one body.
 const DEPTH_MAX: u32 = 10;
 
@@ -43,7 +47,7 @@ fn create_nested(
     }
     let schema = Arc::clone(&database.schema);
     let parents = create_parents(session, database, table, &mut input, depth)?;
-    let id = input.id.unwrap_or_else(|| new_id(database, session.now));
+    let id = input.id.unwrap_or_else(|| super::events::mint(session, database));
     let mut cells = Vec::with_capacity(input.cells.len() + 24);
     cells.extend(input.cells.drain(..).filter(|(ordinal, _)| table.column(*ordinal).for_create));
     for (ordinal, target, bind) in &input.binds {
@@ -53,6 +57,9 @@ fn create_nested(
     }
     cells.extend(parents);
     check_required(table, &cells)?;
+    if session.settings.defaults_replace_nulls {
+        cells.retain(|(ordinal, value)| value.is_some() || !table.defaults.iter().any(|(known, _)| known == ordinal));
+    }
     add_defaults(table, &mut cells);
     if state::complete(table, &mut cells, None)? != Some(0)
         && !session.settings.create_inactive
@@ -64,9 +71,10 @@ fn create_nested(
     number_columns(database, table, &mut cells);
     name_people(table, &mut cells, None);
     money::complete(session, database, &schema, table, &mut cells, None)?;
-    let row_id = place(table, id, &mut cells);
-    if database.get(table.id, &row_id).is_some() {
-        return Err(ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key."));
+    let row_id = place(table, id, &mut cells)?;
+    if !input.replaces && database.get(table.id, &row_id).is_some() {
+        let taken = ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key.");
+        return Err(under_status(taken, session.settings.duplicate_id_status));
     }
     if session.detect_duplicates {
         super::duplicates::check(database, &schema, table, &cells, None)?;
@@ -80,7 +88,13 @@ fn create_nested(
     if !session.plugins.is_empty() {
         run_plugins(session, database, &schema, table, row_id)?;
     }
+    let happening = Happening { message: Message::Create, table, row: id, cells: &cells };
+    if !input.replaces {
+        super::events::raise(session, database, &happening)?;
+    }
     schedule_expiry(session, database, table, row_id);
+    super::activities::follow(database, table, row_id, session.now);
+    store_images(session, database, table, row_id, std::mem::take(&mut input.images))?;
     create_children(session, database, &schema, table, row_id, input.children, depth)?;
     Ok(row_id)
 }
@@ -93,7 +107,7 @@ fn not_creatable(table: &Table) -> ApiError {
 }
 
 /// Rows of elastic tables may have a time to live.
-fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) {
+pub(super) fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table, id: Uuid) {
     let row = database.get(table.id, &id);
     if let Some(seconds) = row.and_then(|row| row.int(table.known.ttl)) {
         let due = (session.now + seconds) as f64;
@@ -102,8 +116,36 @@ fn schedule_expiry(session: &Session<'_>, database: &mut Database, table: &Table
     }
 }
 
+/// The primary id of a row that is kept under `key`.
+pub(crate) fn primary_id_of(database: &Database, table: &Table, key: Uuid) -> Uuid {
+    match database.get(table.id, &key).filter(|_| table.is_elastic).and_then(|row| row.get(0)) {
+        Some(crate::storage::ValueRef::Guid(id)) => id,
+        _ => key,
+    }
+}
+
+/// Puts images that a body carries into their columns.
+pub(super) fn store_images(
+    session: &Session<'_>,
+    database: &mut Database,
+    table: &Table,
+    id: Uuid,
+    images: Vec<(Ordinal, Option<Vec<u8>>)>,
+) -> Result<(), ApiError> {
+    for (ordinal, image) in images {
+        match image {
+            Some(bytes) => {
+                let content = super::Content { name: String::new(), mime: String::new(), bytes };
+                super::store_content(session, database, table, id, ordinal, content)?;
+            }
+            None => super::clear_content(session, database, table, id, ordinal)?,
+        }
+    }
+    Ok(())
+}
+
 /// A new id, rising with time as the product's sequential ids do.
-fn new_id(database: &Database, now: i64) -> Uuid {
+pub(super) fn new_id(database: &Database, now: i64) -> Uuid {
     // 48 bits of milliseconds, then the version counter, which no two rows share.
     let millis = (now.max(0) as u128) * 1000;
     let version = u128::from(database.version() + 1);
@@ -111,9 +153,9 @@ fn new_id(database: &Database, now: i64) -> Uuid {
 }
 
 /// Elastic rows are kept under id and partition together; the id itself becomes a cell.
-fn place(table: &Table, id: Uuid, cells: &mut Vec<Cell>) -> Uuid {
+fn place(table: &Table, id: Uuid, cells: &mut Vec<Cell>) -> Result<Uuid, ApiError> {
     let Some(partition) = table.known.partition else {
-        return id;
+        return Ok(id);
     };
     cells.push((0, Some(Value::Guid(id))));
     let given = cells.iter().find_map(|(ordinal, value)| match value {
@@ -124,7 +166,12 @@ fn place(table: &Table, id: Uuid, cells: &mut Vec<Cell>) -> Uuid {
         cells.retain(|(ordinal, _)| *ordinal != partition);
         cells.push((partition, Some(Value::Text(id.to_string().into()))));
     }
-    elastic_row_id(id, given.as_deref())
+    let given = given.as_deref();
+    if given.is_some_and(|text| text.len() > PARTITION_BYTES_MAX || text.contains(PARTITION_FORBIDDEN)) {
+        let message = "The partitionid has more than 1,024 bytes, or characters that a partition cannot have.";
+        return Err(ApiError::new(Code::InvalidArgument, message));
+    }
+    Ok(elastic_row_id(id, given))
 }
 
 fn check_required(table: &Table, cells: &[Cell]) -> Result<(), ApiError> {
@@ -181,6 +228,10 @@ fn add_system_columns(
         Some(Value::Time(at)) if Some(*ordinal) == known.overridden_created_on => Some(*at),
         _ => None,
     });
+    if overridden.is_some() && !session.settings.overridden_created_on {
+        let message = "Principal user is missing prvOverrideCreatedOnCreatedBy privilege.";
+        return Err(ApiError::new(Code::PrivilegeDenied, message));
+    }
     let user = Some(Value::Lookup(users, session.user));
     let delegate = session.delegate.map(|id| Value::Lookup(users, id));
     // The product keeps the moment of migration in the override column itself.
@@ -296,14 +347,11 @@ pub(super) fn name_people(table: &Table, cells: &mut Vec<Cell>, before: Option<&
 }
 
 /// The `sink` profile stores what identity and tracking need and drops the rest.
-fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>) {
+pub(super) fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>) {
+    let known = &table.known;
+    let kept = [known.created_on, known.modified_on, known.state, known.status, known.partition, known.ttl];
     cells.retain(|(ordinal, _)| {
-        let column = table.column(*ordinal);
-        !column.for_update
-            || column.kind.is_lookup()
-            || table.keys.iter().any(|key| key.columns.contains(ordinal))
-            || table.primary_name == Some(*ordinal)
-            || [table.known.state, table.known.status].contains(&Some(*ordinal))
+        kept.contains(&Some(*ordinal)) || table.keys.iter().any(|key| key.columns.contains(ordinal))
     });
 }
 
@@ -345,7 +393,7 @@ fn create_from_json(
     }
     let schema = Arc::clone(&database.schema);
     let table = schema.table(table);
-    let input = parse_row(&schema, table, body.to_string().as_bytes())?;
+    let input = parse_row(&schema, table, body.to_string().as_bytes(), session.settings.value_rules())?;
     create_nested(session, database, table, input, depth + 1)
 }
 
@@ -361,29 +409,59 @@ fn create_children(
 ) -> Result<(), ApiError> {
     for (name, property, body) in children {
         let Property::ToMany(index) = property else {
-            return Err(ApiError::not_here(&format!("writing the property '{name}' of '{}'", table.logical)));
-        };
-        let Relationship::OneToMany(relationship) = &schema.relationships[usize::from(index)] else {
-            return Err(ApiError::not_here("deep insert over a many-to-many relationship"));
+            return Err(super::parse::unknown_property(table, &name));
         };
         let items =
             body.as_array().ok_or_else(|| ApiError::bad_request(format!("The property '{name}' takes an array.")))?;
         for item in items {
-            let link = [(relationship.column, Some(Value::Lookup(table.id, id)))];
-            if let Some(link_text) = item.as_str() {
-                let Reference::Row(child, address) = parse_reference(schema, link_text)? else {
-                    continue;
-                };
-                let child_id = address.find(database, &child).ok_or_else(|| address.missing(&child))?;
-                super::update::apply(session, database, &child, child_id, link.to_vec())?;
-            } else {
-                let child = schema.table(relationship.referencing);
-                let input = parse_row(schema, child, item.to_string().as_bytes())?;
-                link_child(session, database, child, input, relationship.column, (table.id, id), depth)?;
+            match &schema.relationships[usize::from(index)] {
+                Relationship::OneToMany(one) => add_child(session, database, schema, (table, id), one, item, depth)?,
+                Relationship::ManyToMany(many) => {
+                    let side = many.side_of(table.id, name.trim_end_matches("@odata.bind"));
+                    let other = match item.as_str() {
+                        Some(link) => linked_row(database, schema, link)?.1,
+                        None => create_from_json(session, database, many.tables[1 - side], item, depth)?,
+                    };
+                    super::link(database, many, side, id, other)?;
+                }
             }
         }
     }
     Ok(())
+}
+
+/// The row a bind names.
+fn linked_row(database: &Database, schema: &Schema, link: &str) -> Result<(Arc<Table>, Uuid), ApiError> {
+    match parse_reference(schema, link)? {
+        Reference::Row(table, address) => {
+            let id = address.find(database, &table).ok_or_else(|| address.missing(&table))?;
+            Ok((table, id))
+        }
+        Reference::ContentId(id) => Err(super::unknown_content_id(&id)),
+    }
+}
+
+/// Creates a row below another, or moves an existing one there.
+fn add_child(
+    session: &Session<'_>,
+    database: &mut Database,
+    schema: &Schema,
+    (table, id): (&Table, Uuid),
+    relationship: &OneToMany,
+    item: &serde_json::Value,
+    depth: u32,
+) -> Result<(), ApiError> {
+    let Some(link) = item.as_str() else {
+        let child = schema.table(relationship.referencing);
+        let input = parse_row(schema, child, item.to_string().as_bytes(), session.settings.value_rules())?;
+        return link_child(session, database, child, input, relationship.column, (table.id, id), depth);
+    };
+    let (child, child_id) = linked_row(database, schema, link)?;
+    if child.id != relationship.referencing {
+        return Err(ApiError::bad_request(format!("The row '{link}' does not belong to that collection.")));
+    }
+    let cell = (relationship.column, Some(Value::Lookup(table.id, id)));
+    super::update::apply(session, database, &child, child_id, vec![cell])
 }
 
 fn link_child(

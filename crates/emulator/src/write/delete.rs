@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::events::{Happening, Message};
 use super::{Session, update};
 use crate::address::does_not_exist;
 use crate::error::{ApiError, Code};
@@ -39,6 +40,20 @@ pub(crate) fn delete_many(
     delete_set(session, database, table, ids, 0)
 }
 
+/// Removes a row whose time to live has passed; nothing stands in its way.
+pub(crate) fn delete_expired(session: &Session<'_>, database: &mut Database, table: TableId, id: Uuid) {
+    // An update may have given the row more time.
+    let ttl = database.schema.table(table).known.ttl;
+    let changed = database.schema.table(table).known.modified_on;
+    let Some(row) = database.get(table, &id) else {
+        return;
+    };
+    let ends = row.int(ttl).map(|seconds| row.int(changed).unwrap_or(session.now).saturating_add(seconds));
+    if ends.is_some_and(|ends| ends <= session.now) {
+        database.remove(table, id, session.now);
+    }
+}
+
 fn delete_set(
     session: &Session<'_>,
     database: &mut Database,
@@ -63,8 +78,18 @@ fn delete_set(
         follow(session, database, &schema, relationship, &pointing, depth)?;
     }
     unlink_many_to_many(session, database, &schema, table, ids);
+    let own = schema.table(table);
+    let holds_files = own.columns.iter().any(|column| super::bytes_max(column) > 0);
     for id in ids {
+        if holds_files {
+            super::files::drop_contents(session, database, own, *id);
+        }
+        let happening = Happening { message: Message::Delete, table: own, row: *id, cells: &[] };
+        if database.get(table, id).is_some() {
+            super::events::raise(session, database, &happening)?;
+        }
         database.remove(table, *id, session.now);
+        super::activities::follow(database, own, *id, session.now);
     }
     Ok(())
 }
@@ -100,11 +125,14 @@ fn follow(
 /// Rows whose lookup points at one of `ids`.
 fn pointing_rows(database: &Database, relationship: &OneToMany, ids: &HashSet<Uuid>) -> Vec<Uuid> {
     let store = database.store(relationship.referencing);
-    let rows = store.rows_after(None).filter(|(_, row)| {
-        row.lookup(Some(relationship.column))
-            .is_some_and(|(table, id)| table == relationship.referenced && ids.contains(&id))
-    });
-    rows.map(|(id, _)| *id).collect()
+    if store.len() == 0 {
+        return Vec::new();
+    }
+    let column = relationship.column;
+    let points = |row: &Uuid, id: &Uuid| {
+        store.get(row).and_then(|row| row.lookup(Some(column))) == Some((relationship.referenced, *id))
+    };
+    ids.iter().flat_map(|id| store.pointing(column, id).into_iter().filter(move |row| points(row, id))).collect()
 }
 
 fn unlink_many_to_many(
@@ -120,12 +148,9 @@ fn unlink_many_to_many(
             continue;
         };
         for side in (0..2).filter(|side| many.tables[*side] == table) {
-            let rows =
-                database.store(many.intersect).rows_after(None).filter(|(_, row)| match row.get(many.columns[side]) {
-                    Some(crate::storage::ValueRef::Guid(id)) => ids.contains(&id),
-                    _ => false,
-                });
-            links.entry(many.intersect).or_default().extend(rows.map(|(id, _)| *id));
+            let store = database.store(many.intersect);
+            let rows = ids.iter().flat_map(|id| store.pointing(many.columns[side], id));
+            links.entry(many.intersect).or_default().extend(rows);
         }
     }
     for (intersect, rows) in links {

@@ -5,13 +5,18 @@
 //! Promise: no rule is checked in two places. Left out: HTTP.
 
 mod actions;
+mod activities;
+mod associate;
 mod bulk;
 mod convert;
 mod create;
 mod delete;
 mod duplicates;
+mod events;
+mod files;
 mod money;
 mod parse;
+mod queues;
 mod resolve;
 mod state;
 mod time;
@@ -19,15 +24,19 @@ mod update;
 
 use uuid::Uuid;
 
-pub(crate) use actions::{CloseIncident, add_to_queue, close_incident, merge_rows};
+pub(crate) use actions::{CloseIncident, close_incident, merge_rows};
+pub(crate) use associate::{link, unlink};
 pub(crate) use bulk::{BulkKind, run_bulk};
-pub(crate) use convert::{Scalar, convert, parse_decimal};
-pub(crate) use create::create;
-pub(crate) use delete::{delete, delete_many};
+pub(crate) use convert::{Scalar, ValueRules, convert, parse_decimal};
+pub(crate) use create::{create, primary_id_of};
+pub(crate) use delete::{delete, delete_expired, delete_many};
+pub(crate) use events::Hooks;
+pub(crate) use files::{Content, bytes_max, check_content, clear_content, file_of, store_content};
 pub(crate) use parse::{RowInput, parse_row, parse_targets};
+pub(crate) use queues::{add_to_queue, remove_from_queue, route_to, work_on};
 pub(crate) use resolve::{BindReference, resolve, unknown_content_id};
 pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time, parse_time};
-pub(crate) use update::{UpsertOutcome, update, upsert};
+pub(crate) use update::{UpsertOutcome, Upserted, update, upsert};
 
 use crate::error::{ApiError, Code};
 use crate::schema::{Schema, Table};
@@ -49,6 +58,10 @@ pub(crate) struct Session<'a> {
     pub(crate) sink: bool,
     pub(crate) detect_duplicates: bool,
     pub(crate) bypass_plugins: bool,
+    pub(crate) bypass_async: bool,
+    pub(crate) bypass_steps: Vec<Uuid>,
+    /// Steps that hear of what the request does.
+    pub(crate) hooks: Option<&'a Hooks>,
     pub(crate) plugins: &'a [RejectRule],
     /// Rows made earlier in the same change set, by content id.
     pub(crate) content_ids: Option<&'a std::collections::HashMap<String, (crate::schema::TableId, Uuid)>>,
@@ -63,6 +76,14 @@ pub(crate) struct RejectRule {
     pub(crate) message: String,
 }
 
+/// An error under the status that a setting names.
+pub(crate) fn under_status(error: ApiError, status: u16) -> ApiError {
+    match http::StatusCode::from_u16(status) {
+        Ok(status) => error.with_status(status),
+        Err(_) => error,
+    }
+}
+
 /// The error of an alternate key that is taken.
 pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &Settings) -> ApiError {
     let key = table.keys.iter().find(|key| key.id == violation.key);
@@ -75,10 +96,7 @@ pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &
         columns.join(", ")
     );
     let error = ApiError::new(Code::DuplicateRecordEntityKey, message);
-    match http::StatusCode::from_u16(settings.key_violation_status) {
-        Ok(status) => error.with_status(status),
-        Err(_) => error,
-    }
+    under_status(error, settings.key_violation_status)
 }
 
 /// Refuses rows that an injected plug-in rejects.

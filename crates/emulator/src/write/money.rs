@@ -40,7 +40,9 @@ pub(super) fn complete(
     let currency_id = match current(cells, before, currency) {
         Some(Value::Lookup(_, id)) => id,
         _ if !has_amount => return Ok(()),
-        _ if cells.iter().any(|(ordinal, value)| *ordinal == currency && value.is_none()) => {
+        _ if !session.settings.default_currency
+            || cells.iter().any(|(ordinal, value)| *ordinal == currency && value.is_none()) =>
+        {
             return Err(ApiError::new(
                 Code::CurrencyCannotBeNull,
                 "The currency cannot be null when money columns are not.",

@@ -8,13 +8,15 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::convert::{Scalar, convert};
+use super::convert::{Scalar, ValueRules, convert};
 use super::resolve::BindReference;
-use crate::address::{Reference, RowAddress, parse_reference};
+use crate::address::{KeyText, Reference, RowAddress, parse_reference, parse_reference_with};
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::Value;
@@ -31,6 +33,10 @@ pub(crate) struct RowInput {
     pub(crate) address: Option<RowAddress>,
     /// Related rows to create or link: navigation property and body.
     pub(crate) children: Vec<(String, Property, serde_json::Value)>,
+    /// Contents of image columns.
+    pub(crate) images: Vec<(Ordinal, Option<Vec<u8>>)>,
+    /// Takes the place of a row that is there: an upsert into an elastic table.
+    pub(crate) replaces: bool,
     has_type: bool,
 }
 
@@ -45,6 +51,7 @@ impl RowInput {
 struct Context<'a> {
     schema: &'a Schema,
     table: &'a Table,
+    rules: ValueRules,
     error: RefCell<Option<ApiError>>,
 }
 
@@ -56,16 +63,21 @@ impl Context<'_> {
 }
 
 /// Reads a body of one row.
-pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8]) -> Result<RowInput, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8], rules: ValueRules) -> Result<RowInput, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = RowSeed(&context).deserialize(&mut deserializer).and_then(|row| deserializer.end().map(|()| row));
     read.map_err(|error| refusal(&context, &error))
 }
 
 /// Reads a body of `Targets`; every one must name its type.
-pub(crate) fn parse_targets(schema: &Schema, table: &Table, body: &[u8]) -> Result<Vec<RowInput>, ApiError> {
-    let context = Context { schema, table, error: RefCell::new(None) };
+pub(crate) fn parse_targets(
+    schema: &Schema,
+    table: &Table,
+    body: &[u8],
+    rules: ValueRules,
+) -> Result<Vec<RowInput>, ApiError> {
+    let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = TargetsSeed(&context).deserialize(&mut deserializer).and_then(|rows| deserializer.end().map(|()| rows));
     let rows = read.map_err(|error| refusal(&context, &error))?;
@@ -170,6 +182,11 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         let mut row = RowInput { cells: Vec::with_capacity(24), ..RowInput::default() };
         while let Some(member) = map.next_key_seed(MemberSeed(context))? {
             match member {
+                Member::Column(ordinal) if matches!(context.table.column(ordinal).kind, ColumnKind::Image { .. }) => {
+                    let text: Option<Cow<'de, str>> = map.next_value()?;
+                    let image = text.filter(|text| !text.is_empty()).map(|text| image(context, ordinal, &text));
+                    row.images.push((ordinal, image.transpose().map_err(|error| context.fail(error))?));
+                }
                 Member::Column(ordinal) => {
                     let value = map.next_value_seed(CellSeed { context, ordinal })?;
                     set_cell(&mut row, ordinal, value);
@@ -199,6 +216,14 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         }
         Ok(row)
     }
+}
+
+/// Images travel as base64.
+fn image(context: &Context<'_>, ordinal: Ordinal, text: &str) -> Result<Vec<u8>, ApiError> {
+    STANDARD.decode(text).map_err(|_| {
+        let name = &context.table.column(ordinal).logical;
+        ApiError::bad_request(format!("Cannot convert the value of '{name}' to 'Edm.Binary': it is not base64."))
+    })
 }
 
 fn set_cell(row: &mut RowInput, ordinal: Ordinal, value: Option<Value>) {
@@ -234,7 +259,8 @@ fn check_type(table: &Table, name: &str) -> Result<(), ApiError> {
 }
 
 fn target_address(context: &Context<'_>, link: &str) -> Result<RowAddress, ApiError> {
-    match parse_reference(context.schema, link)? {
+    let key_text = if context.rules.any_key_text { KeyText::Any } else { KeyText::Addressable };
+    match parse_reference_with(context.schema, link, key_text)? {
         Reference::Row(table, address) if table.id == context.table.id => Ok(address),
         _ => Err(ApiError::bad_request(format!(
             "The '@odata.id' '{link}' does not name a row of {}.",
@@ -284,6 +310,8 @@ fn member(table: &Table, name: &str) -> Result<Member, ApiError> {
                 table.column(*ordinal).logical
             )));
         }
+        // Parties are written through the collection of the activity's parties.
+        Some(Property::Parties(_)) => return Err(unknown_property(table, name)),
         Some(property) => return Ok(Member::Child(name.to_owned(), *property)),
         None => {}
     }
@@ -334,7 +362,7 @@ struct CellSeed<'a> {
 impl CellSeed<'_> {
     fn convert<E: serde::de::Error>(&self, scalar: Scalar<'_>) -> Result<Option<Value>, E> {
         let table = self.context.table;
-        convert(self.context.schema, table, table.column(self.ordinal), scalar, true)
+        convert(self.context.schema, table, table.column(self.ordinal), scalar, self.context.rules)
             .map_err(|error| self.context.fail(error))
     }
 }

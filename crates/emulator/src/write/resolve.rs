@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::Session;
+use super::{Session, under_status};
 use crate::address::{Reference, RowAddress};
 use crate::error::{ApiError, Code};
 use crate::schema::{Column, ColumnKind, Ordinal, Table, TableId};
@@ -49,10 +49,7 @@ pub(crate) fn unknown_content_id(content_id: &str) -> ApiError {
 
 fn unresolved(session: &Session<'_>, address: &RowAddress, table: &Table) -> ApiError {
     let error = address.missing(table);
-    match http::StatusCode::from_u16(session.settings.unresolved_bind_status) {
-        Ok(status) => error.with_status(status),
-        Err(_) => error,
-    }
+    under_status(error, session.settings.unresolved_bind_status)
 }
 
 /// The lookup value a bind stands for, or `None` to clear.
@@ -66,6 +63,9 @@ pub(super) fn bind_value(
 ) -> Result<Option<Value>, ApiError> {
     let column = table.column(ordinal);
     let reference = match bind {
+        BindReference::Clear if !session.settings.null_bind_clears => {
+            return Err(ApiError::bad_request(format!("The lookup '{}' cannot be set to null.", column.logical)));
+        }
         BindReference::Clear => return Ok(None),
         BindReference::To(reference) => reference,
         BindReference::FirstTarget(id) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::create::{add_owner, create, name_people, required};
+use super::events::{Happening, Message};
 use super::parse::RowInput;
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
@@ -56,7 +57,8 @@ pub(crate) fn update(
             cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
         }
     }
-    apply(session, database, table, id, cells)
+    apply(session, database, table, id, cells)?;
+    super::create::store_images(session, database, table, id, input.images)
 }
 
 /// Applies checked cells to a row.
@@ -116,8 +118,17 @@ pub(super) fn store(
         super::duplicates::check(database, &schema, table, &cells, Some(id))?;
     }
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    if session.sink {
+        super::create::keep_keys_only(table, &mut cells);
+    }
     let merged = merge(before, &cells);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    let happening = Happening { message: Message::Update, table, row: id, cells: &cells };
+    super::events::raise(session, database, &happening)?;
+    super::activities::follow(database, table, id, session.now);
+    if table.is_elastic && table.known.ttl.is_some_and(|ttl| cells.iter().any(|(ordinal, _)| *ordinal == ttl)) {
+        super::create::schedule_expiry(session, database, table, id);
+    }
     if session.plugins.is_empty() { Ok(()) } else { run_plugins(session, database, &schema, table, id) }
 }
 
@@ -136,6 +147,9 @@ pub(crate) fn upsert(
     mut input: RowInput,
 ) -> Result<Upserted, ApiError> {
     if let Some(id) = address.find(database, table) {
+        if table.is_elastic {
+            return replace(session, database, table, id, input);
+        }
         if let RowAddress::Key(key) = address {
             // The key cannot be changed through itself.
             input.cells.retain(|(ordinal, _)| !key.values.iter().any(|(column, _)| column == ordinal));
@@ -151,6 +165,28 @@ pub(crate) fn upsert(
     }
     let id = create(session, database, table, input)?;
     Ok(Upserted { id, outcome: UpsertOutcome::Created })
+}
+
+/// An upsert into an elastic table replaces the whole row, its place aside.
+fn replace(
+    session: &Session<'_>,
+    database: &mut Database,
+    table: &Table,
+    id: Uuid,
+    mut input: RowInput,
+) -> Result<Upserted, ApiError> {
+    let row = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
+    input.id = match row.get(0) {
+        Some(crate::storage::ValueRef::Guid(id)) => Some(id),
+        _ => Some(id),
+    };
+    if let Some(partition) = table.known.partition {
+        input.cells.retain(|(ordinal, _)| *ordinal != partition);
+        input.cells.push((partition, row.get(partition).map(|value| value.to_value())));
+    }
+    input.replaces = true;
+    let id = create(session, database, table, input)?;
+    Ok(Upserted { id, outcome: UpsertOutcome::Updated })
 }
 
 /// Key values of the address fill what the body leaves out; the body wins where both speak.

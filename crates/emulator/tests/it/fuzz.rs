@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use serde_json::json;
 
 use crate::support::{World, world};
 
@@ -47,6 +48,29 @@ const PATHS: &[&str] = &[
     "RetrieveTotalRecordCount(EntityNames=['account'])",
     "RetrieveTotalRecordCount(",
     "RelationshipDefinitions",
+    "RelationshipDefinitions(SchemaName='wr_account_wr_order')",
+    "EntityDefinitions(LogicalName='wr_order')",
+    "EntityDefinitions(LogicalName='wr_order')/Attributes(LogicalName='wr_fuzz')",
+    "EntityDefinitions(LogicalName='wr_order')/Attributes",
+    "GlobalOptionSetDefinitions",
+    "InsertOptionValue",
+    "InsertStatusValue",
+    "OrderOption",
+    "PublishXml",
+    "RetrieveMetadataChanges(Query=@q,ClientVersionStamp=@s,DeletedMetadataFilters=@d)",
+    "ExecuteCosmosSqlQuery(QueryText=@t,EntityLogicalName=@e)",
+    "InitializeFileBlocksUpload",
+    "UploadBlock",
+    "CommitFileBlocksUpload",
+    "DownloadBlock",
+    "wr_orders(wr_ordernumber='SO-1')/wr_document",
+    "wr_orders(wr_ordernumber='SO-1')/wr_document/$value",
+    "wr_orders(wr_ordernumber='SO-1')/wr_photo",
+    "emails",
+    "activitypointers",
+    "teams(00000000-0000-4000-8000-000000000001)/teammembership_association/$ref",
+    "queueitems(00000000-0000-4000-8000-000000000001)/Microsoft.Dynamics.CRM.PickFromQueue",
+    "RouteTo",
 ];
 
 const QUERIES: &[&str] = &[
@@ -81,7 +105,20 @@ const QUERIES: &[&str] = &[
     "$deltatoken=1!x",
     "$deltatoken=9999999999!01/01/2020 00:00:00",
     "fetchXml=<fetch/>",
+    "fetchXml=<fetch count='2' page='2'><entity name='account'><attribute name='name'/><order attribute='name'/></entity></fetch>",
+    "fetchXml=<fetch distinct='true'><entity name='wr_order'><all-attributes/><link-entity name='account' from='accountid' to='wr_accountid' link-type='outer' alias='a'><attribute name='name'/></link-entity></entity></fetch>",
+    "fetchXml=<fetch aggregate='true'><entity name='account'><attribute name='revenue' alias='s' aggregate='sum'/><attribute name='createdon' alias='d' groupby='true' dategrouping='week'/></entity></fetch>",
+    "fetchXml=<fetch><entity name='account'><filter type='or'><condition attribute='createdon' operator='last-x-fiscal-periods' value='3'/><link-entity name='contact' from='parentcustomerid' to='accountid' link-type='not any'/></filter></entity></fetch>",
     "sql=select",
+    "sql=SELECT TOP 3 name AS n, accountid FROM account WHERE name LIKE 'a%25' OR (revenue > 5 AND createdon < DATEADD(day,-1,GETUTCDATE())) ORDER BY n",
+    "sql=SELECT a.name, COUNT(*) AS k FROM wr_order o LEFT JOIN account a ON o.wr_accountid = a.accountid GROUP BY a.name",
+    "sessiontoken=00000000-0000-4000-8000-000000000001",
+    "x-ms-file-name=a.bin",
+    "@q={\"Criteria\":{\"Conditions\":[{\"PropertyName\":\"LogicalName\",\"ConditionOperator\":\"Equals\",\"Value\":\"account\"}]}}&@s='1!x'&@d='All'",
+    "@t='select c.props.name as n from c where c.props.x in (1,2) order by c.props.n'&@e='wr_order'",
+    "$filter=Microsoft.Dynamics.CRM.Under(PropertyName='accountid',PropertyValue='00000000-0000-4000-8000-000000000001')",
+    "$filter=Microsoft.Dynamics.CRM.InFiscalPeriodAndYear(PropertyName='createdon',PropertyValues=[\"2\",\"2024\"])",
+    "$filter=wr_account_wr_order/any(o:o/wr_AccountId/wr_account_wr_order/all(p:p/wr_qty eq 1))",
     "@p=1&$filter=name eq @p",
     "$filter=name eq @missing",
     "%",
@@ -117,6 +154,16 @@ const BODIES: &[&str] = &[
     "{\"QuerySet\":[{\"EntityName\":\"account\",\"Criteria\":{\"Conditions\":[{}]}}]}",
     "{\"Target\":{},\"Subordinate\":{}}",
     "{\"SchemaName\":\"wr_X\",\"KeyAttributes\":[\"name\"]}",
+    "{\"@odata.type\":\"Microsoft.Dynamics.CRM.StringAttributeMetadata\",\"SchemaName\":\"wr_Fuzz\",\"MaxLength\":20}",
+    "{\"@odata.type\":\"Microsoft.Dynamics.CRM.EntityMetadata\",\"LogicalName\":\"wr_order\",\"HasNotes\":true}",
+    "{\"OptionSetName\":\"wr_fuzz\",\"Name\":\"wr_fuzz\",\"Value\":5,\"Values\":[5],\"Options\":[{\"Value\":5}]}",
+    "{\"EntityLogicalName\":\"wr_order\",\"AttributeLogicalName\":\"statuscode\",\"StateCode\":1,\"Value\":9}",
+    "{\"ParameterXml\":\"<importexportxml><entities><entity>account</entity></entities></importexportxml>\"}",
+    "{\"Target\":{\"@odata.type\":\"Microsoft.Dynamics.CRM.wr_order\",\"wr_orderid\":\"00000000-0000-4000-8000-000000000001\"},\"FileAttributeName\":\"wr_document\",\"FileName\":\"a\"}",
+    "{\"FileContinuationToken\":\"00000000-0000-4000-8000-000000000001\",\"BlockId\":\"AAAA\",\"BlockData\":\"AAAA\",\"BlockList\":[\"AAAA\"]}",
+    "{\"wr_photo\":\"AAAA\"}",
+    "{\"subject\":\"s\",\"email_activity_parties\":[{\"participationtypemask\":2}]}",
+    "{\"@odata.id\":\"systemusers(00000000-0000-4000-8000-000000000001)\"}",
     "{\"overriddencreatedon\":\"9999-12-31T23:59:59-14:00\"}",
 ];
 
@@ -169,7 +216,11 @@ async fn bombard(world: &World, task: usize) {
         let (method, path, query, body) =
             (pick(&mut rng, METHODS), pick(&mut rng, PATHS), pick(&mut rng, QUERIES), pick(&mut rng, BODIES));
         let target = format!("{}?{}", mutated(&mut rng, path), mutated(&mut rng, query));
-        let kind = if path == "$batch" { "multipart/mixed; boundary=b" } else { "application/json" };
+        let kind = match path {
+            "$batch" => "multipart/mixed; boundary=b",
+            _ if path.ends_with("wr_document") => "application/octet-stream",
+            _ => "application/json",
+        };
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let request = world
             .request(method, &target)
@@ -190,6 +241,11 @@ async fn bombard(world: &World, task: usize) {
 async fn no_request_breaks_the_service() {
     let world = std::sync::Arc::new(world().await);
     world.order_table().await;
+    for (kind, name) in [("File", "wr_Document"), ("Image", "wr_Photo")] {
+        let column = json!({ "@odata.type": format!("Microsoft.Dynamics.CRM.{kind}AttributeMetadata"), "SchemaName": name, "MaxSizeInKB": 100 });
+        world.post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column).await.expect(204);
+    }
+    world.post("wr_orders", &json!({ "wr_name": "SO-1", "wr_ordernumber": "SO-1" })).await.expect(204);
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
             let world = std::sync::Arc::clone(&world);

@@ -137,3 +137,53 @@ async fn bulk_deletion_is_a_job() {
     assert_eq!(world.get(&job).await.json()["statuscode"], 30);
     assert_eq!(world.get("accounts/$count").await.text, "1");
 }
+
+#[tokio::test]
+async fn what_was_observed_of_an_environment_is_what_it_starts_and_resets_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("observed.json");
+    let observed = json!({
+        "version": 1, "servers": 2, "probes": [{ "name": "key_violation_status", "seen": "status 400" }],
+        "settings": { "key_violation_status": 400, "change_tracking_days": 30 },
+    });
+    fs_err::write(&file, observed.to_string()).unwrap();
+    let world = world_with(Options { settings: Some(file.clone()), ..Options::default() }).await;
+    world.control("settings", &json!({ "key_violation_status": 409 })).await;
+    world.control("reset", &json!({})).await;
+    world.order_table().await;
+    let order = json!({ "wr_ordernumber": "1" });
+    world.post("wr_orders", &order).await.expect(204);
+    world.post("wr_orders", &order).await.refused(400, "0x80060892");
+    let organization = world.get("organizations?$select=expirechangetrackingindays").await.json();
+    assert_eq!(organization["value"][0]["expirechangetrackingindays"], 30);
+    let stats = send(world.client.get(format!("{}/__emulator/stats", world.root))).await.json();
+    assert_eq!(stats["servers"], 2);
+
+    for (wrong, said) in [
+        (json!({ "version": 2 }), "it is of version 2"),
+        (json!({ "version": 1, "settings": { "key_violation": 400 } }), "unknown field"),
+        (json!({ "settings": {} }), "missing field"),
+    ] {
+        fs_err::write(&file, wrong.to_string()).unwrap();
+        let error = Emulator::start(Options { settings: Some(file.clone()), ..Options::default() }).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_sink_keeps_ids_and_keys_and_nothing_else() {
+    let options = Options { profile: flowgate_emulator::ProfileName::Sink, ..Options::default() };
+    let world = world_with(options).await;
+    world.order_table().await;
+    let row = json!({ "wr_ordernumber": "1", "wr_name": "forgotten", "wr_qty": 5 });
+    let id = world.post("wr_orders", &row).await.expect(204).id();
+    let kept =
+        world.get("wr_orders(wr_ordernumber='1')?$select=wr_name,wr_qty,wr_ordernumber").await.expect(200).json();
+    assert_eq!((&kept["wr_orderid"], &kept["wr_ordernumber"]), (&json!(id), &json!("1")));
+    assert_eq!((&kept["wr_name"], &kept["wr_qty"]), (&json!(null), &json!(null)));
+    world.post("wr_orders", &row).await.refused(412, "0x80060892");
+    world.patch(&format!("wr_orders({id})"), &[("if-match", "*")], &json!({ "wr_qty": 6 })).await.expect(204);
+    assert_eq!(world.get(&format!("wr_orders({id})?$select=wr_qty")).await.json()["wr_qty"], json!(null));
+    // What is not kept is checked all the same.
+    world.post("wr_orders", &json!({ "wr_qty": 1001 })).await.refused(400, "0x8004432f");
+}

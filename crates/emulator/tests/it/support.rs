@@ -73,6 +73,10 @@ pub(crate) fn client_trusting(certificate: reqwest::Certificate) -> Client {
     builder.build().expect("test support")
 }
 
+pub(crate) fn client() -> Client {
+    builder().build().expect("test support")
+}
+
 pub(crate) async fn world() -> World {
     world_with(Options::default()).await
 }

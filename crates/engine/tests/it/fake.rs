@@ -254,6 +254,12 @@ impl Destination for FakeDestination {
         Ok(outcomes)
     }
 
+    async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError> {
+        let there = self.probe(shape, ids).await?;
+        let versions = ids.iter().map(|id| there.contains(id).then_some(0)).collect();
+        Ok(Sighting { identity: "memory".to_owned(), versions })
+    }
+
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {
         let inner = self.inner.lock().unwrap();
         let there = inner.rows.get(&shape.table);

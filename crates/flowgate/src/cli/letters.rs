@@ -131,7 +131,7 @@ fn groups_table(groups: &[LetterGroup]) -> Table {
             Cell::toned(Tone::Strong, count(group.letters)),
             Cell::new(format!("{}.{}", group.flow, group.place)),
             Cell::new(group.code.to_string()),
-            Cell::new(title(group.code)),
+            Cell::new(group.code.title()),
             Cell::toned(Tone::Faint, status_text(group.status)),
         ]);
     }
@@ -232,10 +232,6 @@ fn status_text(status: LetterStatus) -> &'static str {
         LetterStatus::RetryRequested => "to be tried again",
         LetterStatus::Discarded => "discarded",
     }
-}
-
-fn title(code: Code) -> &'static str {
-    flowgate_core::code::ALL.iter().find(|entry| entry.code == code).map_or("", |entry| entry.title)
 }
 
 fn short(id: &str) -> &str {

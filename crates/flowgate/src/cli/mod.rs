@@ -1,6 +1,7 @@
 //! The command line: one file a command, and what they share.
 
 mod check;
+mod doctor;
 pub(crate) mod emulator;
 mod init;
 mod letters;
@@ -77,6 +78,8 @@ enum Command {
     Schema(schema::Schema),
     /// Show the tables, columns and keys that are missing, then create them
     Provision(provision::Provision),
+    /// Reach every connection and say what is in the way of a run
+    Doctor(doctor::Doctor),
     /// Show what a run would change, and send nothing
     Plan(plan::PlanFlows),
     /// Run flows: extract, stage, transform, compare, load
@@ -114,6 +117,11 @@ pub(crate) fn main() -> Exit {
     };
     let global = arguments.global;
     let printer = Printer::new(global.json, global.quiet);
+    #[cfg(debug_assertions)]
+    if let Err(failure) = crate::failpoints::arm() {
+        printer.report(&failure.report);
+        return failure.exit();
+    }
     let ended = start_logging(global.log.as_deref()).and_then(|is_logging| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let clock = Arc::new(SystemClock::new(1.0));
@@ -135,6 +143,7 @@ async fn dispatch(app: &App, command: Command) -> Ended {
         Command::Check => Ok(check::run(app)),
         Command::Schema(schema) => schema.run(app),
         Command::Provision(provision) => provision.run(app).await,
+        Command::Doctor(doctor) => doctor.run(app).await,
         Command::Plan(plan) => plan.run(app).await,
         Command::Run(run) => run.run(app).await,
         Command::Runs(runs) => runs.run(app),

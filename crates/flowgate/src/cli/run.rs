@@ -146,7 +146,9 @@ fn say(app: &App, wiring: &Wiring, end: &FlowEnd, speech: Speech) {
                 report(error);
             }
             if speech != Speech::Problems {
-                app.printer.answer(format!("\n{}", summary::run(&outcome.record, &outcome.guards, paint)));
+                // The summary is worth showing without its reasons, should they not be readable.
+                let reasons = wiring.store.letter_groups(Some(&outcome.record.flow)).unwrap_or_default();
+                app.printer.answer(format!("\n{}", summary::run(outcome, &reasons, paint)));
             }
         }
         FlowEnd::Refused { .. } if speech == Speech::Only => {}

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::runs::{moment, tone};
 use super::{App, Ended};
 use crate::exit::Exit;
-use crate::render::number::counted;
 use crate::render::progress::outcome_text;
 use crate::render::table::{Align, Cell, Table};
 use crate::render::{Tone, json, summary};
@@ -65,10 +64,7 @@ fn status_of(store: &dyn Store, flow: &FlowName) -> Result<FlowStatus, StoreErro
 fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
     let flow = &record.flow;
     match record.state {
-        RunState::Complete | RunState::CompleteWithLetters if letters > 0 => {
-            Some(format!("{}: `flowgate letters list --flow {flow}`", counted(letters, "letter")))
-        }
-        RunState::Complete | RunState::CompleteWithLetters => None,
+        RunState::Complete | RunState::CompleteWithLetters => summary::next_action(record, letters),
         RunState::Running => {
             Some(format!("{flow} is running, or was killed: `flowgate run {flow}` tells, and goes on"))
         }
@@ -76,7 +72,7 @@ fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
             let why = record.error.as_deref().unwrap_or("the cause was not recorded");
             Some(format!("{flow} failed ({why}): remove the cause, then `flowgate run {flow}`"))
         }
-        _ => summary::next_action(record).map(|action| format!("{flow}: {action}")),
+        _ => summary::next_action(record, letters).map(|action| format!("{flow}: {action}")),
     }
 }
 

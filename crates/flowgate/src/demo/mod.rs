@@ -48,7 +48,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// How many simulated seconds pass in a real one
-    #[arg(long, value_name = "K", default_value_t = TIME_SCALE, value_parser = crate::cli::emulator::at_least_one)]
+    #[arg(long, value_name = "K", default_value_t = TIME_SCALE, value_parser = flowgate_emulator::command::at_least_one)]
     time_scale: f64,
 }
 

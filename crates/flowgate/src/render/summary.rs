@@ -1,10 +1,8 @@
 //! What a person reads after a run: what happened to the rows, that they add up, and what to do next.
 
-use std::collections::BTreeMap;
-
-use flowgate_core::{LoadName, LoadRows, StreamRows};
-use flowgate_engine::GuardStop;
-use flowgate_store::{RunRecord, RunState};
+use flowgate_core::{LoadRows, StreamRows};
+use flowgate_engine::RunOutcome;
+use flowgate_store::{LetterGroup, LetterStatus, RunRecord, RunState};
 
 use super::number::{count, counted, of_seconds};
 use super::table::{Align, Cell, Table};
@@ -30,19 +28,42 @@ const GONE_CLASSES: &[Class] = &[
     ("gone_quarantined", |rows| rows.gone_quarantined, Some(Tone::Careful)),
 ];
 
-/// A run in a dozen lines.
-pub(crate) fn run(record: &RunRecord, guards: &BTreeMap<LoadName, GuardStop>, paint: Paint) -> String {
+/// Reasons for letters that a summary names.
+const REASONS_MAX: usize = 5;
+
+/// A run in a dozen lines. `letters` are those of the flow, grouped by reason.
+pub(crate) fn run(outcome: &RunOutcome, letters: &[LetterGroup], paint: Paint) -> String {
+    let record = &outcome.record;
     let mut lines = vec![headline(record, paint)];
     if !record.loads.is_empty() {
         lines.push(loads_table(record).render("  ", paint));
         lines.extend(equations(record).iter().map(|equation| format!("  {}", equation.render(paint))));
         lines.push(paint.faint(format!("  {}", effort(record))));
     }
-    for (load, stop) in guards {
+    for (load, stop) in &outcome.guards {
         lines.push(format!("  {} {load}: {}", paint.bad("stopped by"), stop));
     }
-    lines.extend(next_action(record).map(|next| format!("  {} {next}", paint.strong("next:"))));
+    let waiting: Vec<_> = letters.iter().filter(|group| group.status != LetterStatus::Discarded).collect();
+    let number = waiting.iter().map(|group| group.letters).sum();
+    lines.extend(next_action(record, number).map(|next| format!("  {} {next}", paint.strong("next:"))));
+    if record.state == RunState::CompleteWithLetters {
+        lines.extend(reasons(waiting, paint));
+    }
     lines.join("\n")
+}
+
+/// Why rows were set aside, the commonest reason first.
+fn reasons(mut waiting: Vec<&LetterGroup>, paint: Paint) -> Vec<String> {
+    waiting.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    let line = |group: &&LetterGroup| {
+        let code = paint.faint(group.code.to_string());
+        format!("        {} in {}: {}  {code}", count(group.letters), group.place, group.code.title())
+    };
+    let mut lines: Vec<_> = waiting.iter().take(REASONS_MAX).map(line).collect();
+    if waiting.len() > REASONS_MAX {
+        lines.push(format!("        and {}", counted((waiting.len() - REASONS_MAX) as u64, "more reason")));
+    }
+    lines
 }
 
 fn headline(record: &RunRecord, paint: Paint) -> String {
@@ -173,17 +194,14 @@ fn effort(record: &RunRecord) -> String {
     if times.is_empty() { requests } else { format!("{}   {requests}", times.join("  ")) }
 }
 
-/// What a person should do about this run, if anything.
-pub(crate) fn next_action(record: &RunRecord) -> Option<String> {
+/// What a person should do about a flow whose last run this is and that has so many letters, if anything.
+pub(crate) fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
     let flow = &record.flow;
     match record.state {
-        RunState::Complete => None,
-        RunState::CompleteWithLetters => {
-            let rows = record.rows();
-            let malformed: u64 = record.streams.values().map(|stream| stream.rows.malformed).sum();
-            let letters = counted(rows.quarantined + rows.gone_quarantined + malformed, "letter");
-            Some(format!("{letters}: `flowgate letters list --flow {flow}`"))
+        RunState::Complete | RunState::CompleteWithLetters if letters > 0 => {
+            Some(format!("{}: `flowgate letters list --flow {flow}`", counted(letters, "letter")))
         }
+        RunState::Complete | RunState::CompleteWithLetters => None,
         RunState::StoppedByGuard => {
             Some(format!("look at `flowgate plan {flow}`; raise the guard if the change is meant, and run again"))
         }

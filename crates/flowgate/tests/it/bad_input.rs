@@ -1,6 +1,6 @@
 //! What a person sees when something is wrong. Nothing is lost, and every message says what to do.
 
-use crate::support::{Place, stable};
+use crate::support::{Place, offices, stable};
 
 /// The text of `check` after one change to the new project.
 fn check_after(name: &str, file: &str, from: &str, to: &str) {
@@ -16,7 +16,9 @@ fn run_after(name: &str, status: i32, change: impl FnOnce(&Place)) {
     let place = Place::provisioned();
     change(&place);
     let said = place.flowgate(&["run", "offices"]);
-    stable(&place, || insta::assert_snapshot!(name, said.everything()));
+    // Where rows were set aside, the letters are what a person reads next.
+    let letters = if status == 3 { place.flowgate(&["letters", "list"]).out } else { String::new() };
+    stable(&place, || insta::assert_snapshot!(name, format!("{}{letters}", said.everything())));
     assert_eq!(said.status, status, "{}", said.everything());
 }
 
@@ -70,6 +72,31 @@ fn files() {
 }
 
 #[test]
+fn files_with_bytes_that_do_not_belong() {
+    run_after("nul", 3, |place| place.change("data/offices.csv", "Moor Road", "Moor\0Road"));
+    run_after("huge_field", 1, |place| {
+        let text = fs_err::read_to_string(place.file("data/offices.csv")).unwrap_or_default();
+        place.write("data/offices.csv", &format!("{text}OF-99,\"{}\",Bath\n", "x".repeat(100 << 20)));
+    });
+    run_after("no_bytes", 1, |place| place.write("data/offices.csv", ""));
+}
+
+#[test]
+fn files_that_disagree() {
+    run_after("columns_renamed_between_files", 1, |place| {
+        place.change("flowgate.yaml", "data/offices.csv", "data/offices*.csv");
+        let second = offices(3, "Second").replace("city", "town");
+        place.write("data/offices_2.csv", &second);
+    });
+    let place = Place::provisioned();
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    place.change("data/offices.csv", ",city,", ",town,");
+    let said = place.flowgate(&["run", "offices"]);
+    stable(&place, || insta::assert_snapshot!("column_renamed_since_the_last_run", said.everything()));
+    assert_eq!(said.status, 1, "{}", said.everything());
+}
+
+#[test]
 fn rows() {
     run_after("value_too_long", 3, |place| {
         place.change("flows/offices.sql", "    name,", "    name || repeat('x', 200) AS name,");
@@ -78,12 +105,62 @@ fn rows() {
     run_after("unknown_choice", 3, |place| {
         place.change("flows/offices.sql", "    name,", "    name, 'Nobody' AS customertypecode,");
     });
+    run_after("impossible_date", 3, |place| place.change("data/offices.csv", "1987-02-09", "1987-02-30"));
+    run_after("impossible_date_for_the_column", 3, |place| {
+        place.change("flows/offices.sql", "    name,", "    name, '1700-02-30' AS lastusedincampaign,");
+    });
+    run_after("duplicate_key", 3, |place| place.change("data/offices.csv", "OF-03", "OF-04"));
+    run_after("duplicate_key_unchecked", 0, |place| {
+        place.change("data/offices.csv", "OF-03", "OF-04");
+        place.change("flows/offices.yaml", "      - unique: [accountnumber]\n", "");
+    });
+}
+
+#[test]
+fn a_row_whose_parent_is_not_there() {
+    let lookup = "    lookups: { primarycontactid: { contact: emailaddress1 } }\n    match:";
+    run_after("unresolved_lookup", 3, |place| {
+        place.change("flows/offices.yaml", "    match:", lookup);
+        place.change("flows/offices.sql", "    name,", "    name, 'nobody@example.org' AS primarycontactid,");
+    });
 }
 
 #[test]
 fn destination() {
     run_after("no_such_table", 1, |place| place.change("flows/offices.yaml", "table: account", "table: acount"));
     run_after("no_such_column", 1, |place| place.change("flows/offices.sql", "AS address1_city", "AS address1_town"));
+}
+
+#[test]
+fn keys_of_the_destination() {
+    let place = Place::new_project();
+    let said = place.flowgate(&["run", "offices"]);
+    stable(&place, || insta::assert_snapshot!("no_such_key", said.everything()));
+    let emulator = place.emulator();
+    emulator.send("POST", "__emulator/settings", r#"{ "key_delay_s": 100000 }"#);
+    let key = r#"{ "SchemaName": "wr_number", "KeyAttributes": ["accountnumber"],
+        "DisplayName": { "LocalizedLabels": [{ "Label": "Number", "LanguageCode": 1033 }] } }"#;
+    emulator.send("POST", "api/data/v9.2/EntityDefinitions(LogicalName='account')/Keys", key);
+    let said = place.flowgate(&["run", "offices"]);
+    stable(&place, || insta::assert_snapshot!("key_still_building", said.everything()));
+    assert_eq!(said.status, 1, "{}", said.everything());
+    emulator.send("POST", "__emulator/time", r#"{ "skip_s": 100000 }"#);
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+}
+
+#[test]
+fn a_full_disk() {
+    let place = Place::provisioned();
+    place.change("flows/offices.yaml", "{ create_max: 1000 }", "{ create_max: 10000 }");
+    place.write("data/offices.csv", &offices(9_000, "Office"));
+    let [full, with_room] = place.on_a_small_disk(500, &["run", "offices"]);
+    // Which file meets the end of the disk first is chance.
+    let said = full.err.replace("runs.db-wal", "runs.db");
+    let told = said.lines().find(|line| line.starts_with("error")).unwrap_or(&said);
+    stable(&place, || insta::assert_snapshot!("full_disk", told));
+    assert_eq!(full.status, 1, "{}", full.everything());
+    assert_eq!(with_room.status, 0, "{}", with_room.everything());
+    assert_eq!(place.accounts().len(), 9_000, "each row is there once");
 }
 
 #[test]

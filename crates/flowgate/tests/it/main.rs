@@ -4,7 +4,13 @@ mod support;
 
 mod bad_input;
 mod commands;
+mod doctor;
+mod example;
 mod interruption;
 mod output;
 mod service;
 mod usage;
+// The server is the same as that of the connector's own tests.
+#[path = "../../../connect/tests/it/postgres.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "helpers of tests; the connector's own need TLS too")]
+mod postgres;

@@ -2,22 +2,25 @@
 
 use serde_json::json;
 
-use crate::support::{Place, stable};
+use crate::support::{Place, offices, stable};
 
 /// What a person sees of a run while the service does this to every request that matches.
 fn run_while(name: &str, rules: &serde_json::Value) {
-    let place = Place::provisioned();
+    run_of_place_while(&Place::provisioned(), name, 12, rules);
+}
+
+fn run_of_place_while(place: &Place, name: &str, rows: usize, rules: &serde_json::Value) {
     let emulator = place.emulator();
     emulator.fault(rules);
     let said = place.flowgate(&["run", "offices"]);
-    stable(&place, || insta::assert_snapshot!(name, said.everything()));
+    stable(place, || insta::assert_snapshot!(name, said.everything()));
     assert_eq!(said.status, 1, "{}", said.everything());
     // Nothing is lost: when the service is well again, the rows arrive.
     emulator.fault(&json!([]));
     let said = place.flowgate(&["run", "offices", "--json"]);
     assert_eq!(said.status, 0, "{}", said.err);
-    let rows = said.json()["rows"].clone();
-    assert_eq!(rows["created"], 12, "{rows}");
+    let counts = said.json()["rows"].clone();
+    assert_eq!(counts["created"], rows, "{counts}");
 }
 
 #[test]
@@ -29,6 +32,23 @@ fn sign_in_is_refused() {
 fn a_privilege_is_missing() {
     let refuse = json!({ "status": 403, "code": "0x80040220", "message": "missing prvCreateAccount privilege" });
     run_while("not_allowed", &json!([{ "match": { "op": "CreateMultiple" }, "do": refuse }]));
+}
+
+#[test]
+fn the_service_keeps_failing() {
+    let place = Place::new_project();
+    // Its waits are long ones.
+    place.change("flowgate.yaml", "emulator: {}", "emulator: { time_scale: 50.0 }");
+    assert_eq!(place.flowgate(&["provision", "--yes"]).status, 0);
+    place.write("data/offices.csv", &offices(40, "Office"));
+    let fail = json!([{ "match": { "op": "CreateMultiple" }, "do": { "status": 500 } }]);
+    run_of_place_while(&place, "keeps_failing", 40, &fail);
+}
+
+#[test]
+fn the_address_has_no_web_api() {
+    let gone = json!({ "status": 404, "html": true });
+    run_while("not_found", &json!([{ "match": {}, "do": gone }]));
 }
 
 #[test]
@@ -49,6 +69,27 @@ fn passing_failures_are_not_the_persons_problem() {
     assert_eq!(run["state"], "complete", "{run}");
     assert_eq!(run["requests"]["throttled"], 1, "{run}");
     assert_eq!(place.accounts().len(), 12, "and each row is there once");
+}
+
+#[test]
+fn a_restored_environment_is_not_written_to_until_it_is_adopted() {
+    let place = Place::provisioned();
+    let emulator = place.emulator();
+    place.write("data/offices.csv", &offices(30, "Office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    emulator.send("POST", "__emulator/snapshot", "{}");
+    place.write("data/offices.csv", &offices(40, "Later office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    emulator.send("POST", "__emulator/restore", "{}");
+
+    let said = place.flowgate(&["run", "offices"]);
+    assert_eq!(said.status, 4, "{}", said.everything());
+    stable(&place, || insta::assert_snapshot!("restored_environment", said.everything()));
+    assert_eq!(place.accounts().len(), 30, "nothing was sent");
+    let adopted = place.flowgate(&["run", "offices", "--adopt", "--json"]).json();
+    let rows = &adopted["rows"];
+    assert_eq!((&rows["created"], &rows["updated"]), (&10.into(), &30.into()), "{rows}");
+    assert_eq!(place.flowgate(&["run", "offices", "--json"]).json()["rows"]["unchanged"], 40);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use flowgate_core::Secret;
 use flowgate_http::{HttpClient, HttpOptions, Origin, Request};
@@ -46,6 +46,22 @@ impl Place {
         let said = run_in(Path::new("."), &["init", place.path().to_str().unwrap()]);
         assert_eq!(said.status, 0, "{}", said.err);
         place
+    }
+
+    /// A copy of a project, without what running it left there.
+    pub(crate) fn copy_of(project: &Path) -> Self {
+        let place = Self::empty();
+        for entry in ["flowgate.yaml", "data", "environments", "flows", "tables"] {
+            let status = Command::new("cp").arg("-r").arg(project.join(entry)).arg(place.path()).status();
+            assert!(status.unwrap().success(), "{entry}");
+        }
+        place
+    }
+
+    pub(crate) fn unpack(&self, from: &str, to: &str) {
+        let mut packed = flate2::read::GzDecoder::new(fs_err::File::open(self.file(from)).unwrap());
+        self.write(to, "");
+        std::io::copy(&mut packed, &mut fs_err::File::create(self.file(to)).unwrap()).unwrap();
     }
 
     /// The new project, its alternate key provisioned.
@@ -98,6 +114,34 @@ impl Place {
         command(self.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Runs `flowgate` on a disk of this size, then makes room and runs it again.
+    pub(crate) fn on_a_small_disk(&self, kibibytes: usize, arguments: &[&str]) -> [Said; 2] {
+        let mount = format!(
+            "mkdir -p .flowgate/local && mount -t tmpfs -o size={kibibytes}k none .flowgate/local && \"$@\" >first.out 2>first.err; \
+             echo $? >first.status; mount -o remount,size=400m .flowgate/local && exec \"$@\""
+        );
+        // A mount of its own, seen by nobody else; as root in a user namespace where we are not root.
+        let mut unshare = Command::new("unshare");
+        unshare.args([
+            "--map-root-user",
+            "--user",
+            "--mount",
+            "sh",
+            "-c",
+            &mount,
+            "sh",
+            env!("CARGO_BIN_EXE_flowgate"),
+        ]);
+        let output = prepared(&mut unshare, self.path(), arguments).stdin(Stdio::null()).output().unwrap();
+        let read = |name: &str| fs_err::read_to_string(self.file(name)).unwrap();
+        let first = Said {
+            out: read("first.out"),
+            err: read("first.err"),
+            status: read("first.status").trim().parse().unwrap(),
+        };
+        [first, said(output)]
+    }
+
     /// The project's emulator, used the way a command uses it.
     pub(crate) fn emulator(&self) -> UsedEmulator {
         let dir = self.file(".flowgate/emulator/crm");
@@ -143,7 +187,7 @@ pub(crate) struct UsedEmulator {
 }
 
 impl UsedEmulator {
-    /// Sends one request as a plain client, and returns the JSON of the answer.
+    /// Sends one request as a plain client, and returns the JSON of the answer, if it has any.
     pub(crate) fn send(&self, method: &str, address: &str, body: &str) -> Value {
         let base = url::Url::parse(self.ready["url"].as_str().unwrap()).unwrap();
         let origin = Origin::of(&base).unwrap();
@@ -154,7 +198,7 @@ impl UsedEmulator {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(client.send(request)).unwrap();
         assert!(answer.status.is_success(), "{answer:?}");
-        serde_json::from_slice(&answer.body).unwrap()
+        if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).unwrap() }
     }
 
     /// Makes the service misbehave.
@@ -187,7 +231,10 @@ pub(crate) fn first_line(child: &mut Child) -> String {
 }
 
 pub(crate) fn run_in(dir: &Path, arguments: &[&str]) -> Said {
-    let output = command(dir, arguments).stdin(Stdio::null()).output().unwrap();
+    said(command(dir, arguments).stdin(Stdio::null()).output().unwrap())
+}
+
+fn said(output: Output) -> Said {
     Said {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
@@ -197,8 +244,12 @@ pub(crate) fn run_in(dir: &Path, arguments: &[&str]) -> Said {
 
 fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
-    command.current_dir(dir).args(arguments).env_remove("FLOWGATE_LOG").env_remove("COLUMNS");
+    prepared(&mut command, dir, arguments);
     command
+}
+
+fn prepared<'a>(command: &'a mut Command, dir: &Path, arguments: &[&str]) -> &'a mut Command {
+    command.current_dir(dir).args(arguments).env_remove("FLOWGATE_LOG").env_remove("COLUMNS")
 }
 
 /// Filters for what differs from run to run.
@@ -209,7 +260,7 @@ pub(crate) fn stable<T>(place: &Place, test: impl FnOnce() -> T) -> T {
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[RUN]");
     settings.add_filter(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "[ID]");
     settings.add_filter(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]");
-    settings.add_filter(r"\b\d+\.\d+ s\b", "[S] s");
+    settings.add_filter(r"\b(\d+ min )?\d+(\.\d+)? s\b", "[S] s");
     settings.add_filter(r"\b\d+ requests?\b", "[N] requests");
     settings.add_filter(r"127\.0\.0\.1:\d+", "[ADDRESS]");
     settings.add_filter(r"process \d+", "process [PID]");

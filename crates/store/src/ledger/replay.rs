@@ -38,7 +38,8 @@ pub struct Replay {
     verdicts: Vec<u8>,
     /// Sequence to the first row and the number of rows.
     requests: HashMap<u64, (usize, usize)>,
-    marks: Vec<String>,
+    /// The number of rows before each mark, and the mark.
+    marks: Vec<(usize, String)>,
 }
 
 impl Replay {
@@ -57,7 +58,7 @@ impl Replay {
             Record::Intent { sequence, operation, rows } => self.add_intent(sequence, operation, &rows),
             Record::Outcomes { sequence, outcomes, ids } => self.add_outcomes(sequence, &outcomes, &ids),
             Record::Mark { what } => {
-                self.marks.push(what);
+                self.marks.push((self.keys.len(), what));
                 Ok(())
             }
         }
@@ -140,8 +141,8 @@ impl Replay {
         self.requests.keys().max().map_or(0, |sequence| sequence + 1)
     }
 
-    /// Marks, in the order they were written.
-    pub fn marks(&self) -> &[String] {
+    /// Marks in the order they were written, each with the number of rows that stand before it.
+    pub fn marks(&self) -> &[(usize, String)] {
         &self.marks
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use flowgate_core::failpoint;
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -146,8 +147,11 @@ impl Commits {
     }
 
     fn write_group(&mut self, body: &[u8]) -> io::Result<()> {
+        failpoint::hit("ledger.write")?;
         self.file.write_all(&GroupHeader::of(self.group, body).encode())?;
+        failpoint::hit("ledger.torn")?;
         self.file.write_all(body)?;
+        failpoint::hit("ledger.sync")?;
         self.file.sync_data()?;
         self.group += 1;
         Ok(())

@@ -145,7 +145,7 @@ pub(super) fn groups(connection: &Connection, flow: Option<&FlowName>) -> Result
 
 pub(super) fn marks(connection: &Connection, flow: &FlowName, place: &str) -> Result<Vec<LetterMark>, Fault> {
     let mut statement = connection.prepare(
-        "SELECT id, key_hash, row_hash, project_version, metadata_version, status FROM letters
+        "SELECT id, key_hash, row_hash, project_version, metadata_version, code, status FROM letters
          WHERE flow = ?1 AND place = ?2 AND key_hash IS NOT NULL ORDER BY key_hash",
     )?;
     let mut rows = statement.query([flow.as_str(), place])?;
@@ -157,7 +157,8 @@ pub(super) fn marks(connection: &Connection, flow: &FlowName, place: &str) -> Re
             row_hash: row.get::<_, i64>(2)? as u64,
             project_version: row.get(3)?,
             metadata_version: row.get(4)?,
-            status: letter_status(&row.get::<_, String>(5)?)?,
+            code: Code(row.get(5)?),
+            status: letter_status(&row.get::<_, String>(6)?)?,
         });
     }
     Ok(marks)

@@ -14,7 +14,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flowgate_core::{FlowName, LoadName, RunId, StreamName};
+use flowgate_core::{FlowName, LoadName, RunId, StreamName, failpoint};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -62,7 +62,9 @@ impl SqliteStore {
         let commit = || -> Result<T, Fault> {
             let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
+            failpoint::hit("store.commit")?;
             transaction.commit()?;
+            failpoint::hit("store.committed")?;
             Ok(value)
         };
         commit().map_err(|fault| fault.at(doing, &self.path))
@@ -141,6 +143,7 @@ fn refuse_other_flow(lease: &FlowLease, record: &FlowName) -> Result<(), StoreEr
 enum Fault {
     Sql(rusqlite::Error),
     Store(StoreError),
+    Io(std::io::Error),
     /// A stored value that we would never have written.
     Damaged(String),
 }
@@ -154,6 +157,7 @@ impl Fault {
         match self {
             Self::Sql(source) => StoreError::database(doing, path, source),
             Self::Store(error) => error,
+            Self::Io(source) => StoreError::io(doing, path, source),
             Self::Damaged(detail) => StoreError::Damaged { path: path.to_owned(), detail },
         }
     }
@@ -162,6 +166,12 @@ impl Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
     }
 }
 

@@ -1,0 +1,236 @@
+//! A project in a directory, the service it loads into, and the built binary run on it.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::data::{as_csv, differences, rows_of};
+use crate::service::{Service, TIME_SCALE};
+
+const FLOW: &str = "\
+flow: offices
+streams:
+  office: { from: files, key: [code], deletes: seen }
+loads:
+  accounts:
+    into: crm
+    table: account
+    match: [accountnumber]
+    missing: delete
+    state: { column: status, Closed: { status: Inactive }, Open: { status: Active } }
+    select: SELECT code AS accountnumber, name, city AS address1_city, status FROM office
+";
+
+/// Runs that may be needed after a fault is over: each goes on where the one before it stopped.
+const RUNS_MAX: usize = 4;
+/// How often, and at most how long, a running binary is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const LOOKS_MAX: usize = 12_000;
+
+/// A worker's place of work. The destination's table has no alternate key: nothing there prevents a duplicate.
+pub(crate) struct Bench {
+    dir: TempDir,
+    program: PathBuf,
+    pub(crate) service: Service,
+    /// The day whose rows the source has.
+    day: u32,
+    /// Creates that the emulator had counted when the case began, and that it may have counted since.
+    created_before: u64,
+}
+
+/// How a run ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) report: Value,
+    pub(crate) said: String,
+}
+
+impl Ended {
+    pub(crate) fn was_killed(&self) -> bool {
+        self.status.signal() == Some(9)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.status.code() == Some(0)
+    }
+}
+
+impl Bench {
+    /// A new project; its first day is loaded once, and cases begin with it or with nothing.
+    pub(crate) fn new(program: &Path) -> Result<Self> {
+        let service = Service::start()?;
+        let program = fs_err::canonicalize(program)?;
+        let bench = Self { dir: tempfile::tempdir()?, program, service, day: 1, created_before: 0 };
+        fs_err::create_dir_all(bench.path("flows"))?;
+        fs_err::write(bench.path("flowgate.yaml"), bench.project())?;
+        fs_err::write(bench.path("flows/offices.yaml"), FLOW)?;
+        fs_err::create_dir_all(bench.path("saved/empty"))?;
+        bench.service.control("snapshot", &json!({ "name": "empty" }))?;
+        bench.write_source(1)?;
+        let first = bench.run(None)?;
+        ensure!(first.is_complete(), "the first day does not load: {}", first.said);
+        bench.service.control("snapshot", &json!({ "name": "first day" }))?;
+        copy(&bench.path(".flowgate"), &bench.path("saved/first day"))?;
+        Ok(bench)
+    }
+
+    fn project(&self) -> String {
+        let ready = self.service.ready();
+        format!(
+            "flowgate: 1\nconnections:\n  files: {{ files: {{ path: offices.csv, format: csv }} }}\n  crm:\n    dataverse:\n      \
+             url: {}\n      time_scale: {TIME_SCALE:?}\n      credential: {{ client: {}, secret: \"{}\" }}\n",
+            ready.url, ready.client_id, ready.client_secret
+        )
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Files of local state whose name ends so.
+    pub(crate) fn state_files(&self, ending: &str) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.path(".flowgate")];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs_err::read_dir(dir)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if path.to_string_lossy().ends_with(ending) {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn write_source(&self, day: u32) -> Result<()> {
+        Ok(fs_err::write(self.path("offices.csv"), as_csv(&rows_of(day)))?)
+    }
+
+    /// Begins a case: the first day over nothing, or the second over the first.
+    pub(crate) fn begin(&mut self, day: u32) -> Result<()> {
+        let name = if day == 1 { "empty" } else { "first day" };
+        self.service.control("faults", &json!([]))?;
+        self.service.control("settings", &json!({ "token_life_s": 3599.0 }))?;
+        self.service.control("restore", &json!({ "name": name }))?;
+        let state = self.path(".flowgate");
+        if state.is_dir() {
+            fs_err::remove_dir_all(&state)?;
+        }
+        copy(&self.path(&format!("saved/{name}")), &state)?;
+        self.set_day(day)?;
+        self.created_before = self.service.created()?;
+        Ok(())
+    }
+
+    /// Replaces the source by that of another day.
+    pub(crate) fn set_day(&mut self, day: u32) -> Result<()> {
+        self.day = day;
+        self.write_source(day)
+    }
+
+    /// Runs the flow to its end, with a failpoint armed.
+    pub(crate) fn run(&self, failpoint: Option<&str>) -> Result<Ended> {
+        ended(&self.command(failpoint, &["run", "offices", "--json"]).output()?)
+    }
+
+    pub(crate) fn run_with(&self, arguments: &[&str]) -> Result<Ended> {
+        ended(&self.command(None, arguments).output()?)
+    }
+
+    /// Runs the flow and kills it once a fault rule of the service has hit; says whether one had.
+    pub(crate) fn run_and_kill_at_hit(&self, after: Duration) -> Result<bool> {
+        let mut child = self.spawn()?;
+        let mut has_hit = false;
+        for _ in 0..LOOKS_MAX {
+            has_hit = self.service.hits()? > 0;
+            if has_hit || child.try_wait()?.is_some() {
+                break;
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        std::thread::sleep(after);
+        child.kill()?;
+        Ok(has_hit && child.wait()?.signal() == Some(9))
+    }
+
+    /// Starts a run and leaves it alone.
+    pub(crate) fn spawn(&self) -> Result<Child> {
+        Ok(self.command(None, &["run", "offices", "--json"]).spawn()?)
+    }
+
+    fn command(&self, failpoint: Option<&str>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.current_dir(self.dir.path()).args(arguments).env_remove("FLOWGATE_LOG").stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(failpoint) = failpoint {
+            command.env("FLOWGATE_FAILPOINT", failpoint);
+        }
+        command
+    }
+
+    /// Runs until complete, then compares the destination with the source, and runs once more: nothing to do.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.service.control("faults", &json!([]))?;
+        let mut last = self.run(None)?;
+        for _ in 1..RUNS_MAX {
+            if last.is_complete() {
+                break;
+            }
+            last = self.run(None)?;
+        }
+        ensure!(last.is_complete(), "the run does not end: {}", last.said);
+        let rows = &last.report["rows"];
+        ensure!(rows["pending"] == 0 && rows["gone_pending"] == 0, "rows are pending: {rows}");
+        self.compare()?;
+        let again = self.run(None)?;
+        let unchanged = rows_of(self.day).len();
+        ensure!(again.report["rows"]["unchanged"] == unchanged, "a further run finds work: {}", again.report["rows"]);
+        self.compare()
+    }
+
+    fn compare(&self) -> Result<()> {
+        let expected = rows_of(self.day);
+        let different = differences(&self.service.rows()?, &expected);
+        if !different.is_empty() {
+            bail!("{}", different.join("; "));
+        }
+        let new = match self.day {
+            1 => expected.len(),
+            day => expected.keys().filter(|key| !rows_of(day - 1).contains_key(*key)).count(),
+        };
+        let created = self.service.created()? - self.created_before;
+        ensure!(created == new as u64, "{created} rows were created for {new} new keys");
+        Ok(())
+    }
+}
+
+fn ended(output: &Output) -> Result<Ended> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = match output.stdout.as_slice() {
+        [] => Value::Null,
+        text => serde_json::from_slice(text).with_context(|| format!("not JSON: {}", String::from_utf8_lossy(text)))?,
+    };
+    Ok(Ended { status: output.status, report, said })
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs_err::create_dir_all(to)?;
+    for entry in fs_err::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs_err::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
