@@ -31,9 +31,11 @@ pub(crate) struct Call {
     pub(crate) cost: Cost,
     /// Sending it twice has the effect of sending it once, so an unknown end is no obstacle.
     pub(crate) is_repeatable: bool,
-    pub(crate) caller: Caller,
     /// What it does, so that the answer teaches what such requests cost.
     pub(crate) work: Option<Work>,
+    pub(crate) caller: Caller,
+    /// The budget chooses the web server. Otherwise the service does, and what it answers is studied.
+    pub(crate) is_bound: bool,
 }
 
 /// Whose token goes with a call. All but the first are for those who study the service.
@@ -66,8 +68,9 @@ impl Call {
             class,
             cost: Cost { busy: READ_BUSY, entitlement: 1 },
             is_repeatable: true,
-            caller: Caller::Ourselves,
             work: None,
+            caller: Caller::Ourselves,
+            is_bound: true,
         }
     }
 
@@ -80,8 +83,9 @@ impl Call {
             class,
             cost,
             is_repeatable: false,
-            caller: Caller::Ourselves,
             work: None,
+            caller: Caller::Ourselves,
+            is_bound: true,
         }
     }
 
@@ -92,14 +96,14 @@ impl Call {
     }
 
     #[must_use]
-    pub(crate) fn called_by(mut self, caller: Caller) -> Self {
-        self.caller = caller;
+    pub(crate) fn doing(mut self, work: Work) -> Self {
+        self.work = Some(work);
         self
     }
 
     #[must_use]
-    pub(crate) fn doing(mut self, work: Work) -> Self {
-        self.work = Some(work);
+    pub(crate) fn called_by(mut self, caller: Caller) -> Self {
+        self.caller = caller;
         self
     }
 

@@ -122,14 +122,6 @@ impl Client {
         self.budget.parallel_max()
     }
 
-    pub(crate) fn pinned(&self) -> Option<Uuid> {
-        self.pinned
-    }
-
-    pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
     pub(crate) fn budget_snapshot(&self) -> Snapshot {
         self.budget.snapshot()
     }
@@ -137,6 +129,14 @@ impl Client {
     /// What requests took, by table and message.
     pub(crate) fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    pub(crate) fn pinned(&self) -> Option<Uuid> {
+        self.pinned
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(crate) fn service_origin(&self) -> &Origin {
@@ -194,10 +194,11 @@ impl Client {
     }
 
     /// Sends a call as [`Client::call`] does, and returns its last answer whatever its status: for
-    /// those who study the service.
+    /// those who study the service, which therefore chooses the web server itself.
     pub(crate) async fn observe(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
         self.session(bounds).await?;
-        match self.exchange(call, bounds).await {
+        let call = Call { is_bound: false, ..call.clone() };
+        match self.exchange(&call, bounds).await {
             Ok(answer) | Err(Unsuccessful { answer: Some(answer), .. }) => Ok(answer),
             Err(unsuccessful) => Err(unsuccessful.error),
         }
@@ -280,6 +281,7 @@ impl Client {
 
     /// One exchange. A cancellation does not reach into it: an abandoned write has an unknown end.
     async fn attempt(&self, call: &Call, url: &Url, token: &Token, permit: Permit<'_>, bounds: Bounds<'_>) -> Ended {
+        let permit = if call.is_bound { permit } else { permit.unbound() };
         let request = Request {
             method: call.method.clone(),
             url: url.clone(),

@@ -184,8 +184,8 @@ impl Engine {
         drop(limits);
         *lock(&self.faults) = Faults::default();
         *lock(&self.stats) = Stats::default();
-        lock(&self.events).clear();
         lock(&self.conditions).clear();
+        lock(&self.events).clear();
         self.set_settings(self.initial_settings.clone());
     }
 

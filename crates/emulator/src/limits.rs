@@ -132,6 +132,22 @@ impl Limits {
         self.running.get(&server).copied().unwrap_or(0)
     }
 
+    /// Requests and milliseconds in the window now, and whether a block is open.
+    pub fn used(&mut self, lane: Lane, now: f64) -> (usize, f64, bool) {
+        let before = now - self.settings.window_s;
+        let window = self.windows.entry(lane).or_default();
+        window.forget(before);
+        (window.arrivals.len(), window.busy_ms, window.blocked.is_some_and(|(_, until)| now < until))
+    }
+
+    /// Forgets the usage of one server, as a restart does; requests that still run end uncounted.
+    pub fn forget_server(&mut self, server: u16) {
+        for (_, window) in self.windows.iter_mut().filter(|((_, at), _)| *at == server) {
+            let running = window.running;
+            *window = Window { running, ..Window::default() };
+        }
+    }
+
     /// The usage of every lane, by server.
     pub(crate) fn usage(&mut self, now: f64) -> Vec<LaneUsage> {
         let window_s = self.settings.window_s;
@@ -147,22 +163,6 @@ impl Limits {
             .collect();
         usage.sort_by_key(|lane| (lane.user, lane.server));
         usage
-    }
-
-    /// Requests and milliseconds in the window now, and whether a block is open.
-    pub fn used(&mut self, lane: Lane, now: f64) -> (usize, f64, bool) {
-        let before = now - self.settings.window_s;
-        let window = self.windows.entry(lane).or_default();
-        window.forget(before);
-        (window.arrivals.len(), window.busy_ms, window.blocked.is_some_and(|(_, until)| now < until))
-    }
-
-    /// Forgets the usage of one server, as a restart does; requests that still run end uncounted.
-    pub fn forget_server(&mut self, server: u16) {
-        for (_, window) in self.windows.iter_mut().filter(|((_, at), _)| *at == server) {
-            let running = window.running;
-            *window = Window { running, ..Window::default() };
-        }
     }
 
     /// Forgets all usage; requests that still run end uncounted.

@@ -138,6 +138,14 @@ impl Permit<'_> {
         self.grant.as_ref()?.cookie.as_deref()
     }
 
+    /// The same without a cookie: the service chooses the web server.
+    pub(crate) fn unbound(mut self) -> Self {
+        if let Some(grant) = &mut self.grant {
+            grant.cookie = None;
+        }
+        self
+    }
+
     /// The time since the request was let in.
     pub(crate) fn elapsed(&self) -> Duration {
         self.budget.clock.elapsed().since(self.sent_at)

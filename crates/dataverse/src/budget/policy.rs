@@ -302,8 +302,10 @@ impl Policy {
         if let Some(index) = sent_to {
             let lane = &mut self.lanes[index];
             lane.finish(now_s, grant.class, grant.expected_s, busy_s);
+            // Sent without the lane's cookie, a request may be answered by anybody.
+            let is_bound = lane.cookie.is_none() || grant.cookie.is_some();
             match said {
-                Some(said) if lane.cookie.as_ref() != Some(said) => {}
+                Some(said) if is_bound && lane.cookie.as_ref() != Some(said) => {}
                 _ => return Some(index),
             }
             // Another server answered: this one is gone, or there was no telling them apart until now.
@@ -386,7 +388,8 @@ impl Policy {
             lane.learn_slowness(grant.cost.busy.as_secs_f64(), self.network.service_s(facts.duration));
         }
         // What the ledger knew is known only for requests that were sent to this lane, or met it first.
-        if grant.lane == Some(lane.id) || !lane.is_past_known(now_s) {
+        let is_bound = grant.lane == Some(lane.id) && (grant.cookie.is_some() || lane.cookie.is_none());
+        if is_bound || (grant.lane.is_none() && !lane.is_past_known(now_s)) {
             lane.observe(now_s, grant.used_then, facts.remaining_seconds, facts.remaining_requests);
         }
     }
