@@ -57,10 +57,10 @@ const NEEDS: &[Need] = &[
         from: Origin::Apt("python3-venv"),
     },
     Need {
-        name: "node, 20 or newer",
+        name: "node, 18 or newer",
         why: "real clients of the emulator",
         is_there: |workspace| {
-            let is_new = "process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)";
+            let is_new = "process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)";
             succeeds(&mut workspace.command("node", &["-e", is_new]))
         },
         from: Origin::Apt("nodejs"),
