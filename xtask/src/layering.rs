@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("sorted", &["core"]),
     ("bench", &["dataverse", "emulator", "http", "core"]),
+    ("bench-diff", &["sorted", "core"]),
     ("core", &[]),
     ("emulator", &[]),
     ("faults", &["emulator", "http", "core"]),

@@ -54,6 +54,15 @@ impl Past {
         self.done.get(&key).copied()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.folded.is_empty() && self.unanswered_creates.is_empty()
+    }
+
+    /// Whether this run has to do with the row, so that its state alone does not settle it.
+    pub(crate) fn knows(&self, key: KeyHash) -> bool {
+        self.done.contains_key(&key) || self.folded.contains_key(&key) || self.unanswered_creates.contains_key(&key)
+    }
+
     /// What the row counts as in this run: a row that the run created stays a created one, whatever
     /// was sent for it afterwards.
     pub(crate) fn class(&self, key: KeyHash, now: Class) -> Class {

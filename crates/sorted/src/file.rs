@@ -38,7 +38,18 @@ pub(crate) fn after_header<'a>(
         return Err(SortedError::damaged(path, "it does not begin as such a file does"));
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    if found == known { Ok(rest) } else { Err(SortedError::Newer { path: path.to_owned(), found, known }) }
+    // Newer formats are found out by the manifest: it names only files of the versions it knows.
+    if found == known { Ok(rest) } else { Err(SortedError::damaged(path, format!("it has format version {found}"))) }
+}
+
+/// Opens a file that must be there: state that is missing is damaged.
+pub(crate) fn open_stored(path: &Path) -> Result<fs::File, SortedError> {
+    match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(SortedError::damaged(path, "it is not there"))
+        }
+        opened => opened.map_err(SortedError::io("reading", path)),
+    }
 }
 
 /// Writes `bytes` to `path` so that the file is whole under its name. Durable after [`sync_dir`].
