@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use crate::schema::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, ManyToMany, OneToMany, Opt, OptionSet,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, Follow, KeyStatus, ManyToMany, OneToMany, Opt, OptionSet,
     Ownership, Required, Schema, State, Table, stable_id,
 };
 
@@ -36,6 +36,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
     let ownership = match table.ownership {
         Ownership::User => "UserOwned",
         Ownership::Organization => "OrganizationOwned",
+        Ownership::Business => "BusinessOwned",
         Ownership::None => "None",
     };
     let value = json!({
@@ -44,7 +45,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "SchemaName": table.schema_name,
         "EntitySetName": table.set_name,
         "LogicalCollectionName": table.set_name,
-        "CollectionSchemaName": format!("{}s", table.schema_name),
+        "CollectionSchemaName": table.collection_name.clone().unwrap_or_else(|| format!("{}s", table.schema_name)),
         "ObjectTypeCode": table.object_type_code,
         "PrimaryIdAttribute": table.primary_id(),
         "PrimaryNameAttribute": table.primary_name().map(|column| &column.logical),
@@ -168,14 +169,14 @@ fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {
         ColumnKind::Memo { max } => {
             json!({ "MaxLength": max, "Format": "TextArea", "FormatName": { "Value": "TextArea" }, "ImeMode": "Auto" })
         }
-        ColumnKind::Integer { min, max } => {
-            json!({ "MinValue": min, "MaxValue": max, "Format": "None" })
+        ColumnKind::Integer { min, max, format } => {
+            json!({ "MinValue": min, "MaxValue": max, "Format": format.name() })
         }
         ColumnKind::Decimal { min, max, precision } | ColumnKind::Double { min, max, precision } => {
             json!({ "MinValue": min, "MaxValue": max, "Precision": precision })
         }
-        ColumnKind::Money { min, max, precision, is_base, .. } => {
-            json!({ "MinValue": min, "MaxValue": max, "Precision": precision, "PrecisionSource": 0, "IsBaseCurrency": is_base, "CalculationOf": calculation_of(table, column) })
+        ColumnKind::Money { min, max, precision, precision_source, is_base, .. } => {
+            json!({ "MinValue": min, "MaxValue": max, "Precision": precision, "PrecisionSource": precision_source, "IsBaseCurrency": is_base, "CalculationOf": calculation_of(table, column) })
         }
         ColumnKind::Boolean { true_label, false_label } => json!({
             "DefaultValue": column.default.unwrap_or(0) != 0,
@@ -292,6 +293,10 @@ fn cascade(value: Cascade) -> &'static str {
     }
 }
 
+fn follows(one: &OneToMany, operation: Follow) -> &'static str {
+    cascade(if one.follows.contains(&operation) { Cascade::Cascade } else { Cascade::NoCascade })
+}
+
 pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json> {
     let (parent, child) = (schema.table(one.referenced), schema.table(one.referencing));
     into_map(json!({
@@ -306,8 +311,10 @@ pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json>
         "ReferencingEntityNavigationPropertyName": one.to_one,
         "ReferencedEntityNavigationPropertyName": one.to_many,
         "CascadeConfiguration": {
-            "Assign": "NoCascade", "Delete": cascade(one.on_delete), "Merge": "NoCascade",
-            "Reparent": "NoCascade", "Share": "NoCascade", "Unshare": "NoCascade", "RollupView": "NoCascade",
+            "Assign": follows(one, Follow::Assign), "Delete": cascade(one.on_delete),
+            "Merge": follows(one, Follow::Merge), "Reparent": follows(one, Follow::Reparent),
+            "Share": follows(one, Follow::Share), "Unshare": follows(one, Follow::Unshare),
+            "RollupView": "NoCascade",
         },
         "IsCustomRelationship": one.is_custom,
         "IsHierarchical": one.is_hierarchical,
