@@ -1,6 +1,7 @@
 //! Relationships posted as definitions, with the lookups they bring.
 //!
-//! Promise: navigation names follow the product's defaults. Left out: cascades other than delete.
+//! Promise: navigation names follow the product's defaults. Left out: cascades that choose
+//! among rows (`Active`, `UserOwned`), which are refused by name.
 
 use std::sync::Arc;
 

@@ -11,6 +11,9 @@ use crate::schema::{
 const LANGUAGE: u32 = 1033;
 
 pub(super) fn label(text: &str) -> Json {
+    if text.is_empty() {
+        return json!({ "LocalizedLabels": [], "UserLocalizedLabel": null });
+    }
     let localized = json!({
         "Label": text, "LanguageCode": LANGUAGE, "IsManaged": false,
         "MetadataId": stable_id(&format!("label:{text}")), "HasChanged": null,
@@ -122,7 +125,7 @@ pub(super) fn type_names(column: &Column) -> (&'static str, &'static str, &'stat
     }
 }
 
-fn required(level: Required) -> &'static str {
+pub(super) fn required(level: Required) -> &'static str {
     match level {
         Required::None => "None",
         Required::Recommended => "Recommended",
@@ -153,12 +156,35 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "IsManaged": !column.is_custom,
         "IsSecured": false,
         "IsLogical": false,
-        "AttributeOf": null,
+        "AttributeOf": part_of(table, column),
         "ColumnNumber": column.ordinal + 1,
         "HasChanged": null,
     }));
     object.extend(into_map(type_members(schema, table, column)));
     object
+}
+
+/// The file or image that a column is a part of.
+fn part_of<'a>(table: &'a Table, column: &Column) -> Option<&'a str> {
+    let whole = table.columns.iter().find(|whole| {
+        let ends: &[&str] = match whole.kind {
+            ColumnKind::File { .. } => &["_name"],
+            ColumnKind::Image { .. } => &["id", "_timestamp", "_url"],
+            _ => return false,
+        };
+        column.logical.strip_prefix(&whole.logical).is_some_and(|end| ends.contains(&end))
+    });
+    whole.map(|whole| whole.logical.as_str())
+}
+
+/// Every column of a table, those that only show another included.
+pub(super) fn columns(schema: &Schema, table: &Table) -> Vec<Map<String, Json>> {
+    let mut columns = Vec::new();
+    for shown in table.live_columns() {
+        columns.push(column(schema, table, shown));
+        columns.extend(super::shadows::of_column(schema, table, shown));
+    }
+    columns
 }
 
 fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {

@@ -191,7 +191,8 @@ pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) ->
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
     for (suffix, kind) in parts {
-        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), &label, kind());
+        let text = if *suffix == "Id" { label.as_str() } else { "" };
+        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), text, kind());
         part.is_custom = is_custom;
         push_column(entry, part);
     }

@@ -97,6 +97,7 @@ pub(super) enum TypeSpec {
     File,
     Image,
     PartyList,
+    State,
 }
 
 #[derive(Debug, Deserialize)]

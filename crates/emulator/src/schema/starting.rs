@@ -228,7 +228,9 @@ fn describe(schema: &mut Schema, table: TableId, ordinal: Ordinal, new: NewColum
     let column = &mut Arc::make_mut(&mut schema.tables[usize::from(table)]).columns[usize::from(ordinal)];
     column.schema_name = new.schema_name;
     column.label = new.label;
-    column.kind = new.kind;
+    if !matches!(new.kind, ColumnKind::State { .. }) {
+        column.kind = new.kind;
+    }
     column.required = new.required;
     (column.for_create, column.for_update) = (new.for_create, new.for_update);
 }
@@ -341,6 +343,8 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
         TypeSpec::EntityName => ColumnKind::EntityName,
         TypeSpec::File => ColumnKind::File { max_kb: column.max.unwrap_or(32_768) },
         TypeSpec::Image => ColumnKind::Image { max_kb: column.max.unwrap_or(10_240) },
+        // The states stand in a list of their own.
+        TypeSpec::State => ColumnKind::State { states: Vec::new() },
         TypeSpec::PartyList => ColumnKind::PartyList { mask: column.mask },
     }
 }

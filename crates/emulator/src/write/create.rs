@@ -50,7 +50,9 @@ fn create_nested(
     let parents = create_parents(session, database, table, &mut input, depth)?;
     let id = input.id.unwrap_or_else(|| super::events::mint(session, database));
     let mut cells = Vec::with_capacity(input.cells.len() + 24);
-    cells.extend(input.cells.drain(..).filter(|(ordinal, _)| table.column(*ordinal).for_create));
+    // Whether a state that a form could not give is taken is a setting, checked below.
+    let takes = |ordinal: Ordinal| table.column(ordinal).for_create || table.known.state == Some(ordinal);
+    cells.extend(input.cells.drain(..).filter(|(ordinal, _)| takes(*ordinal)));
     for (ordinal, target, bind) in &input.binds {
         if table.column(*ordinal).for_create {
             cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));

@@ -87,10 +87,12 @@ pub(super) fn apply(
     }
     money::complete(session, database, &schema, table, &mut cells, Some(before))?;
     name_people(table, &mut cells, Some(before));
-    if table.known.owner.is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner)) {
+    let is_assigned = table.known.owner.is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner));
+    if is_assigned {
         add_owner(session, database, &schema, table, &mut cells)?;
     }
-    store(session, database, table, id, cells)
+    store(session, database, table, id, cells)?;
+    if is_assigned { super::assign::follow(session, database, table, id) } else { Ok(()) }
 }
 
 /// Writes cells and the columns that say who changed the row when.
