@@ -81,6 +81,7 @@ pub(crate) async fn adopt(
         buckets.push(writer.write(bucket, &index, &values)?);
     }
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    manifest.unanswered = last.and_then(|state| state.manifest().unanswered);
     manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
     Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }

@@ -23,7 +23,7 @@ use crate::mapping::{KeyState, Mapping};
 use crate::prepare::{Prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
-use crate::{DiffCounts, Event, RunError, guard, witness};
+use crate::{DiffCounts, Event, RunError, guard, late, witness};
 
 /// A load that is prepared and compared, before anything is sent.
 pub(crate) struct Compared {
@@ -280,6 +280,9 @@ impl FlowRun<'_> {
         let mut written = Vec::new();
         let mut removed = compared.past.removed();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
+        if total > 0 {
+            late::outwait(scope, manifest.unanswered).await?;
+        }
         for bucket in 0..1_usize << bits {
             let diff = self.diff(load, &compared, letters, bucket)?;
             let mut loader = Loader {
@@ -322,6 +325,8 @@ impl FlowRun<'_> {
             let before = manifest.witnesses.as_ref();
             Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
         };
+        let was_stopped = compared.sequence > 0;
+        next.unanswered = late::unanswered(scope, manifest.unanswered, was_stopped);
         failpoint::hit("manifest.swap")?;
         let is_done = pass == 2 || deferred == 0;
         self.swap(load, &next, manifest.version, is_done)?;

@@ -34,5 +34,5 @@ pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Resul
     let is_full = ended.said.contains("FG0404");
     ensure!(!is_met || is_full == (action == "enospc"), "a full disk is not told as one: {}", ended.said);
     bench.finish()?;
-    Ok(if is_met { Outcome::Held(point.to_owned()) } else { Outcome::NotMet(point.to_owned()) })
+    Ok(Outcome::of(point, u64::from(is_met)))
 }

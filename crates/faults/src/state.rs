@@ -17,7 +17,7 @@ pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Resul
         _ => second_process(bench)?,
     };
     bench.finish()?;
-    Ok(if is_met { Outcome::Held(kind.to_owned()) } else { Outcome::NotMet(kind.to_owned()) })
+    Ok(Outcome::of(kind, u64::from(is_met)))
 }
 
 /// Flips a bit, or cuts the file, of one state file. Says whether the run needed it.
