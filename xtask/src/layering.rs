@@ -24,7 +24,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bench", &["dataverse", "emulator", "http", "core"]),
     ("core", &[]),
     ("emulator", &[]),
-    ("faults", &["emulator", "http", "core"]),
+    ("faults", &["emulator", "http", "store", "sorted", "core"]),
     ("xtask", &[]),
 ];
 

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use crate::Outcome;
 use crate::place::Bench;
 use crate::random::Random;
-use crate::{answers, disk, kills, lost, state, zombies};
+use crate::{answers, disk, kills, lost, power, state, zombies};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
@@ -82,11 +82,31 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "disk",
         rows: FEW_ROWS,
-        pr: Amount { cases: 22, faults_min: 18 },
-        night: Amount { cases: 1_000, faults_min: 700 },
+        pr: Amount { cases: 18, faults_min: 16 },
+        night: Amount { cases: 360, faults_min: 300 },
         kinds: disk::KINDS,
         share_percent_min: 3,
         run: disk::case,
+    },
+    // The n-th step of the disk fails, for every n.
+    Area {
+        name: "sweep",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 8, faults_min: 6 },
+        night: Amount { cases: disk::SWEEP_KINDS.len() * disk::STEPS_MAX, faults_min: 200 },
+        kinds: disk::SWEEP_KINDS,
+        share_percent_min: 10,
+        run: disk::sweep,
+    },
+    // Power is cut: what was not synced may be there or not.
+    Area {
+        name: "power",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 9, faults_min: 200 },
+        night: Amount { cases: 540, faults_min: 20_000 },
+        kinds: power::KINDS,
+        share_percent_min: 5,
+        run: power::case,
     },
     // The service's answers are refusals and nonsense.
     Area {

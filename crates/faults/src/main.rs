@@ -6,7 +6,7 @@
 //! area, the seed and its number, so that a failure can be repeated: `--area kills --seed 1 --only 17`. A fault that
 //! was not really met does not count, and a tier in which a kind of fault was met too seldom fails.
 //!
-//! Left out: loss of unsynced writes at a power cut, which tests of the files' own crates replay.
+//! Left out: errors of the disk within SQLite, which its own tests cover.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks by printing")]
 
 mod answers;
@@ -16,6 +16,7 @@ mod disk;
 mod kills;
 mod lost;
 mod place;
+mod power;
 mod random;
 mod service;
 mod state;

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use crate::data::{Rows, as_csv, differences, rows_of};
 use crate::service::{Service, TIME_SCALE};
 
+pub(crate) const FLOW_NAME: &str = "offices";
+pub(crate) const LOAD_NAME: &str = "accounts";
+
 const FLOW: &str = "\
 flow: offices
 streams:
@@ -99,20 +102,11 @@ impl Bench {
 
     /// Files of local state whose name ends so.
     pub(crate) fn state_files(&self, ending: &str) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        let mut dirs = vec![self.path(".flowgate")];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs_err::read_dir(dir)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if path.to_string_lossy().ends_with(ending) {
-                    found.push(path);
-                }
-            }
-        }
-        found.sort();
-        Ok(found)
+        files(&self.state_dir(), ending)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path(".flowgate")
     }
 
     /// Begins a case: the first day over nothing, or the second over the first.
@@ -226,7 +220,25 @@ fn ended(output: &Output) -> Result<Ended> {
     Ok(Ended { status: output.status, report, said })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Files below `dir` whose name ends so, sorted.
+pub(crate) fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs_err::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs_err::create_dir_all(to)?;
     for entry in fs_err::read_dir(from)? {
         let entry = entry?;

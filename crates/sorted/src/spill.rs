@@ -23,7 +23,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, SchemaRef};
 use arrow_select::interleave::interleave_record_batch;
-use flowgate_core::KeyHash;
+use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
@@ -160,6 +160,7 @@ impl SpillWriter {
         let is_new = !std::mem::replace(&mut self.has_file[bucket], true);
         let write = || {
             let mut options = fs::OpenOptions::new();
+            failpoint::hit("spill.write")?;
             let mut file = options.append(true).create(true).mode(FILE_MODE).open(&path)?;
             if is_new {
                 file.write_all(&header(MAGIC, VERSION))?;
