@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use crate::Outcome;
 use crate::place::Bench;
 use crate::random::Random;
-use crate::{answers, disk, kills, lost, power, state, zombies};
+use crate::{answers, clock, disk, kills, lost, power, schema, state, wire, zombies};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
@@ -112,11 +112,41 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "answers",
         rows: FEW_ROWS,
-        pr: Amount { cases: 28, faults_min: 20 },
-        night: Amount { cases: 1_000, faults_min: 700 },
+        pr: Amount { cases: 24, faults_min: 16 },
+        night: Amount { cases: 800, faults_min: 500 },
         kinds: answers::KINDS,
         share_percent_min: 5,
         run: answers::case,
+    },
+    // Connections break.
+    Area {
+        name: "wire",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 3, faults_min: 20 },
+        night: Amount { cases: 90, faults_min: 600 },
+        kinds: wire::KINDS,
+        share_percent_min: 20,
+        run: wire::case,
+    },
+    // The destination's table changes.
+    Area {
+        name: "schema",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 12, faults_min: 12 },
+        night: Amount { cases: 120, faults_min: 120 },
+        kinds: schema::KINDS,
+        share_percent_min: 10,
+        run: schema::case,
+    },
+    // The wall clock is set.
+    Area {
+        name: "clock",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 4, faults_min: 4 },
+        night: Amount { cases: 100, faults_min: 100 },
+        kinds: clock::KINDS,
+        share_percent_min: 15,
+        run: clock::case,
     },
     // Local state is damaged, and two processes want it.
     Area {

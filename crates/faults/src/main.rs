@@ -11,6 +11,7 @@
 
 mod answers;
 mod area;
+mod clock;
 mod data;
 mod disk;
 mod kills;
@@ -18,8 +19,11 @@ mod lost;
 mod place;
 mod power;
 mod random;
+mod relay;
+mod schema;
 mod service;
 mod state;
+mod wire;
 mod zombies;
 
 use std::collections::BTreeMap;

@@ -26,8 +26,8 @@ loads:
     match: [accountnumber]
     missing: delete
     state: { column: status, Closed: { status: Inactive }, Open: { status: Active } }
-    select: SELECT code AS accountnumber, name, city AS address1_city, status FROM office
-";
+    select: ";
+const SELECT: &str = "SELECT code AS accountnumber, name, city AS address1_city, status FROM office";
 
 /// Requests that write; the last is what single status changes and deletes go by.
 pub(crate) const WRITES: &[&str] = &["CreateMultiple", "UpdateMultiple", "Batch"];
@@ -76,7 +76,7 @@ impl Bench {
         let mut bench = Self { dir: tempfile::tempdir()?, program, service, size, day: 0, created: 0 };
         fs_err::create_dir_all(bench.path("flows"))?;
         fs_err::write(bench.path("flowgate.yaml"), bench.project())?;
-        fs_err::write(bench.path("flows/offices.yaml"), FLOW)?;
+        bench.set_select(None)?;
         fs_err::create_dir_all(bench.path("saved/empty"))?;
         bench.service.control("snapshot", &json!({ "name": "empty" }))?;
         bench.next_day()?;
@@ -92,8 +92,15 @@ impl Bench {
         format!(
             "flowgate: 1\nconnections:\n  files: {{ files: {{ path: offices.csv, format: csv }} }}\n  crm:\n    dataverse:\n      \
              url: {}\n      time_scale: {TIME_SCALE:?}\n      credential: {{ client: {}, secret: \"{}\" }}\n",
-            ready.url, ready.client_id, ready.client_secret
+            self.service.relay_url(),
+            ready.client_id,
+            ready.client_secret
         )
+    }
+
+    /// Changes what the flow selects, or puts back what it selects usually.
+    pub(crate) fn set_select(&self, select: Option<&str>) -> Result<()> {
+        Ok(fs_err::write(self.path("flows/offices.yaml"), format!("{FLOW}{}\n", select.unwrap_or(SELECT)))?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -146,17 +153,24 @@ impl Bench {
     /// Runs the flow and kills it once a fault rule of the service has hit; says whether one had.
     pub(crate) fn run_and_kill_at_hit(&self, after: Duration) -> Result<bool> {
         let mut child = self.spawn()?;
-        let mut has_hit = false;
-        for _ in 0..LOOKS_MAX {
-            has_hit = self.service.hits()? > 0;
-            if has_hit || child.try_wait()?.is_some() {
-                break;
-            }
-            std::thread::sleep(LOOK_INTERVAL);
-        }
+        let has_hit = self.wait_for_hit(&mut child)?;
         std::thread::sleep(after);
         child.kill()?;
         Ok(has_hit && child.wait()?.signal() == Some(9))
+    }
+
+    /// Waits until a fault rule of the service has hit, or the run is over.
+    pub(crate) fn wait_for_hit(&self, child: &mut Child) -> Result<bool> {
+        for _ in 0..LOOKS_MAX {
+            if self.service.hits()? > 0 {
+                return Ok(true);
+            }
+            if child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        bail!("the run neither sends nor ends")
     }
 
     /// Starts a run and leaves it alone.
@@ -211,7 +225,7 @@ impl Bench {
     }
 }
 
-fn ended(output: &Output) -> Result<Ended> {
+pub(crate) fn ended(output: &Output) -> Result<Ended> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = match output.stdout.as_slice() {
         [] => Value::Null,
