@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
 use flowgate_core::{LoadRows, failpoint};
-use flowgate_sorted::{BucketMeta, Manifest, State, StateWriter};
+use flowgate_sorted::{BucketMeta, Manifest, SortedError, State, StateWriter};
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
 
@@ -115,7 +115,7 @@ impl FlowRun<'_> {
         pass: u8,
     ) -> Result<Compared, RunError> {
         let load = scope.load;
-        let last = self.engine.open_state(&self.flow.name, &load.name)?;
+        let last = self.last_state(load, pass)?;
         let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
@@ -124,7 +124,7 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
-        let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
         if adopted.is_none() && pass == 1 {
             witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
@@ -153,6 +153,25 @@ impl FlowRun<'_> {
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
         Ok(compared)
+    }
+
+    /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
+    /// adopt a new one after it.
+    fn last_state(&self, load: &Load, pass: u8) -> Result<Option<State>, RunError> {
+        let (engine, flow) = (self.engine, &self.flow.name);
+        match engine.open_state(flow, &load.name) {
+            Err(RunError::State(SortedError::Damaged { .. })) if self.options.adopt && pass == 1 => {
+                engine.warn(&format!(
+                    "load `{}`: the list of its state's files is damaged; rows that left the source stay at the destination",
+                    load.name
+                ));
+                let version = engine.store.manifest(flow, &load.name)?.map_or(0, |record| record.version);
+                let mut manifest = Manifest::empty();
+                manifest.version = version;
+                Ok(Some(State::open(&engine.state_dir(flow, &load.name), manifest)))
+            }
+            last => last,
+        }
     }
 
     /// Takes what the table holds as state, durably. A plan keeps it only for itself.

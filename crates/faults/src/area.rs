@@ -152,10 +152,10 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "state",
         rows: FEW_ROWS,
-        pr: Amount { cases: 12, faults_min: 6 },
-        night: Amount { cases: 400, faults_min: 200 },
+        pr: Amount { cases: 10, faults_min: 8 },
+        night: Amount { cases: 400, faults_min: 250 },
         kinds: state::KINDS,
-        share_percent_min: 10,
+        share_percent_min: 4,
         run: state::case,
     },
 ];
