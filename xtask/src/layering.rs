@@ -25,7 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("bench-diff", &["sorted", "core"]),
     ("core", &[]),
     ("emulator", &[]),
-    ("faults", &["emulator", "http", "core"]),
+    ("faults", &["emulator", "http", "store", "sorted", "core"]),
     ("xtask", &[]),
 ];
 

@@ -20,9 +20,10 @@ use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, PolicySet
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::challenge;
 use crate::cost::Costs;
-use crate::fault::{FaultClass, Refusal, is_html};
+use crate::fault::{FaultClass, Refusal, is_front_end, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
+use crate::unanswered::Unanswered;
 
 /// How long one request may stay unanswered: twice the service's own limit of two minutes, so that
 /// a time-out nearly always means a dead request and not a slow one.
@@ -77,6 +78,7 @@ pub(crate) struct Client {
     addresses: Addresses,
     pinned: Option<Uuid>,
     answer_wait: Duration,
+    unanswered: Unanswered,
     session: OnceCell<WhoAmI>,
     /// Stands for "nobody cancels this call".
     never: CancellationToken,
@@ -104,6 +106,7 @@ impl Client {
             clock,
             addresses,
             pinned: options.organization,
+            unanswered: Unanswered::new(options.time_scale),
             answer_wait: ANSWER_WAIT.max(ANSWER_WAIT_REAL_MIN.mul_f64(options.time_scale.max(1.0))),
             session: OnceCell::new(),
             never: CancellationToken::new(),
@@ -129,6 +132,11 @@ impl Client {
     /// What requests took, by table and message.
     pub(crate) fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    /// Writes that may take effect late, by table.
+    pub(crate) fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
     }
 
     pub(crate) fn pinned(&self) -> Option<Uuid> {
@@ -231,6 +239,12 @@ impl Client {
                 }
                 Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer()), None),
             };
+            let is_from_front_end = || answer.as_ref().is_some_and(|answer| is_front_end(answer.status));
+            if let Some(work) = &call.work
+                && (matches!(attempt, Attempt::Unknown) || is_from_front_end())
+            {
+                self.unanswered.note(&work.table, self.clock.now());
+            }
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(Unsuccessful { error, answer }),
                 // The token was not ours: another of ours would change nothing.

@@ -13,6 +13,7 @@ use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::budget::Snapshot;
@@ -133,5 +134,13 @@ impl Destination for Dataverse {
 
     fn requests(&self) -> RequestCounts {
         self.client.requests()
+    }
+
+    fn unanswered(&self, table: &str) -> Option<Timestamp> {
+        self.client.unanswered().of(table)
+    }
+
+    fn lateness_max(&self) -> Duration {
+        self.client.unanswered().lateness_max()
     }
 }

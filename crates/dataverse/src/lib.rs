@@ -29,6 +29,7 @@ mod query;
 mod read;
 mod retry;
 mod track;
+mod unanswered;
 mod values;
 mod verify;
 

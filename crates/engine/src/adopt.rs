@@ -59,7 +59,7 @@ pub(crate) async fn adopt(
     if mapping.state_position().is_some() && !columns.iter().any(|column| column == STATUS_COLUMN) {
         columns.push(STATUS_COLUMN.to_owned());
     }
-    let selection = selection(scope, prepared, wanted.len() as u64)?;
+    let selection = selection(prepared, last.is_some(), wanted.len() as u64)?;
     let mut pages =
         scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?;
     let mut rows = 0;
@@ -82,6 +82,7 @@ pub(crate) async fn adopt(
         buckets.push(writer.write(bucket, &index, &values)?);
     }
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    manifest.unanswered = last.and_then(|state| state.manifest().unanswered);
     manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
     Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }
@@ -102,8 +103,8 @@ fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<(Vec<KeyHash
     Ok((keys, lost))
 }
 
-fn selection(scope: &Scope<'_>, prepared: &Prepared, keys: u64) -> Result<Selection, RunError> {
-    if keys == 0 || keys > KEYS_ASKED_MAX || scope.engine.open_state(&scope.flow.name, &scope.load.name)?.is_some() {
+fn selection(prepared: &Prepared, has_state: bool, keys: u64) -> Result<Selection, RunError> {
+    if keys == 0 || keys > KEYS_ASKED_MAX || has_state {
         return Ok(Selection::All);
     }
     let all = prepared.arrivals.keep(&RowSet::all(prepared.arrivals.rows() as usize))?;

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
 use flowgate_core::{LoadRows, failpoint};
-use flowgate_sorted::{BucketMeta, Manifest, RowSet, Sifted, Spill, State, StateBucket, StateWriter, bits_for, sift};
+use flowgate_sorted::{
+    BucketMeta, Manifest, RowSet, Sifted, SortedError, Spill, State, StateBucket, StateWriter, bits_for, sift,
+};
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
 
@@ -25,7 +27,7 @@ use crate::mapping::{KeyState, Mapping};
 use crate::prepare::{Prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
-use crate::{DiffCounts, Event, RunError, guard, witness};
+use crate::{DiffCounts, Event, RunError, guard, late, witness};
 
 /// Rows that are decided and sent together: enough to keep every lane busy, few enough to hold in memory.
 const PART_ROWS_GOAL: u64 = 262_144;
@@ -129,7 +131,7 @@ impl FlowRun<'_> {
         pass: u8,
     ) -> Result<Compared, RunError> {
         let load = scope.load;
-        let last = self.engine.open_state(&self.flow.name, &load.name)?;
+        let last = self.last_state(load, pass)?;
         let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
@@ -138,7 +140,7 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
-        let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
         if adopted.is_none() && pass == 1 {
             witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
@@ -170,6 +172,25 @@ impl FlowRun<'_> {
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
         Ok(compared)
+    }
+
+    /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
+    /// adopt a new one after it.
+    fn last_state(&self, load: &Load, pass: u8) -> Result<Option<State>, RunError> {
+        let (engine, flow) = (self.engine, &self.flow.name);
+        match engine.open_state(flow, &load.name) {
+            Err(RunError::State(SortedError::Damaged { .. })) if self.options.adopt && pass == 1 => {
+                engine.warn(&format!(
+                    "load `{}`: the list of its state's files is damaged; rows that left the source stay at the destination",
+                    load.name
+                ));
+                let version = engine.store.manifest(flow, &load.name)?.map_or(0, |record| record.version);
+                let mut manifest = Manifest::empty();
+                manifest.version = version;
+                Ok(Some(State::open(&engine.state_dir(flow, &load.name), manifest)))
+            }
+            last => last,
+        }
     }
 
     /// Takes what the table holds as state, durably. A plan keeps it only for itself.
@@ -296,6 +317,9 @@ impl FlowRun<'_> {
         let mut written = Vec::new();
         let mut removed = compared.past.removed();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
+        if total > 0 {
+            late::outwait(scope, manifest.unanswered).await?;
+        }
         for buckets in compared.groups() {
             let diff = self.diff(load, &compared, letters, buckets)?;
             let mut loader = Loader {
@@ -334,6 +358,8 @@ impl FlowRun<'_> {
             let before = manifest.witnesses.as_ref();
             Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
         };
+        let was_stopped = compared.sequence > 0;
+        next.unanswered = late::unanswered(scope, manifest.unanswered, was_stopped);
         failpoint::hit("manifest.swap")?;
         let is_done = pass == 2 || deferred == 0;
         self.swap(load, &next, manifest.version, is_done)?;

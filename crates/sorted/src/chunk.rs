@@ -17,7 +17,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
-use flowgate_core::KeyHash;
+use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
@@ -92,6 +92,7 @@ impl Chunk {
 pub(crate) fn append(path: &Path, is_new: bool, chunk: &Chunk) -> Result<(), SortedError> {
     let frame = chunk.encode()?;
     let write = || {
+        failpoint::hit("spill.write")?;
         let mut options = fs::OpenOptions::new();
         let mut file = options.append(true).create(true).mode(FILE_MODE).open(path)?;
         if is_new {

@@ -15,7 +15,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use flowgate_core::KeyHash;
+use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
@@ -111,9 +111,12 @@ impl Digests {
         self.on_disk[bucket] += digests.len() as u64;
         digests.clear();
         let path = self.path(bucket);
-        let mut options = fs::OpenOptions::new();
-        let file = options.append(true).create(true).mode(FILE_MODE).open(&path);
-        file.and_then(|mut file| file.write_all(&frame)).map_err(SortedError::io("writing", &path))
+        let write = || {
+            failpoint::hit("spill.write")?;
+            let mut options = fs::OpenOptions::new();
+            options.append(true).create(true).mode(FILE_MODE).open(&path)?.write_all(&frame)
+        };
+        write().map_err(SortedError::io("writing", &path))
     }
 
     /// The digests of one bucket in their order.

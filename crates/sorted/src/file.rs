@@ -59,7 +59,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
     let unfinished = Path::new(&unfinished);
     let write = || {
         let mut options = fs::OpenOptions::new();
+        failpoint::hit("state_file.open")?;
         let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(unfinished)?;
+        failpoint::hit("state_file.write")?;
         file.write_all(bytes)?;
         failpoint::hit("state_file.sync")?;
         file.sync_all()?;
@@ -70,7 +72,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SortedError> {
-    fs::File::open(dir).and_then(|file| file.sync_all()).map_err(SortedError::io("syncing", dir))
+    let sync = || {
+        failpoint::hit("state_dir.sync")?;
+        fs::File::open(dir)?.sync_all()
+    };
+    sync().map_err(SortedError::io("syncing", dir))
 }
 
 /// Makes `dir` and its parents, durable and closed to others, unless they are there.

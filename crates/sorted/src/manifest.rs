@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use arrow_schema::Schema;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -44,6 +45,9 @@ pub struct Manifest {
     /// What tells whether the destination is still the one this state describes.
     #[serde(default)]
     pub witnesses: Option<Witnesses>,
+    /// When a write of these rows was last given up without an answer: it may take effect after the next one.
+    #[serde(default)]
+    pub unanswered: Option<Timestamp>,
 }
 
 /// Who the destination was, and a few of its rows.
@@ -125,6 +129,7 @@ impl Manifest {
             buckets: vec![None],
             sequence: 0,
             witnesses: None,
+            unanswered: None,
         }
     }
 
@@ -135,7 +140,7 @@ impl Manifest {
         buckets: Vec<Option<BucketMeta>>,
         sequence: u64,
     ) -> Self {
-        Self { format: FORMAT, version, bits, columns: columns_of(schema), buckets, sequence, witnesses: None }
+        Self { version, bits, columns: columns_of(schema), buckets, sequence, ..Self::empty() }
     }
 
     /// Reads what [`Manifest::to_json`] wrote. `path` is the state directory, for messages.
