@@ -29,12 +29,13 @@ mod query;
 mod read;
 mod retry;
 mod track;
+mod users;
 mod values;
 mod verify;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
-pub use options::{Credential, DataverseOptions};
+pub use options::{Credential, DataverseOptions, SharingOptions, UserOptions};
 pub use track::TableRead;
 pub use verify::{
     EnvironmentFacts, Observations, Outcome as ProbeOutcome, ProbeFacts, ProbeResult, Verification, VerifyOptions,
