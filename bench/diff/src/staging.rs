@@ -191,7 +191,7 @@ fn fold(
             }
             Step::Both { new: at, old: before } => {
                 counts.updated += 1;
-                counts.columns_changed += comparer.differing(at, before).len() as u64;
+                counts.columns_changed += comparer.differing(at, before).iter().count() as u64;
                 index.push(entry(&new, at, old.index.ids[before]));
                 rows.push(at);
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowgate_core::connector::ConnectorSpec;
+use flowgate_core::hours::WeekHours;
 use flowgate_core::project::{BudgetShare, BudgetSpec, Connection};
 use flowgate_core::{Code, ConnectionName};
 
@@ -39,7 +40,7 @@ static BUDGET_SHARE: Block = Block::of(
         Key::optional(
             "during",
             Kind::Written(&DURING),
-            "when it holds, in the project's time zone; always if left out",
+            "when it holds, in the project's time zone: `Mon-Fri 08:00-18:00`, `Sat,Sun 00:00-24:00`, `22:00-06:00`; always if left out",
         ),
     ],
 );
@@ -55,35 +56,14 @@ static SHARE: Written = Written {
 static DURING: Written = Written {
     expected: "days and hours such as `Mon-Fri 08:00-18:00`",
     pattern: r"^([A-Z][a-z]{2}([-,][A-Z][a-z]{2})* )?[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$",
-    accepts: is_during,
+    accepts: |text| WeekHours::parse(text).is_some(),
     may_be_number: false,
 };
-
-const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// From 0 to 1.
 fn share(text: &str) -> Option<f64> {
     let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
     (percent > 0.0 && percent <= 100.0).then_some(percent / 100.0)
-}
-
-fn is_during(text: &str) -> bool {
-    let (days, hours) = text.split_once(' ').map_or((None, text), |(days, hours)| (Some(days), hours));
-    let is_days = |days: &str| days.split([',', '-']).all(|day| DAYS.contains(&day));
-    let Some((from, until)) = hours.split_once('-') else { return false };
-    let (Some(from), Some(until)) = (minute_of_day(from), minute_of_day(until)) else { return false };
-    days.is_none_or(is_days) && from < until
-}
-
-/// `24:00` is the end of a day.
-fn minute_of_day(text: &str) -> Option<u32> {
-    let (hour, minute) = text.split_once(':')?;
-    if hour.len() != 2 || minute.len() != 2 {
-        return None;
-    }
-    let (hour, minute): (u32, u32) = (hour.parse().ok()?, minute.parse().ok()?);
-    let minutes = hour * 60 + minute;
-    (minute < 60 && minutes <= 24 * 60).then_some(minutes)
 }
 
 /// The connections of a project, those with mistakes left out.
@@ -245,16 +225,6 @@ mod tests {
         assert_eq!(share("40%"), Some(0.4));
         for bad in ["40", "0.4", "0%", "101%", "%"] {
             assert_eq!(share(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn hours_may_be_limited_to_days() {
-        for good in ["08:00-18:00", "Mon-Fri 08:00-18:00", "Sat,Sun 00:00-24:00"] {
-            assert!(is_during(good), "{good}");
-        }
-        for bad in ["", "Mon", "8:00-18:00", "18:00-08:00", "Mo-Fr 08:00-18:00", "08:00-24:01"] {
-            assert!(!is_during(bad), "{bad}");
         }
     }
 }

@@ -102,6 +102,7 @@ codes! {
     PROVISION_REFUSED = 309, "this environment does not allow provisioning", "Set `provision: allow` in the environment's file.";
     TYPE_MISMATCH = 310, "a column's SQL type cannot become the destination's type", "Cast it in the SELECT.";
     STATE_RULE = 311, "a state rule that the table cannot follow", "Use the labels of the table's status column.";
+    OWNER_NOT_MAPPED = 312, "several application users, and a load that leaves the owner open", "Each row would belong to whichever user sent it: add a rule for `ownerid` under `lookups:`.";
     // State and runs.
     FLOW_IS_RUNNING = 400, "this flow is running already", "Wait for it, or stop that process first.";
     STATE_DAMAGED = 401, "a state file does not match its checksum", "`flowgate run FLOW --adopt` rebuilds it from the destination.";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::ports::LaneLeases;
 use crate::{Clock, Code, ConnectorError, Destination, Source};
 
 /// What is wrong with one value of a connector's block. `path` leads from the block to the value.
@@ -76,14 +77,18 @@ impl std::fmt::Debug for ConnectorSpec {
 /// What a connector needs to open a connection.
 #[derive(Clone)]
 pub struct OpenRequest<'a> {
+    /// The connection's name.
+    pub name: &'a str,
     pub settings: &'a Value,
     /// Relative paths in `settings` start here.
     pub project_dir: &'a Path,
     pub clock: Arc<dyn Clock>,
     /// IANA name of the project's zone, in which times of day are meant.
     pub time_zone: &'a str,
-    /// Where the budget of this connection's identity keeps what it learnt between runs.
+    /// How much of the service's limits may be used.
     pub budget: Option<&'a crate::project::BudgetSpec>,
+    /// Where limits are shared with the other processes of the host, and what was used is remembered.
+    pub lanes: Option<Arc<dyn LaneLeases>>,
 }
 
 /// An open connection in the roles it can play.

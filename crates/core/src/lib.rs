@@ -15,6 +15,7 @@ pub mod destination;
 pub mod error;
 pub mod examination;
 pub mod failpoint;
+pub mod hours;
 pub mod key;
 pub mod name;
 pub mod ports;

@@ -37,6 +37,8 @@ pub struct TableShape {
     pub keys: Vec<TableKey>,
     /// Rows of one request succeed or fail together.
     pub atomic: bool,
+    /// Rows must say who owns them: several users create them, and each would own what it happens to send.
+    pub needs_owner: bool,
     /// The status values and the state each belongs to: (state, status, label).
     pub statuses: Vec<StatusShape>,
 }

@@ -95,13 +95,19 @@ struct TokenRefusal {
 }
 
 impl Authority {
-    pub(crate) fn new(credential: &Credential, addresses: &Addresses, sign_in: SignIn, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        credential: &Credential,
+        addresses: &Addresses,
+        token_url: Option<Url>,
+        sign_in: SignIn,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let grant = match credential {
             Credential::ClientSecret { client_id, secret, .. } => Grant::ClientSecret {
                 address: Box::new(TokenAddress {
                     sign_in,
                     api: addresses.api.clone(),
-                    url: OnceCell::new_with(addresses.token.as_ref().map(|(url, _)| url.clone())),
+                    url: OnceCell::new_with(token_url),
                 }),
                 client_id: client_id.clone(),
                 secret: secret.clone(),

@@ -15,15 +15,18 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::answer::budget_end;
-use crate::auth::{Authority, SignIn, Token};
-use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, PolicySettings, Shares, Snapshot};
+use crate::auth::{Authority, Token};
+use crate::budget::{
+    AnswerFacts, Budget, ConnectionSnapshot, Ended as BudgetEnded, NotAdmitted, Permit, Policy, PolicySettings, Shares,
+    Sharing, Snapshot,
+};
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
-use crate::challenge;
 use crate::cost::Costs;
 use crate::fault::{FaultClass, Refusal, is_front_end, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
 use crate::unanswered::Unanswered;
+use crate::users::Users;
 
 /// How long one request may stay unanswered: twice the service's own limit of two minutes, so that
 /// a time-out nearly always means a dead request and not a slow one.
@@ -70,9 +73,9 @@ enum Ended {
 #[derive(Debug)]
 pub(crate) struct Client {
     http: HttpClient,
-    authority: Authority,
-    budget: Budget,
-    costs: Costs,
+    users: Arc<Users>,
+    budget: Arc<Budget>,
+    costs: Arc<Costs>,
     affinity_cookie: String,
     clock: Arc<dyn Clock>,
     addresses: Addresses,
@@ -89,19 +92,14 @@ impl Client {
         let addresses = Addresses::of(options)?;
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(clock, options.time_scale));
         let http = HttpClient::new(http_options(options, vec![addresses.service.clone()]))?;
-        let token_origins = match &addresses.token {
-            Some((_, origin)) => vec![origin.clone()],
-            None => challenge::trusted_origins(&addresses.service),
-        };
-        let mut token_http = http_options(options, token_origins.clone());
-        token_http.exchange_timeout = SIGN_IN_WAIT;
-        let sign_in = SignIn { http: http.clone(), token_http: HttpClient::new(token_http)?, trusted: token_origins };
-        let authority = Authority::new(&options.credential, &addresses, sign_in, Arc::clone(&clock));
+        let token_options = |origins| HttpOptions { exchange_timeout: SIGN_IN_WAIT, ..http_options(options, origins) };
+        let users = Arc::new(Users::new(options, &addresses, &http, token_options, &clock)?);
+        let costs = Arc::new(Costs::default());
         Ok(Self {
             http,
-            authority,
-            budget: budget(options, Arc::clone(&clock))?,
-            costs: Costs::default(),
+            budget: Arc::new(budget(options, &addresses, &users, &costs, Arc::clone(&clock))?),
+            users,
+            costs,
             affinity_cookie: options.affinity_cookie.clone(),
             clock,
             addresses,
@@ -144,7 +142,12 @@ impl Client {
     }
 
     pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
+        self.users.first_authority()
+    }
+
+    /// Whether rows may be created by more than one user.
+    pub(crate) fn several_create(&self) -> bool {
+        self.users.several_create()
     }
 
     pub(crate) fn service_origin(&self) -> &Origin {
@@ -180,10 +183,31 @@ impl Client {
             serde_json::from_slice(&answer.body).map_err(|_| CallError::Fatal(self.not_dataverse(&answer)))?;
         match self.pinned {
             Some(pinned) if pinned != who.organization_id => {
-                Err(CallError::Fatal(self.wrong_organization(pinned, who)))
+                return Err(CallError::Fatal(self.wrong_organization(pinned, who)));
             }
-            _ => Ok(who),
+            _ => {}
         }
+        if self.users.count() > 1 {
+            self.meet_users(bounds).await?;
+        }
+        Ok(who)
+    }
+
+    /// Of several users each must be one of the environment's: before rows depend on it.
+    async fn meet_users(&self, bounds: Bounds<'_>) -> Result<(), CallError> {
+        for user in 0..self.users.count() {
+            let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
+            let call = Call::get("WhoAmI", Class::Interactive).called_by(Caller::Bearer(token.secret));
+            let call = Call { is_bound: false, ..call };
+            self.run(&call, bounds).await.map_err(|error| match error {
+                CallError::Refused(refusal) => {
+                    CallError::Fatal(self.users.blame(user, refused("signing in to the environment", &refusal)))
+                }
+                CallError::Fatal(error) => CallError::Fatal(self.users.blame(user, error)),
+                other => other,
+            })?;
+        }
+        Ok(())
     }
 
     fn wrong_organization(&self, pinned: Uuid, who: WhoAmI) -> ConnectorError {
@@ -219,12 +243,14 @@ impl Client {
     async fn exchange(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, Unsuccessful> {
         let url = self.resolve(&call.address)?;
         let mut retry = Retry::default();
-        let mut token = self.authority.token(None).await.map_err(CallError::Fatal)?;
+        self.users.sign_in().await.map_err(CallError::Fatal)?;
         let mut wait = Duration::ZERO;
         let mut latest = None;
         loop {
             self.wait(wait, bounds, latest.take()).await?;
             let permit = self.admit(call, bounds).await?;
+            let user = permit.user();
+            let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
             let (attempt, error, answer) = match self.attempt(call, &url, &token, permit, bounds).await {
                 Ended::Answered(answer) if is_html(&answer) || answer.status.is_redirection() => {
                     return Err(CallError::Fatal(self.not_dataverse(&answer)).into());
@@ -252,7 +278,7 @@ impl Client {
                     return Err(Unsuccessful { error, answer });
                 }
                 Next::RenewToken => {
-                    token = self.authority.token(Some(token.generation)).await.map_err(CallError::Fatal)?;
+                    self.users.token(user, Some(token.generation)).await.map_err(CallError::Fatal)?;
                 }
                 Next::Again(after) => wait = after,
             }
@@ -281,13 +307,7 @@ impl Client {
     async fn admit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
         let left = bounds.until.since(self.clock.elapsed());
         tokio::select! {
-            permit = self.budget.admit(call.class, call.cost) => permit.map_err(|used| {
-                let message = format!("the daily budget of {} requests is used up", used.daily);
-                CallError::Fatal(
-                    ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
-                        .hint("raise `budget.daily` of the connection, or run again tomorrow: the run continues where it stopped"),
-                )
-            }),
+            permit = self.budget.admit(call.class, call.cost) => permit.map_err(not_admitted),
             () = self.clock.sleep(left) => Err(CallError::TooLate(too_late())),
             () = bounds.cancel.cancelled() => Err(CallError::Cancelled),
         }
@@ -318,8 +338,8 @@ impl Client {
                 return Ended::Failed(error);
             }
         };
-        let refusal =
-            (answer.status.is_client_error() || answer.status.is_server_error()).then(|| Refusal::of(&answer));
+        let is_refusal = answer.status.is_client_error() || answer.status.is_server_error();
+        let refusal = is_refusal.then(|| self.refusal(&answer, call, permit.user()));
         let busy =
             permit.complete(&budget_end(&answer, refusal.as_ref(), duration, &self.affinity_cookie, self.clock.now()));
         if let (None, Some(work)) = (&refusal, &call.work) {
@@ -332,6 +352,16 @@ impl Client {
                 Ended::Refused(refusal, answer)
             }
         }
+    }
+
+    /// What a refusal says, and to which of several users, if that can matter.
+    fn refusal(&self, answer: &Answer, call: &Call, user: usize) -> Refusal {
+        let mut refusal = Refusal::of(answer);
+        let is_about_user = matches!(refusal.class, FaultClass::Permission | FaultClass::Unauthenticated);
+        if let Some(key) = self.users.key(user).filter(|_| is_about_user && matches!(call.caller, Caller::Ourselves)) {
+            refusal.message = format!("{} (sent as user `{key}`)", refusal.message);
+        }
+        refusal
     }
 
     fn bearer(&self, caller: &Caller, own: &Token) -> Option<(Secret, Origin)> {
@@ -418,6 +448,18 @@ fn failed(error: HttpError) -> (Attempt, CallError) {
     (Attempt::Refused(FaultClass::Configuration), CallError::Fatal(error.into()))
 }
 
+fn not_admitted(why: NotAdmitted) -> CallError {
+    CallError::Fatal(match why {
+        NotAdmitted::NotShared(error) => error,
+        NotAdmitted::DailyBudgetUsed { daily } => {
+            let message = format!("the daily budget of {daily} requests is used up");
+            ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message).hint(
+                "raise `budget.daily` of the connection, or run again tomorrow: the run continues where it stopped",
+            )
+        }
+    })
+}
+
 fn too_late() -> ConnectorError {
     let message = "the deadline passed while waiting for the service limits";
     ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
@@ -429,15 +471,44 @@ fn http_options(options: &DataverseOptions, allowed_origins: Vec<Origin>) -> Htt
     HttpOptions { ca_file: options.ca_file.clone(), proxy: options.proxy.clone(), ..defaults }
 }
 
-fn budget(options: &DataverseOptions, clock: Arc<dyn Clock>) -> Result<Budget, ConnectorError> {
+fn budget(
+    options: &DataverseOptions,
+    addresses: &Addresses,
+    users: &Arc<Users>,
+    costs: &Arc<Costs>,
+    clock: Arc<dyn Clock>,
+) -> Result<Budget, ConnectorError> {
     let bad_setting = |message: String| ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message);
     let zone = TimeZone::get(&options.time_zone)
         .map_err(|_| bad_setting(format!("`{}` is not a time zone", options.time_zone)))?;
     let shares = Shares::new(&options.budget.batch, zone).map_err(|text| {
         bad_setting(format!("`{text}` is not a time of the week")).hint("write `Mon-Fri 08:00-18:00` or `22:00-06:00`")
     })?;
-    let settings = PolicySettings { users: 1, daily: options.budget.daily, seed: Uuid::new_v4().as_u64_pair().0 };
-    Ok(Budget::new(clock, shares, &settings))
+    let seed = Uuid::new_v4().as_u64_pair().0;
+    let settings = PolicySettings { users: users.count() as u16, daily: options.budget.daily, seed };
+    let mut policy = Policy::new(&settings);
+    policy.set_roles(&users.roles());
+    let sharing = options.sharing.as_ref().map(|sharing| Sharing {
+        leases: Arc::clone(&sharing.leases),
+        connection: sharing.connection.clone(),
+        identities: users.identities(),
+        pool: addresses.service.to_string(),
+        time_scale: options.time_scale,
+        describe: describe(options.time_scale, users, costs),
+        state: crate::budget::SharingState::default(),
+    });
+    Ok(Budget::new(clock, shares, policy, sharing))
+}
+
+/// Makes what `status` shows of a budget.
+fn describe(time_scale: f64, users: &Arc<Users>, costs: &Arc<Costs>) -> Box<dyn Fn(Snapshot) -> String + Send + Sync> {
+    let (users, costs) = (Arc::clone(users), Arc::clone(costs));
+    Box::new(move |budget| {
+        let (users, messages) = (users.snapshot(), costs.snapshot());
+        let shown = ConnectionSnapshot { time_scale, users, budget, messages };
+        // Numbers and names only: that they cannot be written as JSON is not possible.
+        serde_json::to_string(&shown).unwrap_or_default()
+    })
 }
 
 /// The headers of dossier section 3.1, and the call's own.

@@ -407,6 +407,7 @@ mod tests {
             columns: kinds.into_iter().map(column).collect::<BTreeMap<_, _>>(),
             keys: Vec::new(),
             atomic: true,
+            needs_owner: false,
             statuses: Vec::new(),
         }
     }

@@ -30,12 +30,13 @@ mod read;
 mod retry;
 mod track;
 mod unanswered;
+mod users;
 mod values;
 mod verify;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
-pub use options::{Credential, DataverseOptions};
+pub use options::{Credential, DataverseOptions, SharingOptions, UserOptions};
 pub use track::TableRead;
 pub use verify::{
     EnvironmentFacts, Observations, Outcome as ProbeOutcome, ProbeFacts, ProbeResult, Verification, VerifyOptions,

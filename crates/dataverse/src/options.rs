@@ -1,12 +1,16 @@
 //! What a connection to one environment needs to know.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use flowgate_core::ports::LaneLeases;
 use flowgate_core::project::BudgetSpec;
 use flowgate_core::{Code, ConnectorError, ErrorKind, Secret};
 use flowgate_http::Origin;
 use url::Url;
 use uuid::Uuid;
+
+use crate::budget::Role;
 
 /// The version of the Web API that is spoken.
 const API_PATH: &str = "/api/data/v9.2/";
@@ -20,6 +24,10 @@ pub struct DataverseOptions {
     /// `https://agency.crm11.dynamics.com`, without a path.
     pub url: String,
     pub credential: Credential,
+    /// Several application users, each with limits of its own; then `credential` is not used.
+    pub users: Vec<UserOptions>,
+    /// How limits are shared with the other processes of the host; this one is alone without.
+    pub sharing: Option<SharingOptions>,
     /// The id of the organisation that must answer; another one refuses to run.
     pub organization: Option<Uuid>,
     /// The unmanaged solution that provisioned parts go into.
@@ -43,6 +51,8 @@ impl DataverseOptions {
         Self {
             url: url.into(),
             credential,
+            users: Vec::new(),
+            sharing: None,
             organization: None,
             solution: None,
             ca_file: None,
@@ -53,6 +63,22 @@ impl DataverseOptions {
             time_zone: "UTC".to_owned(),
         }
     }
+}
+
+/// One of several application users.
+#[derive(Debug, Clone)]
+pub struct UserOptions {
+    /// Its key in the configuration, for messages.
+    pub key: Option<String>,
+    pub role: Role,
+    pub credential: Credential,
+}
+
+/// Where limits are shared, and under which name.
+#[derive(Debug, Clone)]
+pub struct SharingOptions {
+    pub leases: Arc<dyn LaneLeases>,
+    pub connection: String,
 }
 
 /// How to sign in.
@@ -71,8 +97,16 @@ pub(crate) struct Addresses {
     pub(crate) service: Origin,
     /// Ends with a slash, so that relative addresses append to it.
     pub(crate) api: Url,
+}
+
+impl Credential {
     /// Where tokens are issued, if that is configured.
-    pub(crate) token: Option<(Url, Origin)>,
+    pub(crate) fn token_address(&self) -> Result<Option<(Url, Origin)>, ConnectorError> {
+        let Self::ClientSecret { token_url: Some(token_url), .. } = self else { return Ok(None) };
+        let url = parse(token_url, "token_url")?;
+        let origin = Origin::of(&url).ok_or_else(|| bad_address("token_url", token_url))?;
+        Ok(Some((url, origin)))
+    }
 }
 
 impl Addresses {
@@ -86,15 +120,7 @@ impl Addresses {
         }
         let service = Origin::of(&url).ok_or_else(|| bad_address("url", &options.url))?;
         let api = url.join(API_PATH).map_err(|_| bad_address("url", &options.url))?;
-        let token = match &options.credential {
-            Credential::ClientSecret { token_url: Some(token_url), .. } => {
-                let url = parse(token_url, "token_url")?;
-                let origin = Origin::of(&url).ok_or_else(|| bad_address("token_url", token_url))?;
-                Some((url, origin))
-            }
-            Credential::ClientSecret { token_url: None, .. } | Credential::Token(_) => None,
-        };
-        Ok(Self { service, api, token })
+        Ok(Self { service, api })
     }
 }
 

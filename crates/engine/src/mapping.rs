@@ -19,6 +19,9 @@ use crate::transform::{CHECK_PREFIX, describe};
 /// The service's column for the date a migrated row was really created.
 const CREATED_ON_COLUMN: &str = "overriddencreatedon";
 
+/// The column that says whose a row is.
+const OWNER_COLUMN: &str = "ownerid";
+
 /// Where the value of a canonical column comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Origin {
@@ -64,6 +67,7 @@ impl Mapping {
         let match_positions = match_positions(load, &columns)?;
         require_rules_to_apply(load, &columns)?;
         require_required_columns(load, &shape, &columns)?;
+        require_owner(load, &shape, &columns)?;
         let position = |name: &str| select.fields().iter().position(|field| field.name() == name);
         let row_position = position(ROW_COLUMN);
         if load.driver.is_some() && row_position.is_none() {
@@ -325,6 +329,20 @@ fn require_required_columns(load: &Load, shape: &TableShape, columns: &[MappedCo
             ),
         )),
     }
+}
+
+/// With several application users a row without an owner would belong to whoever happened to send it.
+fn require_owner(load: &Load, shape: &TableShape, columns: &[MappedColumn]) -> Result<(), RunError> {
+    if !shape.needs_owner || columns.iter().any(|column| column.name == OWNER_COLUMN) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` creates rows of `{}` without `{OWNER_COLUMN}`, and `{}` has several application users",
+        load.name, shape.table, load.into
+    );
+    Err(RunError::refused(Code::OWNER_NOT_MAPPED, message).hint(format!(
+        "add `lookups: {{ {OWNER_COLUMN}: {{ team: name, else: TEAM }} }}`, or leave one user that creates"
+    )))
 }
 
 fn missing_driver_row(load: &Load) -> RunError {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flowgate_config::resolve_secrets;
 use flowgate_core::connector::{Connections, OpenRequest, Opened};
+use flowgate_core::ports::LaneLeases;
 use flowgate_core::project::Connection;
 use flowgate_core::{Clock, Code, ConnectorError, ErrorKind, Project};
 use flowgate_dataverse::Dataverse;
 use flowgate_engine::{Engine, Observer};
-use flowgate_store::{SqliteStore, Store};
+use flowgate_store::{SqliteLanes, SqliteStore, Store};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -20,6 +21,7 @@ use crate::emulation::{self, Emulation};
 pub(crate) struct Wiring {
     pub(crate) project: Arc<Project>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) lanes: Arc<SqliteLanes>,
     pub(crate) connections: Arc<OpenConnections>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -27,9 +29,11 @@ pub(crate) struct Wiring {
 impl Wiring {
     pub(crate) fn new(project: Project, clock: Arc<dyn Clock>) -> Result<Self, flowgate_store::StoreError> {
         let store = SqliteStore::open(&project.state_dir)?;
+        let lanes = Arc::new(SqliteLanes::open(&project.state_dir)?);
         let project = Arc::new(project);
-        let connections = Arc::new(OpenConnections::new(Arc::clone(&project), Arc::clone(&clock)));
-        Ok(Self { project, store: Arc::new(store), connections, clock })
+        let shared: Arc<dyn LaneLeases> = Arc::<SqliteLanes>::clone(&lanes);
+        let connections = OpenConnections::new(Arc::clone(&project), Arc::clone(&clock)).sharing(shared);
+        Ok(Self { project, store: Arc::new(store), lanes, connections: Arc::new(connections), clock })
     }
 
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Engine {
@@ -49,13 +53,22 @@ impl Wiring {
 pub(crate) struct OpenConnections {
     project: Arc<Project>,
     clock: Arc<dyn Clock>,
+    /// A command that keeps no state shares nothing.
+    lanes: Option<Arc<dyn LaneLeases>>,
     opened: Mutex<BTreeMap<String, Opened>>,
     emulations: Mutex<BTreeMap<String, Arc<Emulation>>>,
 }
 
 impl OpenConnections {
     pub(crate) fn new(project: Arc<Project>, clock: Arc<dyn Clock>) -> Self {
-        Self { project, clock, opened: Mutex::default(), emulations: Mutex::default() }
+        Self { project, clock, lanes: None, opened: Mutex::default(), emulations: Mutex::default() }
+    }
+
+    /// Budgets share the limits of the service with other processes.
+    #[must_use]
+    pub(crate) fn sharing(mut self, lanes: Arc<dyn LaneLeases>) -> Self {
+        self.lanes = Some(lanes);
+        self
     }
 
     fn connection(&self, name: &str) -> Result<&Connection, ConnectorError> {
@@ -90,10 +103,12 @@ impl OpenConnections {
 
     fn request<'a>(&'a self, connection: &'a Connection, settings: &'a Value) -> OpenRequest<'a> {
         OpenRequest {
+            name: connection.name.as_str(),
             settings,
             project_dir: &self.project.dir,
             clock: Arc::clone(&self.clock),
             budget: connection.budget.as_ref(),
+            lanes: self.lanes.clone(),
             time_zone: &self.project.time_zone,
         }
     }

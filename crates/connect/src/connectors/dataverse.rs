@@ -7,13 +7,15 @@
 //! Left out: sign-in by certificate, managed identity or workload identity, which are refused by
 //! name, and starting the emulator: the program does that before it opens the connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use flowgate_core::connector::{FieldError, OpenRequest, Opened};
 use flowgate_core::source::{ReadRequest, Reading, StreamInfo};
 use flowgate_core::{Code, ConnectorError, Destination, ErrorKind, Secret, Source};
-use flowgate_dataverse::{Credential, Dataverse, DataverseOptions, TableRead};
+use flowgate_dataverse::budget::Role;
+use flowgate_dataverse::{Credential, Dataverse, DataverseOptions, SharingOptions, TableRead, UserOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -23,6 +25,9 @@ use uuid::Uuid;
 use crate::settings::{self, Settings, is_reference, problem};
 
 const NAME: &str = "dataverse";
+
+/// More application users than anyone is licensed for, and still few lanes.
+const USERS_MAX: usize = 32;
 
 /// A Dataverse environment, or the emulator in its place.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -37,6 +42,10 @@ pub(crate) struct ConnectionSettings {
     /// The application user to sign in as.
     #[schemars(example = example_credential())]
     credential: Option<CredentialSettings>,
+    /// Several application users in place of `credential`, each with limits of its own. Loads then say who
+    /// owns what they create: `lookups: { ownerid: … }`.
+    #[schemars(example = example_users())]
+    users: Option<BTreeMap<String, UserSettings>>,
     /// The unmanaged solution that `flowgate provision` puts new tables and columns into.
     #[schemars(example = &"agency_integration")]
     solution: Option<String>,
@@ -73,6 +82,34 @@ pub(crate) struct CredentialSettings {
     managed_identity: Option<IgnoredAny>,
     #[schemars(skip)]
     workload_identity: Option<IgnoredAny>,
+}
+
+/// One of several application users.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserSettings {
+    /// The application's client id.
+    #[schemars(example = &"51f81489-12ee-4a9e-aaae-a2591f45987d")]
+    client: Option<String>,
+    /// The application's client secret; refer to it.
+    #[schemars(with = "Option<String>", example = &"${file:/run/secrets/crm}")]
+    secret: Option<Secret>,
+    /// The Entra tenant, by id or domain. Without it the environment is asked, and believed if it names Entra.
+    #[schemars(example = &"agency.onmicrosoft.com")]
+    tenant: Option<String>,
+    /// Where tokens are issued, if not by Entra's public address for the tenant.
+    #[schemars(example = &"https://login.microsoftonline.us/agency.onmicrosoft.us/oauth2/v2.0/token")]
+    token_url: Option<String>,
+    /// What it sends: `interactive` requests only, or `batch` loads only. Everything if left out.
+    #[schemars(example = &"interactive")]
+    r#for: Option<Use>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Use {
+    Interactive,
+    Batch,
 }
 
 /// How the emulator is started; `{}` takes the defaults.
@@ -117,6 +154,13 @@ fn example_credential() -> Value {
     })
 }
 
+fn example_users() -> Value {
+    serde_json::json!({
+        "nightly": { "client": "51f81489-12ee-4a9e-aaae-a2591f45987d", "secret": "${file:/run/secrets/crm}" },
+        "desk": { "client": "0c9f1f1b-9a3e-4c0c-8f4b-3a5d2f0d7a11", "secret": "${env:DESK_SECRET}", "for": "interactive" },
+    })
+}
+
 fn example_emulator() -> Value {
     serde_json::json!({ "profile": "realistic" })
 }
@@ -125,9 +169,10 @@ impl Settings for ConnectionSettings {
     fn problems(&self) -> Vec<FieldError> {
         let mut problems = Vec::new();
         if let Some(emulator) = &self.emulator {
-            if self.url.is_some() || self.credential.is_some() {
+            if self.url.is_some() || self.credential.is_some() || self.users.is_some() {
                 let message = "the emulator has its own address and credential";
-                problems.push(problem("emulator", message, Some("leave out `url` and `credential`, or `emulator`")));
+                let hint = "leave out `url`, `credential` and `users`, or `emulator`";
+                problems.push(problem("emulator", message, Some(hint)));
             }
             problems.extend(emulator.problems());
         } else {
@@ -135,9 +180,14 @@ impl Settings for ConnectionSettings {
                 let missing = FieldError::missing([""; 0], "url");
                 problems.push(missing.hint("or `emulator: {}` to work without an environment"));
             }
-            match &self.credential {
-                None => problems.push(FieldError::missing([""; 0], "credential")),
-                Some(credential) => problems.extend(credential.problems()),
+            match (&self.credential, &self.users) {
+                (None, None) => problems.push(FieldError::missing([""; 0], "credential")),
+                (Some(credential), None) => problems.extend(credential.problems()),
+                (None, Some(users)) => problems.extend(user_problems(users)),
+                (Some(_), Some(_)) => {
+                    let message = "`users` stand in place of `credential`";
+                    problems.push(problem("users", message, Some("make the credential one of the users")));
+                }
             }
         }
         if let Some(id) = self.organization.as_deref().filter(|id| !is_reference(id))
@@ -173,6 +223,34 @@ impl CredentialSettings {
         }
         problems
     }
+}
+
+fn user_problems(users: &BTreeMap<String, UserSettings>) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let mut clients = BTreeMap::new();
+    for (key, user) in users {
+        if user.client.is_none() {
+            problems.push(FieldError::missing(["users", key], "client"));
+        }
+        if user.secret.is_none() {
+            problems.push(FieldError::missing(["users", key], "secret"));
+        }
+        let client = user.client.as_deref().filter(|client| !is_reference(client));
+        if let Some(other) = client.and_then(|client| clients.insert(client.to_ascii_lowercase(), key)) {
+            let message = format!("`{key}` is the same application as `{other}`");
+            let problem = FieldError::new(["users", key, "client"], message).with_code(Code::DUPLICATE_NAME);
+            problems.push(problem.hint("limits are each application user's: a second one must be another"));
+        }
+    }
+    if users.len() > USERS_MAX {
+        problems.push(FieldError::new(["users"], format!("there are more than {USERS_MAX} users")));
+    }
+    for (wanted, without) in [(Use::Interactive, "batch"), (Use::Batch, "interactive")] {
+        if users.values().all(|user| user.r#for == Some(wanted)) {
+            problems.push(FieldError::new(["users"], format!("no user is for {without} requests")));
+        }
+    }
+    problems
 }
 
 impl EmulatorSettings {
@@ -228,7 +306,7 @@ pub(crate) fn open(request: OpenRequest<'_>) -> Result<Opened, ConnectorError> {
 /// Opens the environment itself, for what only an environment has: its verification.
 pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, ConnectorError> {
     let settings: ConnectionSettings = settings::read(NAME, request.settings)?;
-    let OpenRequest { project_dir, clock, budget, time_zone, .. } = request;
+    let OpenRequest { name, project_dir, clock, budget, time_zone, lanes, .. } = request;
     if settings.emulator.is_some() {
         let message = "a connection to the emulator was opened before the emulator was started";
         return Err(ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message));
@@ -241,17 +319,40 @@ pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, Connec
     options.ca_file = settings.ca_file.map(|path| project_dir.join(path));
     options.time_scale = settings.time_scale.unwrap_or(1.0);
     options.budget = budget.cloned().unwrap_or_default();
+    options.users = settings.users.unwrap_or_default().into_iter().map(user).collect();
+    options.sharing = lanes.map(|leases| SharingOptions { leases, connection: name.to_owned() });
     time_zone.clone_into(&mut options.time_zone);
     Dataverse::connect(options, clock)
 }
 
 fn credential(settings: Option<CredentialSettings>) -> Credential {
-    let Some(settings) = settings else { return Credential::Token(Secret::default()) };
+    let Some(CredentialSettings { client, secret, tenant, token_url, .. }) = settings else {
+        return Credential::Token(Secret::default());
+    };
+    client_secret(client, secret, tenant, token_url)
+}
+
+fn user((key, settings): (String, UserSettings)) -> UserOptions {
+    let role = match settings.r#for {
+        None => Role::All,
+        Some(Use::Interactive) => Role::Urgent,
+        Some(Use::Batch) => Role::Batch,
+    };
+    let UserSettings { client, secret, tenant, token_url, .. } = settings;
+    UserOptions { key: Some(key), role, credential: client_secret(client, secret, tenant, token_url) }
+}
+
+fn client_secret(
+    client: Option<String>,
+    secret: Option<Secret>,
+    tenant: Option<String>,
+    token_url: Option<String>,
+) -> Credential {
     let entra = |tenant| format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
     Credential::ClientSecret {
-        token_url: settings.token_url.or_else(|| settings.tenant.map(entra)),
-        client_id: settings.client.unwrap_or_default(),
-        secret: settings.secret.unwrap_or_default(),
+        token_url: token_url.or_else(|| tenant.map(entra)),
+        client_id: client.unwrap_or_default(),
+        secret: secret.unwrap_or_default(),
     }
 }
 
@@ -321,6 +422,19 @@ mod tests {
     }
 
     #[test]
+    fn several_users_stand_in_place_of_the_credential() {
+        let user = |client: &str| json!({"client": client, "secret": "${env:S}"});
+        let block = json!({"url": "https://x", "users": {"a": user("1"), "b": user("2")}});
+        assert_eq!(messages(&block), [""; 0]);
+        let block = json!({"url": "https://x", "users": {"a": user("1A"), "b": user("1a")}});
+        assert_eq!(messages(&block), ["users.b.client: `b` is the same application as `a`"]);
+        let block = json!({"url": "https://x", "credential": user("1"), "users": {"a": user("1")}});
+        assert_eq!(messages(&block), ["users: `users` stand in place of `credential`"]);
+        let block = json!({"url": "https://x", "users": {"desk": {"client": "1", "for": "interactive"}}});
+        assert_eq!(messages(&block), ["users.desk: `secret` is missing", "users: no user is for batch requests"]);
+    }
+
+    #[test]
     fn what_comes_later_is_refused_by_name() {
         let block = json!({"url": "https://x", "credential": {"certificate": {"path": "x.pem"}}, "organization": "x"});
         assert_eq!(
@@ -337,8 +451,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(flowgate_http::SystemClock::new(1.0));
         let settings = json!({"emulator": {"profile": "instant"}});
-        let request =
-            OpenRequest { settings: &settings, project_dir: dir.path(), clock, budget: None, time_zone: "UTC" };
+        let request = OpenRequest {
+            name: "crm",
+            settings: &settings,
+            project_dir: dir.path(),
+            clock,
+            budget: None,
+            lanes: None,
+            time_zone: "UTC",
+        };
         assert_eq!(open(request).err().map(|error| error.code), Some(Code::INTERNAL));
     }
 }

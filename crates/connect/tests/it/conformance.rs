@@ -188,8 +188,15 @@ async fn secrets_are_never_shown(spec: &ConnectorSpec, fixture: &dyn Fixture) {
     let Some(secret) = fixture.secret() else { return };
     let broken = fixture.broken_connection();
     assert!(broken.to_string().contains(secret));
-    let open =
-        OpenRequest { settings: &broken, project_dir: fixture.dir(), clock: clock(), time_zone: "UTC", budget: None };
+    let open = OpenRequest {
+        settings: &broken,
+        project_dir: fixture.dir(),
+        clock: clock(),
+        time_zone: "UTC",
+        name: "tested",
+        budget: None,
+        lanes: None,
+    };
     let text = match (spec.open)(open) {
         Err(error) => format!("{} {error:?}", shown(&error)),
         Ok(opened) => {

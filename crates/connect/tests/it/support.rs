@@ -19,7 +19,15 @@ pub(crate) fn clock() -> Arc<dyn Clock> {
 pub(crate) fn open(connector: &str, settings: &Value, dir: &Path) -> Result<Opened, ConnectorError> {
     let spec = flowgate_connect::find(connector).unwrap();
     assert_eq!((spec.check_connection)(settings), Ok(()));
-    (spec.open)(OpenRequest { settings, project_dir: dir, clock: clock(), time_zone: "UTC", budget: None })
+    (spec.open)(OpenRequest {
+        settings,
+        project_dir: dir,
+        clock: clock(),
+        time_zone: "UTC",
+        name: "tested",
+        budget: None,
+        lanes: None,
+    })
 }
 
 pub(crate) fn open_source(connector: &str, settings: &Value, dir: &Path) -> Result<Arc<dyn Source>, ConnectorError> {

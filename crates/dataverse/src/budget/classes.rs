@@ -34,6 +34,15 @@ impl UrgentUse {
         Self { recent: Usage::default(), at_s: now_s }
     }
 
+    /// Goes on from the [`Self::recent`] of another budget, `age_s` ago.
+    pub(super) fn resume(now_s: f64, age_s: f64, recent: Usage) -> Self {
+        Self { recent, at_s: now_s - age_s }
+    }
+
+    pub(super) fn recent(&self, now_s: f64) -> Usage {
+        self.faded(now_s)
+    }
+
     pub(super) fn add(&mut self, now_s: f64, usage: Usage) {
         let faded = self.faded(now_s);
         self.recent = Usage { calls: faded.calls + usage.calls, busy_s: (faded.busy_s + usage.busy_s).max(0.0) };

@@ -33,9 +33,17 @@ impl Discovery {
     }
 
     pub(super) fn is_complete(&self) -> bool {
+        self.known > 0 && self.without_news >= self.draws_needed()
+    }
+
+    fn draws_needed(&self) -> u32 {
         let known = f64::from(self.known);
-        let needed = (DRAWS_FACTOR * known * (known + 1.0).ln()).ceil().max(DRAWS_MIN);
-        self.known > 0 && f64::from(self.without_news) >= needed
+        (DRAWS_FACTOR * known * (known + 1.0).ln()).ceil().max(DRAWS_MIN) as u32
+    }
+
+    /// Another budget found them all, not long ago.
+    pub(super) fn complete(&mut self) {
+        self.without_news = self.without_news.max(self.draws_needed());
     }
 
     pub(super) fn under_way(&self) -> u32 {

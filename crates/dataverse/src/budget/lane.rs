@@ -4,6 +4,8 @@
 //! the ledger ([`Window`]), the learnt limits ([`Limit`]), the pace ([`Pacer`]) and the gate. Rules
 //! and constants are those of section 2.2 of the performance notes where no other reason is given.
 
+mod handover;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use super::gate::Gate;
 use super::limits::{CONCURRENT, EXECUTION_S, Limit, REQUESTS};
 use super::pacer::Pacer;
 use super::snapshot::LaneSnapshot;
-use super::window::{Usage, WINDOW_S, Window};
+use super::window::{Spent, Usage, WINDOW_S, Window};
+pub(super) use handover::{Hold, LaneState, Told};
 
 /// Which lane, for as long as the process lives.
 pub(super) type LaneId = u32;
@@ -120,6 +123,11 @@ pub(super) struct Lane {
     forgotten_answers: u32,
     /// How much longer this server works than all do on average.
     slowness: f64,
+    pub(super) hold: Hold,
+    /// The budgets that share it know of it.
+    pub(super) is_told: bool,
+    /// Used as a guest, by class, and not told to the holder yet.
+    pub(super) as_guest: [Usage; 4],
 }
 
 impl Lane {
@@ -147,6 +155,9 @@ impl Lane {
             empty_since_s: now_s,
             forgotten_answers: 0,
             slowness: 1.0,
+            hold: Hold::Alone,
+            is_told: false,
+            as_guest: [Usage::default(); 4],
         }
     }
 
@@ -296,7 +307,7 @@ impl Lane {
     pub(super) fn send(&mut self, now_s: f64, class: Class, cost_s: f64) -> Usage {
         self.gate.open_if_due(now_s);
         self.in_flight += 1;
-        self.window.add(now_s, class, Usage { calls: 1.0, busy_s: 0.0 });
+        self.charge(now_s, class, Usage { calls: 1.0, busy_s: 0.0 });
         if is_paced(class) {
             self.batches_in_flight += 1;
             self.predicted_s += cost_s;
@@ -327,9 +338,21 @@ impl Lane {
         }
     }
 
-    /// Counts a request that was sent without knowing that this lane would answer.
+    /// Counts what was used, with the holder's budget too if the lane is another's.
     pub(super) fn charge(&mut self, now_s: f64, class: Class, usage: Usage) {
         self.window.add(now_s, class, usage);
+        if self.hold == Hold::Guest {
+            let told = &mut self.as_guest[class as usize];
+            *told = Usage { calls: told.calls + usage.calls, busy_s: told.busy_s + usage.busy_s };
+        }
+    }
+
+    /// What is still to be told to the holder.
+    pub(super) fn spent_as_guest(&self) -> Vec<Spent> {
+        let classes = self.as_guest.iter().enumerate().filter(|(_, used)| used.calls > 0.0 || used.busy_s > 0.0);
+        classes
+            .map(|(class, used)| Spent { age_s: 0, class: class as u8, calls: used.calls, busy_s: used.busy_s })
+            .collect()
     }
 
     /// An answer with what is left; `used_then` is what the ledger knew when its request went.
@@ -412,17 +435,23 @@ impl Lane {
 
     pub(super) fn snapshot(&mut self, now_s: f64, share: f64) -> LaneSnapshot {
         let used = self.used(now_s);
+        let urgent =
+            self.window.used_by(now_s, Class::Interactive).busy_s + self.window.used_by(now_s, Class::Events).busy_s;
         LaneSnapshot {
             user: self.user,
             server: self.cookie.as_deref().map(str::to_owned),
-            state: self.gate.name(now_s),
+            state: self.gate.name(now_s).to_owned(),
+            is_ours: self.is_ours(now_s),
             wait_s: self.gate.next_s(now_s).map_or(0.0, |at_s| at_s - now_s),
             in_flight: self.in_flight,
             parallel_max: self.parallel(now_s, share) as u32,
             used_s: used.busy_s,
             limit_s: self.time.estimate(),
+            documented_s: self.time.documented(),
             used_requests: used.calls,
             limit_requests: self.calls.estimate(),
+            documented_requests: self.calls.documented(),
+            urgent_s: urgent,
             is_past_known: self.is_past_known(now_s),
         }
     }

@@ -5,6 +5,8 @@
 //! is the limit, less what others use of it. So a lower limit, a limit that was halved and another
 //! client on the same user all look alike, and all are treated alike: less is ours.
 
+use serde::{Deserialize, Serialize};
+
 use super::window::WINDOW_S;
 
 /// The documented defaults per user and web server (performance notes, section 1.2).
@@ -45,6 +47,12 @@ const PROBE_STEP_MAX: f64 = 0.16;
 const PROBE_USE: f64 = 0.93;
 const PROBE_MAX: f64 = 2.0;
 
+/// A limit is never taken for less than this share of the documented one.
+const LEAST: f64 = 0.05;
+
+/// What another budget says is taken for an error above so many times the documented limit.
+const RESUMED_MAX: f64 = 10.0;
+
 /// One limit of one lane.
 #[derive(Debug, Clone)]
 pub(super) struct Limit {
@@ -73,6 +81,14 @@ struct Probe {
     step: f64,
 }
 
+/// What one budget tells another of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct LimitState {
+    estimate: f64,
+    believed: f64,
+    has_headers: bool,
+}
+
 impl Limit {
     pub(super) fn new(documented: f64, now_s: f64) -> Self {
         Self {
@@ -85,6 +101,31 @@ impl Limit {
             disbelieved_until_s: 0.0,
             probe: Probe { since_s: now_s, step: PROBE_STEP_FIRST },
         }
+    }
+
+    pub(super) fn state(&self, now_s: f64) -> LimitState {
+        LimitState { estimate: self.estimate, believed: self.believed, has_headers: self.has_headers(now_s) }
+    }
+
+    /// Goes on from what another budget learnt, within what could be learnt here.
+    pub(super) fn resume(&mut self, now_s: f64, state: &LimitState) {
+        let within = |value: f64, least: f64| {
+            if value.is_finite() {
+                value.clamp(least * self.documented, RESUMED_MAX * self.documented)
+            } else {
+                self.documented
+            }
+        };
+        (self.estimate, self.believed) = (within(state.estimate, LEAST), within(state.believed, 1.0));
+        self.headers_at_s = state.has_headers.then_some(now_s);
+        self.observed = self.estimate;
+        self.above = None;
+        self.probe = Probe { since_s: now_s, step: PROBE_STEP_FIRST };
+    }
+
+    /// The documented default.
+    pub(super) fn documented(&self) -> f64 {
+        self.documented
     }
 
     /// What may be used in a window, by us.
@@ -148,7 +189,7 @@ impl Limit {
             self.disbelieved_until_s = now_s + LIE_FOR_S;
         }
         // A refusal while hardly anything is used tells of others, not of the limit.
-        let least = 0.05 * self.documented;
+        let least = LEAST * self.documented;
         self.estimate = self.estimate.min(REFUSED_KEPT * used).max(least);
         self.probe = Probe { since_s: now_s, step: PROBE_STEP_MIN };
     }

@@ -8,6 +8,7 @@ mod discovery;
 mod entitlement;
 mod facts;
 mod gate;
+mod keeper;
 mod lane;
 mod limits;
 mod network;
@@ -26,18 +27,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flowgate_core::destination::{Class, RequestCounts};
-use flowgate_core::{Clock, Elapsed};
+use flowgate_core::{Clock, ConnectorError, Elapsed};
 use tokio::sync::Notify;
 
 pub use facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
-pub use policy::{Policy, PolicySettings};
+pub use keeper::LaneKeeper;
+pub(crate) use keeper::{Sharing, SharingState};
+pub use policy::{Policy, PolicySettings, Role};
 pub(crate) use share::Shares;
-pub use snapshot::{EntitlementSnapshot, LaneSnapshot, Snapshot, WaitingSnapshot};
+pub use snapshot::{
+    ConnectionSnapshot, EntitlementSnapshot, LaneSnapshot, MessageSnapshot, Snapshot, UserSnapshot, WaitingSnapshot,
+};
 
-/// The daily budget is used up: nothing more of this class today.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DailyBudgetUsed {
-    pub(crate) daily: u64,
+/// Why a request may not go, now or later.
+#[derive(Debug)]
+pub(crate) enum NotAdmitted {
+    /// The daily budget is used up: nothing more of this class today.
+    DailyBudgetUsed { daily: u64 },
+    /// Which lanes are ours cannot be known.
+    NotShared(ConnectorError),
 }
 
 /// The limits of one application user, shared by everything that uses the connection.
@@ -47,17 +55,20 @@ pub(crate) struct Budget {
     changed: Notify,
     clock: Arc<dyn Clock>,
     shares: Shares,
+    /// How lanes are shared with other processes; alone without.
+    sharing: Option<Sharing>,
     sent: AtomicU64,
     throttled: AtomicU64,
 }
 
 impl Budget {
-    pub(crate) fn new(clock: Arc<dyn Clock>, shares: Shares, settings: &PolicySettings) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, shares: Shares, policy: Policy, sharing: Option<Sharing>) -> Self {
         Self {
-            policy: Mutex::new(Policy::new(settings)),
+            policy: Mutex::new(policy),
             changed: Notify::new(),
             clock,
             shares,
+            sharing,
             sent: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
         }
@@ -67,20 +78,24 @@ impl Budget {
     ///
     /// Dropping the future gives the turn back. The permit must be completed with what the answer
     /// told; a permit that is dropped counts as a request that took what it was expected to.
-    pub(crate) async fn admit(&self, class: Class, cost: Cost) -> Result<Permit<'_>, DailyBudgetUsed> {
+    pub(crate) async fn admit(self: &Arc<Self>, class: Class, cost: Cost) -> Result<Permit<'_>, NotAdmitted> {
+        self.join().await.map_err(NotAdmitted::NotShared)?;
         let waiting = Waiting::start(self, class);
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Registered before asking, so that a completion in between is not missed.
             changed.as_mut().enable();
             let now = self.clock.elapsed();
+            if let Some(error) = self.sharing_failure(now, class) {
+                return Err(NotAdmitted::NotShared(error));
+            }
             match self.ask(now, class, cost) {
                 Verdict::Admitted(grant) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
                     drop(waiting);
                     return Ok(Permit { budget: self, grant: Some(grant), sent_at: now });
                 }
-                Verdict::DailyBudgetUsed { daily } => return Err(DailyBudgetUsed { daily }),
+                Verdict::DailyBudgetUsed { daily } => return Err(NotAdmitted::DailyBudgetUsed { daily }),
                 Verdict::AfterCompletion => changed.await,
                 Verdict::NotBefore(moment) => {
                     tokio::select! {
@@ -133,6 +148,11 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Permit<'_> {
+    /// Which of the application users sends it.
+    pub(crate) fn user(&self) -> usize {
+        self.grant.as_ref().map_or(0, |grant| usize::from(grant.user))
+    }
+
     /// The affinity cookie to send with the request.
     pub(crate) fn cookie(&self) -> Option<&str> {
         self.grant.as_ref()?.cookie.as_deref()
@@ -162,7 +182,13 @@ impl Permit<'_> {
     fn give_back(&mut self, ended: &Ended) -> Duration {
         let Some(grant) = self.grant.take() else { return Duration::ZERO };
         let now = self.budget.clock.elapsed();
-        let busy = self.budget.policy().complete(now, &grant, ended);
+        let mut policy = self.budget.policy();
+        let busy = policy.complete(now, &grant, ended);
+        let has_news = policy.has_news();
+        drop(policy);
+        if has_news {
+            self.budget.tell_soon();
+        }
         self.budget.changed.notify_waiters();
         busy
     }

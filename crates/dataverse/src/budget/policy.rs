@@ -8,9 +8,12 @@
 //!
 //! Promised: nothing is sent into a closed lane; urgent requests never wait for batches; an answer's
 //! headers lower what a lane is believed to have left, and raise it only after a whole window, or
-//! after an outage with the same story told several times.
+//! after an outage with the same story told several times. Where lanes are shared with other budgets,
+//! batches go only into those that this one holds.
 //!
 //! Left out: clocks, waiting and waking (the budget's), and retrying (the client's).
+
+mod sharing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +25,13 @@ use super::classes::is_paced;
 use super::discovery::{DRAWS_AT_ONCE, Discovery};
 use super::entitlement::Entitlement;
 use super::facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
-use super::lane::{Lane, LaneId, Room};
+use super::lane::{Hold, Lane, LaneId, Room};
 use super::network::Network;
 use super::random::Random;
 use super::retry_after;
 use super::snapshot::{EntitlementSnapshot, Snapshot, WaitingSnapshot};
 use super::window::Usage;
+pub(super) use sharing::{Ages, LanesTold};
 
 /// Until a hint is known: one web server, four requests at a time.
 const PARALLEL_UNKNOWN: u32 = 4;
@@ -66,11 +70,33 @@ pub struct PolicySettings {
     pub seed: u64,
 }
 
+/// What an application user is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    #[default]
+    All,
+    /// Interactive requests and events.
+    Urgent,
+    /// Batches and exports.
+    Batch,
+}
+
+impl Role {
+    fn fits(self, class: Class) -> bool {
+        match self {
+            Self::All => true,
+            Self::Urgent => !is_paced(class),
+            Self::Batch => is_paced(class),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Policy {
     lanes: Vec<Lane>,
     next_lane: LaneId,
-    users: u16,
+    /// What each application user is for.
+    users: Vec<Role>,
     discovery: Discovery,
     batches_in_flight: u32,
     next_user: u16,
@@ -82,6 +108,12 @@ pub struct Policy {
     share: f64,
     refusals_in_a_row: u32,
     random: Random,
+    /// New lanes belong to others until they are given to us.
+    is_shared: bool,
+    /// When a batch last asked.
+    batch_asked_s: f64,
+    /// Lanes without a server that the others have not been told of.
+    gone: Vec<(u16, Option<Arc<str>>)>,
 }
 
 impl Policy {
@@ -89,7 +121,7 @@ impl Policy {
         Self {
             lanes: Vec::new(),
             next_lane: 0,
-            users: settings.users.max(1),
+            users: vec![Role::All; usize::from(settings.users.max(1))],
             discovery: Discovery::new(0.0),
             batches_in_flight: 0,
             next_user: 0,
@@ -100,6 +132,16 @@ impl Policy {
             share: 1.0,
             refusals_in_a_row: 0,
             random: Random::new(settings.seed),
+            is_shared: false,
+            batch_asked_s: f64::NEG_INFINITY,
+            gone: Vec::new(),
+        }
+    }
+
+    /// Says what each application user is for; those not named are for all.
+    pub fn set_roles(&mut self, roles: &[Role]) {
+        for (user, role) in self.users.iter_mut().zip(roles) {
+            *user = *role;
         }
     }
 
@@ -129,6 +171,7 @@ impl Policy {
     pub fn ask(&mut self, now: Elapsed, class: Class, cost: Cost) -> Verdict {
         let now_s = now.0.as_secs_f64();
         if is_paced(class) {
+            self.batch_asked_s = now_s;
             if let Some(daily) = self.entitlement.refuses(now_s, cost.entitlement) {
                 return Verdict::DailyBudgetUsed { daily };
             }
@@ -207,7 +250,9 @@ impl Policy {
             let is_avoided = !lane.gate.is_down() || lane.gate.down_for_s(now_s) < DRAW_AVOIDS_DOWN_S;
             lane.cookie.is_none() || (!lane.gate.is_open(now_s) && is_avoided)
         };
-        self.discovery.wants_draw(now_s) && !self.lanes.iter().any(avoids)
+        // A draw lands anywhere: who holds no lane has no business there.
+        let has_lanes = self.lanes.iter().any(|lane| lane.is_ours(now_s));
+        has_lanes && self.discovery.wants_draw(now_s) && !self.lanes.iter().any(avoids)
     }
 
     fn choose(&mut self, now_s: f64, class: Class, cost_s: f64) -> Choice {
@@ -223,6 +268,9 @@ impl Policy {
         let share = self.share;
         let (mut best, mut earliest_s) = (None, f64::INFINITY);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.is_ours(now_s) || !self.users[usize::from(lane.user)].fits(Class::Batch) {
+                continue;
+            }
             lane.tick(now_s);
             match lane.batch_room(now_s, lane.expected_s(cost_s), share) {
                 Room::Now { credit } if best.is_none_or(|(most, _)| credit > most) => best = Some((credit, index)),
@@ -239,16 +287,23 @@ impl Policy {
 
     /// The lane that urgent requests have used least, for its limit, of those that have room. It
     /// depends on urgent requests alone, so batches change neither their spread nor their speed.
+    ///
+    /// They never wait for a lane to be given to us: if ours have no room, or we hold none, they go into
+    /// any other as guests. Its holder is told within a second, counts it, and keeps room for as much.
     fn choose_for_urgent(&mut self, now_s: f64, cost_s: f64) -> Choice {
         let (mut best, mut earliest_s) = (None, now_s + 1.0);
         for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if !self.users[usize::from(lane.user)].fits(Class::Interactive) {
+                continue;
+            }
             if !lane.has_urgent_room(now_s, cost_s) {
                 earliest_s = earliest_s.min(lane.gate.next_s(now_s).unwrap_or(f64::INFINITY));
                 continue;
             }
             let use_share = lane.urgent.rate(now_s).busy_s / lane.limits().busy_s;
-            if best.is_none_or(|(least, _)| use_share < least) {
-                best = Some((use_share, index));
+            let order = (lane.hold == Hold::Guest, use_share);
+            if best.is_none_or(|(least, _)| order < least) {
+                best = Some((order, index));
             }
         }
         if let Some((_, index)) = best {
@@ -279,10 +334,18 @@ impl Policy {
             (grant.user, grant.lane, grant.cookie) = (lane.user, Some(lane.id), lane.cookie.clone());
         } else {
             self.discovery.draw(now_s);
-            grant.user = self.next_user;
-            self.next_user = (self.next_user + 1) % self.users;
+            grant.user = self.draw_user(class);
         }
         Verdict::Admitted(grant)
+    }
+
+    /// The users take turns to look for servers, those who may send such requests.
+    fn draw_user(&mut self, class: Class) -> u16 {
+        let count = self.users.len() as u16;
+        let turns = (0..count).map(|turn| (self.next_user + turn) % count);
+        let user = turns.into_iter().find(|user| self.users[usize::from(*user)].fits(class)).unwrap_or(0);
+        self.next_user = (user + 1) % count;
+        user
     }
 
     /// What a request took: measured, or as expected if nobody measured it.
@@ -342,10 +405,11 @@ impl Policy {
             return index;
         }
         self.retire(|lane| lane.cookie.is_none());
-        if self.lanes.len() + usize::from(self.users) > LANES_MAX {
-            self.lanes.remove(0);
+        if self.lanes.len() + self.users.len() > LANES_MAX {
+            let oldest = self.lanes.remove(0);
+            self.note_gone(&oldest);
         }
-        for each in 0..self.users {
+        for each in 0..self.users.len() as u16 {
             self.add_lane(now_s, each, Some(Arc::clone(cookie)), 1.0);
         }
         find(&self.lanes).unwrap_or_default()
@@ -353,24 +417,34 @@ impl Policy {
 
     /// The one lane of a service that sets no cookies; as many servers as the hint suggests.
     fn pooled(&mut self, now_s: f64, user: u16) -> Option<usize> {
-        let servers = self.parallel_hint.unwrap_or(PARALLEL_UNKNOWN).div_ceil(PARALLEL_PER_SERVER).max(1);
+        let servers = self.pooled_servers();
         if self.lanes.is_empty() {
-            for each in 0..self.users {
+            for each in 0..self.users.len() as u16 {
                 self.add_lane(now_s, each, None, f64::from(servers));
             }
         }
         self.lanes.iter().position(|lane| lane.user == user && lane.cookie.is_none())
     }
 
+    fn pooled_servers(&self) -> u32 {
+        self.parallel_hint.unwrap_or(PARALLEL_UNKNOWN).div_ceil(PARALLEL_PER_SERVER).max(1)
+    }
+
     fn add_lane(&mut self, now_s: f64, user: u16, cookie: Option<Arc<str>>, servers: f64) {
-        self.lanes.push(Lane::new(self.next_lane, user, cookie, servers, now_s));
+        let mut lane = Lane::new(self.next_lane, user, cookie, servers, now_s);
+        if self.is_shared {
+            lane.hold = Hold::Guest;
+        }
+        self.lanes.push(lane);
         self.next_lane += 1;
     }
 
     fn retire(&mut self, is_gone: impl Fn(&Lane) -> bool) {
-        let before = self.lanes.len();
-        self.lanes.retain(|lane| !is_gone(lane));
-        if self.lanes.len() < before {
+        let gone: Vec<Lane> = self.lanes.extract_if(.., |lane| is_gone(lane)).collect();
+        for lane in &gone {
+            self.note_gone(lane);
+        }
+        if !gone.is_empty() {
             self.discovery.lost();
         }
     }
@@ -389,7 +463,9 @@ impl Policy {
         }
         // What the ledger knew is known only for requests that were sent to this lane, or met it first.
         let is_bound = grant.lane == Some(lane.id) && (grant.cookie.is_some() || lane.cookie.is_none());
-        if is_bound || (grant.lane.is_none() && !lane.is_past_known(now_s)) {
+        let is_known = is_bound || (grant.lane.is_none() && !lane.is_past_known(now_s));
+        // Of another's lane the ledger knows too little to learn from what is left.
+        if is_known && lane.hold != Hold::Guest {
             lane.observe(now_s, grant.used_then, facts.remaining_seconds, facts.remaining_requests);
         }
     }

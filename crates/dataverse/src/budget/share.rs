@@ -1,8 +1,8 @@
 //! Which share of the limits batch work has at a given time: `share: 40%, during: "Mon-Fri 08:00-18:00"`.
 
+use flowgate_core::hours::WeekHours;
 use flowgate_core::project::BudgetShare;
 use jiff::Timestamp;
-use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 
 /// The configured shares, in order; the first whose time it is counts, and 1 if none does.
@@ -15,16 +15,7 @@ pub(crate) struct Shares {
 #[derive(Debug)]
 struct Share {
     share: f64,
-    during: Option<Hours>,
-}
-
-/// Weekdays from `first` through `last`, between two times of day. `end` is not included.
-#[derive(Debug, PartialEq)]
-struct Hours {
-    first: Weekday,
-    last: Weekday,
-    start: Time,
-    end: Time,
+    during: Option<WeekHours>,
 }
 
 impl Shares {
@@ -33,7 +24,7 @@ impl Shares {
         let mut read = Vec::with_capacity(shares.len());
         for share in shares {
             let during = match &share.during {
-                Some(text) => Some(Hours::parse(text).ok_or_else(|| text.clone())?),
+                Some(text) => Some(WeekHours::parse(text).ok_or_else(|| text.clone())?),
                 None => None,
             };
             read.push(Share { share: share.share, during });
@@ -45,56 +36,10 @@ impl Shares {
         if self.shares.is_empty() {
             return 1.0;
         }
-        let local = now.to_zoned(self.zone.clone().unwrap_or(TimeZone::UTC));
-        let fits =
-            |share: &&Share| share.during.as_ref().is_none_or(|hours| hours.contains(local.weekday(), local.time()));
+        let local = now.to_zoned(self.zone.clone().unwrap_or(TimeZone::UTC)).datetime();
+        let fits = |share: &&Share| share.during.as_ref().is_none_or(|hours| hours.contains(local));
         self.shares.iter().find(fits).map_or(1.0, |share| share.share)
     }
-}
-
-impl Hours {
-    /// Reads `Mon-Fri 08:00-18:00`, `Sat 00:00-24:00` or `22:00-06:00` (every day).
-    fn parse(text: &str) -> Option<Self> {
-        let (days, times) = match text.trim().rsplit_once(' ') {
-            Some((days, times)) => (days.trim(), times),
-            None => ("Mon-Sun", text.trim()),
-        };
-        let (first, last) = days.split_once('-').unwrap_or((days, days));
-        let (start, end) = times.split_once('-')?;
-        let end = if end == "24:00" { Time::MAX } else { parse_time(end)? };
-        Some(Self { first: parse_day(first)?, last: parse_day(last)?, start: parse_time(start)?, end })
-    }
-
-    fn contains(&self, day: Weekday, time: Time) -> bool {
-        let (first, last) = (self.first.to_monday_zero_offset(), self.last.to_monday_zero_offset());
-        let day = day.to_monday_zero_offset();
-        let is_day = if first <= last { (first..=last).contains(&day) } else { day >= first || day <= last };
-        // A range over midnight belongs to the day it is in, which is what a person expects of `22:00-06:00`.
-        let is_time = if self.start <= self.end {
-            time >= self.start && (time < self.end || self.end == Time::MAX)
-        } else {
-            time >= self.start || time < self.end
-        };
-        is_day && is_time
-    }
-}
-
-fn parse_day(text: &str) -> Option<Weekday> {
-    const NAMES: [(&str, Weekday); 7] = [
-        ("mon", Weekday::Monday),
-        ("tue", Weekday::Tuesday),
-        ("wed", Weekday::Wednesday),
-        ("thu", Weekday::Thursday),
-        ("fri", Weekday::Friday),
-        ("sat", Weekday::Saturday),
-        ("sun", Weekday::Sunday),
-    ];
-    NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, day)| *day)
-}
-
-fn parse_time(text: &str) -> Option<Time> {
-    let (hour, minute) = text.split_once(':')?;
-    Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
 }
 
 #[cfg(test)]

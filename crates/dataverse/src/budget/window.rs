@@ -4,6 +4,7 @@
 //! does. A cell leaves when all of it is older than the window, so the sums are never too low.
 
 use flowgate_core::destination::Class;
+use serde::{Deserialize, Serialize};
 
 /// The service-protection window, in seconds (performance notes, section 1.2).
 pub(super) const WINDOW_S: f64 = 300.0;
@@ -21,10 +22,32 @@ struct Cell {
 }
 
 /// An amount of both things that are limited.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Usage {
     pub(super) calls: f64,
     pub(super) busy_s: f64,
+}
+
+/// What one class used in one second, as it is told to others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(into = "(u16, u8, f64, f64)", from = "(u16, u8, f64, f64)")]
+pub(super) struct Spent {
+    pub(super) age_s: u16,
+    pub(super) class: u8,
+    pub(super) calls: f64,
+    pub(super) busy_s: f64,
+}
+
+impl From<Spent> for (u16, u8, f64, f64) {
+    fn from(spent: Spent) -> Self {
+        (spent.age_s, spent.class, spent.calls, (spent.busy_s * 1_000.0).ceil() / 1_000.0)
+    }
+}
+
+impl From<(u16, u8, f64, f64)> for Spent {
+    fn from((age_s, class, calls, busy_s): (u16, u8, f64, f64)) -> Self {
+        Self { age_s, class, calls, busy_s }
+    }
 }
 
 /// Requests and execution time of one lane, second by second.
@@ -84,6 +107,39 @@ impl Window {
             let at = index(older);
             let old = std::mem::take(&mut self.cells[at]);
             self.sum.remove(&old);
+        }
+    }
+
+    /// All that counts now.
+    pub(super) fn spent(&mut self, now_s: f64) -> Vec<Spent> {
+        self.advance(now_s);
+        let mut spent = Vec::new();
+        for age in 0..CELLS {
+            let cell = &self.cells[index(self.newest - age)];
+            for class in 0..CLASSES {
+                let (calls, busy_s) = (cell.calls[class], cell.busy_s[class]);
+                if calls > 0.0 || busy_s > 0.0 {
+                    spent.push(Spent { age_s: age as u16, class: class as u8, calls, busy_s });
+                }
+            }
+        }
+        spent
+    }
+
+    /// Adds what [`Self::spent`] told `age_s` ago.
+    pub(super) fn restore(&mut self, now_s: f64, age_s: f64, spent: &[Spent]) {
+        self.advance(now_s);
+        for spent in spent {
+            let age = (f64::from(spent.age_s) + age_s.max(0.0)).floor() as i64;
+            let class = usize::from(spent.class);
+            let is_number = spent.calls.is_finite() && spent.busy_s.is_finite();
+            if age >= CELLS || class >= CLASSES || !is_number {
+                continue;
+            }
+            for cell in [&mut self.cells[index(self.newest - age)], &mut self.sum] {
+                cell.calls[class] += spent.calls.max(0.0);
+                cell.busy_s[class] += spent.busy_s.max(0.0);
+            }
         }
     }
 
@@ -180,6 +236,24 @@ mod tests {
         assert_eq!(window.used(260.0), usage(2.0, 4.0));
         window.forget_before(260.0, 9_000.0);
         assert_eq!(window.used(260.0), usage(0.0, 0.0));
+    }
+
+    #[test]
+    fn what_was_told_counts_until_it_is_older_than_the_window() {
+        let mut window = Window::new(0.0);
+        for at_s in [10.0, 11.5, 12.0] {
+            window.add(at_s, Class::Export, usage(1.0, 2.0));
+        }
+        let told = window.spent(20.0);
+        // Another process has another clock.
+        let mut next = Window::new(5_000.7);
+        next.restore(5_000.7, 30.0, &told);
+        assert_eq!(next.used_by(5_000.7, Class::Export), usage(3.0, 6.0));
+        assert_eq!(next.used(5_260.0), usage(3.0, 6.0), "never less than the service counts");
+        assert_eq!(next.used(5_263.0), usage(0.0, 0.0));
+        let mut late = Window::new(0.0);
+        late.restore(0.0, 291.0, &told);
+        assert_eq!(late.used(0.0), usage(2.0, 4.0));
     }
 
     #[test]

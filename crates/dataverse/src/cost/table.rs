@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::fit::{CostModel, ErrorRate};
 use super::size::{BULK_ROWS_MAX, ELASTIC_ROWS, batch_rows, prefers_parts};
-use crate::budget::Cost;
+use crate::budget::{Cost, MessageSnapshot};
 
 /// By which message rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +82,28 @@ impl Costs {
     pub(crate) fn prefers_parts(&self, table: &str, message: Message) -> bool {
         let parts = self.model(table, Message::Parts);
         prefers_parts(&self.model(table, message), &parts, self.error_rate(table, message), BULK_ROWS_MAX)
+    }
+
+    /// What was learnt, in order of table and message.
+    pub(crate) fn snapshot(&self) -> Vec<MessageSnapshot> {
+        let kinds = self.kinds();
+        let mut messages: Vec<_> = kinds
+            .iter()
+            .map(|((table, message), Kind { model, errors })| MessageSnapshot {
+                table: table.clone(),
+                message: message.name().to_owned(),
+                fixed_s: model.fixed_s(),
+                row_s: model.row_s(),
+                error_rate: errors.get(),
+                rows: if *message == Message::Parts {
+                    PARTS_ROWS
+                } else {
+                    batch_rows(model, errors.get(), BULK_ROWS_MAX)
+                },
+            })
+            .collect();
+        messages.sort_by(|one, other| (&one.table, &one.message).cmp(&(&other.table, &other.message)));
+        messages
     }
 
     pub(crate) fn observe(&self, work: &Work, busy: Duration) {

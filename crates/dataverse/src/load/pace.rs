@@ -76,6 +76,7 @@ mod tests {
             columns: std::collections::BTreeMap::new(),
             keys: Vec::new(),
             atomic: true,
+            needs_owner: false,
             statuses: Vec::new(),
         }
     }

@@ -123,6 +123,7 @@ mod tests {
             columns: BTreeMap::new(),
             keys: Vec::new(),
             atomic: true,
+            needs_owner: false,
             statuses: vec![
                 status(0, 1, "In Progress", true),
                 status(1, 5, "Problem \"Solved\"", true),

@@ -145,7 +145,8 @@ async fn read_table(client: &Client, table: &str, consistency: Consistency) -> R
     let is_change_tracked = entity.change_tracking_enabled.unwrap_or(false);
     let unreadable = attributes.iter().filter(|column| column.is_valid_for_read == Some(false));
     let unreadable = unreadable.map(|column| column.logical_name.clone()).collect();
-    let definitions = Definitions { entity, attributes, details, keys, relationships, sets };
+    let needs_owner = client.several_create();
+    let definitions = Definitions { entity, attributes, details, keys, relationships, sets, needs_owner };
     Ok(TableFacts {
         shape: Arc::new(definitions.shape()),
         has_create_multiple,

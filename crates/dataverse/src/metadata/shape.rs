@@ -19,6 +19,9 @@ const MONEY_MAX: f64 = 922_337_203_685_477.0;
 /// The longest scale the service has, and a bound on what is believed.
 const SCALE_MAX: u8 = 10;
 
+/// The column that says whose a row is.
+const OWNER: &str = "ownerid";
+
 /// Everything that was read about one table.
 pub(crate) struct Definitions {
     pub(crate) entity: EntityWire,
@@ -30,6 +33,8 @@ pub(crate) struct Definitions {
     pub(crate) relationships: Vec<RelationshipWire>,
     /// Set names of all tables, by logical name.
     pub(crate) sets: BTreeMap<String, String>,
+    /// Several users create rows.
+    pub(crate) needs_owner: bool,
 }
 
 impl Definitions {
@@ -42,8 +47,16 @@ impl Definitions {
             columns: columns.map(|attribute| (attribute.logical_name.clone(), self.column(attribute))).collect(),
             keys: self.keys.iter().map(key).collect(),
             atomic: !self.is_elastic(),
+            needs_owner: self.needs_owner && self.has_writable_owner(),
             statuses: self.statuses(),
         }
+    }
+
+    /// Tables of the organisation have no owner.
+    fn has_writable_owner(&self) -> bool {
+        self.attributes
+            .iter()
+            .any(|attribute| attribute.logical_name == OWNER && attribute.is_valid_for_create != Some(false))
     }
 
     pub(crate) fn is_elastic(&self) -> bool {
@@ -238,6 +251,7 @@ mod tests {
             keys: Vec::new(),
             relationships: serde_json::from_value(relationships).unwrap(),
             sets: sets.into_iter().map(|table| (table.to_owned(), format!("{table}s"))).collect(),
+            needs_owner: false,
         }
     }
 
@@ -275,6 +289,16 @@ mod tests {
         let shape = definitions().shape();
         assert_eq!(shape.column("wr_tags").unwrap().kind, ColumnKind::Choices { options: Vec::new() });
         assert_eq!(shape.column("wr_photo").unwrap().kind, ColumnKind::Unsupported { name: "Image".to_owned() });
+    }
+
+    #[test]
+    fn an_owner_is_needed_where_there_can_be_one_and_several_users_create() {
+        assert!(!definitions().shape().needs_owner);
+        let several = || Definitions { needs_owner: true, ..definitions() };
+        assert!(several().shape().needs_owner);
+        let mut ownerless = several();
+        ownerless.attributes.retain(|attribute| attribute.logical_name != OWNER);
+        assert!(!ownerless.shape().needs_owner);
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn shape() -> TableShape {
         columns: kinds.into_iter().map(column).collect::<BTreeMap<_, _>>(),
         keys: Vec::new(),
         atomic: true,
+        needs_owner: false,
         statuses: vec![status(0, 1, "In Progress"), status(1, 5, "Problem Solved")],
     }
 }

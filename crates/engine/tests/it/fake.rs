@@ -119,6 +119,7 @@ pub(crate) fn shape(name: &str, columns: &[&str], lookups: &[(&str, &str)]) -> T
         columns: all.into_iter().map(|column| (column.name.clone(), column)).collect(),
         keys: vec![TableKey { name: "key".into(), columns: vec!["number".into()], active: true }],
         atomic: true,
+        needs_owner: false,
         statuses: vec![
             StatusShape { state: 0, status: 1, label: "Active".into(), is_default: true },
             StatusShape { state: 1, status: 2, label: "Solved".into(), is_default: true },

@@ -7,6 +7,7 @@ mod commands;
 mod doctor;
 mod example;
 mod interruption;
+mod lanes;
 mod output;
 mod service;
 mod usage;
