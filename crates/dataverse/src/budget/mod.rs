@@ -19,6 +19,7 @@ mod random;
 pub(crate) mod retry_after;
 mod share;
 mod snapshot;
+mod waits;
 mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,8 @@ pub use facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict
 pub use policy::{Policy, PolicySettings};
 pub(crate) use share::Shares;
 pub use snapshot::{EntitlementSnapshot, LaneSnapshot, Snapshot, WaitingSnapshot};
+use waits::WaitCounts;
+pub use waits::Waits;
 
 /// The daily budget is used up: nothing more of this class today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub(crate) struct Budget {
     shares: Shares,
     sent: AtomicU64,
     throttled: AtomicU64,
+    waits: WaitCounts,
 }
 
 impl Budget {
@@ -60,6 +64,7 @@ impl Budget {
             shares,
             sent: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            waits: WaitCounts::default(),
         }
     }
 
@@ -69,6 +74,7 @@ impl Budget {
     /// told; a permit that is dropped counts as a request that took what it was expected to.
     pub(crate) async fn admit(&self, class: Class, cost: Cost) -> Result<Permit<'_>, DailyBudgetUsed> {
         let waiting = Waiting::start(self, class);
+        let since = self.clock.elapsed();
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Registered before asking, so that a completion in between is not missed.
@@ -77,6 +83,7 @@ impl Budget {
             match self.ask(now, class, cost) {
                 Verdict::Admitted(grant) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
+                    self.waits.add(class, self.clock.elapsed().since(since));
                     drop(waiting);
                     return Ok(Permit { budget: self, grant: Some(grant), sent_at: now });
                 }
@@ -100,6 +107,11 @@ impl Budget {
     /// All that is known of the limits now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.policy().snapshot(self.clock.elapsed())
+    }
+
+    /// How long requests of a class waited to be let in.
+    pub(crate) fn waits(&self, class: Class) -> Waits {
+        self.waits.of(class)
     }
 
     pub(crate) fn requests(&self) -> RequestCounts {
@@ -136,6 +148,11 @@ impl Permit<'_> {
     /// The affinity cookie to send with the request.
     pub(crate) fn cookie(&self) -> Option<&str> {
         self.grant.as_ref()?.cookie.as_deref()
+    }
+
+    /// Whether it is there to look if a server is back, and for nothing else.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.is_trial)
     }
 
     /// The same without a cookie: the service chooses the web server.
