@@ -18,7 +18,7 @@ use crate::answer::budget_end;
 use crate::auth::{Authority, Token};
 use crate::budget::{
     AnswerFacts, Budget, ConnectionSnapshot, Ended as BudgetEnded, NotAdmitted, Permit, Policy, PolicySettings, Shares,
-    Sharing, Snapshot,
+    Sharing, Snapshot, Waits,
 };
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::cost::Costs;
@@ -40,6 +40,12 @@ const SIGN_IN_WAIT: Duration = Duration::from_mins(1);
 
 /// How long calls outside a load may take altogether.
 const CALL_WAIT: Duration = Duration::from_mins(15);
+
+/// How long a trial may stay unanswered before the server counts as away still.
+const TRIAL_WAIT: Duration = Duration::from_secs(15);
+
+/// The cheapest request that the application itself answers.
+const WHO_AM_I: &str = "WhoAmI";
 
 /// What the service says about itself and about us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -127,6 +133,10 @@ impl Client {
         self.budget.snapshot()
     }
 
+    pub(crate) fn waits(&self, class: Class) -> Waits {
+        self.budget.waits(class)
+    }
+
     /// What requests took, by table and message.
     pub(crate) fn costs(&self) -> &Costs {
         &self.costs
@@ -175,7 +185,7 @@ impl Client {
     }
 
     async fn open_session(&self, bounds: Bounds<'_>) -> Result<WhoAmI, CallError> {
-        let answer = self.run(&Call::get("WhoAmI", Class::Interactive), bounds).await.map_err(|error| match error {
+        let answer = self.run(&Call::get(WHO_AM_I, Class::Interactive), bounds).await.map_err(|error| match error {
             CallError::Refused(refusal) => CallError::Fatal(refused("signing in to the environment", &refusal)),
             other => other,
         })?;
@@ -304,7 +314,23 @@ impl Client {
         Ok(())
     }
 
+    /// A permit for the call. Trials that it is given on the way are made for all.
     async fn admit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
+        loop {
+            let permit = self.permit(call, bounds).await?;
+            if !permit.is_trial() {
+                return Ok(permit);
+            }
+            let token = self.users.token(permit.user(), None).await.map_err(CallError::Fatal)?;
+            let trial = Call::get(WHO_AM_I, call.class);
+            let url = self.resolve(&trial.address)?;
+            let until = bounds.until.min(self.clock.elapsed().after(TRIAL_WAIT));
+            // What it shows is for the budget, which is told in any case.
+            self.attempt(&trial, &url, &token, permit, Bounds { until, ..bounds }).await;
+        }
+    }
+
+    async fn permit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
         let left = bounds.until.since(self.clock.elapsed());
         tokio::select! {
             permit = self.budget.admit(call.class, call.cost) => permit.map_err(not_admitted),

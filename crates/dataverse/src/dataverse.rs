@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::budget::Snapshot;
+use crate::budget::{Snapshot, Waits};
 use crate::call::Bounds;
 use crate::client::Client;
 use crate::load::{self, Tally, pace};
@@ -49,6 +49,11 @@ impl Dataverse {
     /// All that is known of the service's limits now, and what is used of them.
     pub fn budget(&self) -> Snapshot {
         self.client.budget_snapshot()
+    }
+
+    /// How long requests of a class have waited to be let in, since the connection was opened.
+    pub fn waits(&self, class: Class) -> Waits {
+        self.client.waits(class)
     }
 }
 
