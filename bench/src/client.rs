@@ -12,14 +12,22 @@ use flowgate_dataverse::budget::{
 use flowgate_dataverse::cost::{BULK_ROWS_MAX, CostModel, ErrorRate, Message, batch_rows};
 use flowgate_emulator::model::{LimitKind, Work};
 
-use crate::service::{Answer, AnswerKind, Server, Service, create, single};
+use crate::service::{Answer, AnswerKind, Server, Service, create, read, single};
 
 /// A request to send. What belongs to its answer is the client's own.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) cookie: Option<u16>,
     pub(crate) work: Work,
+    /// Rows to load among those of the work.
+    pub(crate) rows: u64,
     pub(crate) grant: Option<Grant>,
+}
+
+impl Outgoing {
+    fn load(cookie: Option<u16>, work: Work) -> Self {
+        Self { cookie, work, rows: work.rows, grant: None }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +55,13 @@ pub(crate) struct Paced {
     under_way: HashMap<u64, (Grant, Work)>,
     interactive_busy: Duration,
     is_interactive_waiting: bool,
+    /// Reads that are due to find out which rows of requests that were cut are there.
+    probes: usize,
 }
+
+/// Ids in one address, and what the loader expects such a read to take.
+const PROBED_ROWS: usize = 279;
+const PROBE_BUSY: Duration = Duration::from_millis(50);
 
 impl Paced {
     pub(crate) fn new(seed: u64) -> Self {
@@ -59,15 +73,17 @@ impl Paced {
             under_way: HashMap::new(),
             interactive_busy: Duration::from_millis(40),
             is_interactive_waiting: false,
+            probes: 0,
         }
     }
 
-    fn ask(&mut self, now_s: f64, class: Class, busy: Duration, work: Work) -> Next {
+    fn ask(&mut self, now_s: f64, class: Class, busy: Duration, work: Work, rows: u64) -> Next {
         let cost = Cost { busy, entitlement: work.rows };
         match self.policy.ask(at(now_s), class, cost) {
             Verdict::Admitted(grant) => {
                 let cookie = grant.cookie.as_ref().and_then(|cookie| cookie.parse().ok());
-                Next::Send(Outgoing { cookie, work, grant: Some(grant) })
+                let (work, rows) = if grant.is_trial { (single(), 0) } else { (work, rows) };
+                Next::Send(Outgoing { cookie, work, rows, grant: Some(grant) })
             }
             Verdict::NotBefore(moment) => Next::At(moment.0.as_secs_f64()),
             Verdict::AfterCompletion | Verdict::DailyBudgetUsed { .. } => Next::AfterCompletion,
@@ -81,19 +97,27 @@ fn at(now_s: f64) -> Elapsed {
 
 impl Client for Paced {
     fn batch(&mut self, now_s: f64, _service: &mut Service) -> Next {
+        if self.probes > 0 {
+            let next = self.ask(now_s, Class::Batch, PROBE_BUSY, read(PROBED_ROWS), 0);
+            if matches!(&next, Next::Send(outgoing) if outgoing.work.message == read(1).message) {
+                self.probes -= 1;
+            }
+            return next;
+        }
         let rows = batch_rows(&self.model, ErrorRate::default().get(), BULK_ROWS_MAX);
         let busy = Duration::from_secs_f64(self.model.seconds(rows as f64));
-        self.ask(now_s, Class::Batch, busy, create(rows))
+        self.ask(now_s, Class::Batch, busy, create(rows), rows as u64)
     }
 
     fn interactive(&mut self, now_s: f64, _service: &mut Service) -> Next {
-        let next = self.ask(now_s, Class::Interactive, self.interactive_busy, single());
-        match (&next, self.is_interactive_waiting) {
-            (Next::Send(_), true) => self.policy.stop_waiting(Class::Interactive),
-            (Next::At(_) | Next::AfterCompletion, false) => self.policy.start_waiting(Class::Interactive),
-            (Next::Send(_), false) | (Next::At(_) | Next::AfterCompletion, true) => {}
+        let next = self.ask(now_s, Class::Interactive, self.interactive_busy, single(), 1);
+        let is_served = matches!(&next, Next::Send(outgoing) if outgoing.rows > 0);
+        match (is_served, self.is_interactive_waiting) {
+            (true, true) => self.policy.stop_waiting(Class::Interactive),
+            (false, false) => self.policy.start_waiting(Class::Interactive),
+            (true, false) | (false, true) => {}
         }
-        self.is_interactive_waiting = !matches!(next, Next::Send(_));
+        self.is_interactive_waiting = !is_served;
         next
     }
 
@@ -107,8 +131,13 @@ impl Client for Paced {
         let Some((grant, work)) = self.under_way.remove(&ticket) else { return };
         let ended = ended(answer);
         let busy = self.policy.complete(at(now_s), &grant, &ended);
-        if answer.kind == AnswerKind::Done && work.message == create(1).message {
-            self.model.observe(work.rows as f64, busy.as_secs_f64());
+        let (is_create, is_probe) = (work.message == create(1).message, work.message == read(1).message);
+        match answer.kind {
+            AnswerKind::Done if is_create => self.model.observe(work.rows as f64, busy.as_secs_f64()),
+            // A write is never guessed: the destination is asked which of its rows are there.
+            AnswerKind::Cut if is_create => self.probes += (work.rows as usize).div_ceil(PROBED_ROWS),
+            AnswerKind::Cut | AnswerKind::Unavailable | AnswerKind::Refused { .. } if is_probe => self.probes += 1,
+            _ => {}
         }
     }
 }
@@ -123,7 +152,7 @@ fn ended(answer: &Answer) -> Ended {
     };
     match answer.kind {
         AnswerKind::Done => Ended::Answered(facts),
-        AnswerKind::Unavailable => Ended::Unavailable(facts),
+        AnswerKind::Unavailable | AnswerKind::Cut => Ended::Unavailable(facts),
         AnswerKind::Refused { kind, retry_after_s } => {
             let kind = match kind {
                 LimitKind::Requests => ThrottledBy::Requests,
@@ -153,9 +182,7 @@ impl Client for Oracle {
             server.running() < ORACLE_PARALLEL && left_ms >= cost_ms
         };
         match service.servers.iter_mut().position(fits) {
-            Some(index) => {
-                Next::Send(Outgoing { cookie: Some(service.servers[index].id), work: create(rows), grant: None })
-            }
+            Some(index) => Next::Send(Outgoing::load(Some(service.servers[index].id), create(rows))),
             None => Next::At(now_s + 0.05),
         }
     }
@@ -164,7 +191,7 @@ impl Client for Oracle {
         let open = service.servers.iter_mut().filter(|server| server.is_up);
         let share = |server: &mut Server| (server.interactive_ms(now_s) / server.limit_ms(), server.id);
         match open.map(share).min_by(|one, other| one.0.total_cmp(&other.0)) {
-            Some((_, id)) => Next::Send(Outgoing { cookie: Some(id), work: single(), grant: None }),
+            Some((_, id)) => Next::Send(Outgoing::load(Some(id), single())),
             None => Next::At(now_s + 0.05),
         }
     }
@@ -194,7 +221,7 @@ impl Client for Fixed {
         self.asleep.retain(|until_s| *until_s > now_s);
         if self.busy + (self.asleep.len() as u32) < self.threads {
             self.busy += 1;
-            return Next::Send(Outgoing { cookie: None, work: self.work, grant: None });
+            return Next::Send(Outgoing::load(None, self.work));
         }
         self.asleep.iter().copied().reduce(f64::min).map_or(Next::AfterCompletion, Next::At)
     }
@@ -210,7 +237,7 @@ impl Client for Fixed {
         match answer.kind {
             AnswerKind::Done => {}
             AnswerKind::Refused { retry_after_s, .. } => self.asleep.push(now_s + retry_after_s),
-            AnswerKind::Unavailable => self.asleep.push(now_s + 1.0),
+            AnswerKind::Unavailable | AnswerKind::Cut => self.asleep.push(now_s + 1.0),
         }
     }
 }

@@ -3,20 +3,37 @@
 //! [`ceiling()`] runs the real budget policy in simulated time against the emulator's law of the
 //! service, and an oracle that sees the true counters in its place; [`against_fixed`] and
 //! [`first_load`] compare with tools of fixed settings. Same seed, same events, so every
-//! figure can be had again. Left out: the demo and the local costs of a load (other benchmarks).
+//! figure can be had again. [`over_http`] and [`hour()`] run the whole loader against the emulator as
+//! a process of its own, with a recorder between the two if one is wanted ([`figures`]). Left out: the
+//! demo and the local costs of a load (other benchmarks).
 
 mod ceiling;
 mod client;
+mod command;
 mod fixed;
+mod hour;
+mod load;
+mod loader;
 mod over_http;
+mod process;
+mod quantile;
+mod recorder;
 mod scenario;
 mod service;
+mod windows;
 mod world;
 
 pub use ceiling::{Ceiling, ceiling, ceilings};
+pub use command::{Arguments, Benchmark};
 pub use fixed::{AgainstFixed, FirstLoad, against_fixed, first_load};
-pub use over_http::{OverHttp, over_http, serve};
+pub use hour::{Hour, hour};
+pub use load::{Loaded, Target, load};
+pub use over_http::{OverHttp, RecordedBeside, over_http};
+pub use process::{Counted, Place};
+pub use quantile::Quantiles;
+pub use recorder::{Line, LineClass, Recorder};
 pub use scenario::Scenario;
+pub use windows::{LaneFigures, Recorded, WindowFigures, figures, read};
 pub use world::{Span, Tally};
 
 /// Why a benchmark does not run.
@@ -24,39 +41,22 @@ pub use world::{Span, Tally};
 pub enum Error {
     #[error("the emulator's profile does not parse: {0}")]
     Profile(String),
-    #[error("there is no benchmark `{0}`: use `ceiling`, `fixed`, `first_load` or `http`")]
+    #[error("there is no scenario `{0}` over HTTP: use `steady`, `slow_servers` or `server_restarts`")]
     Unknown(String),
     #[error("the emulator's process: {0}")]
     Emulator(String),
-    #[error("the emulator's process does not run")]
+    #[error("{0} rows were not loaded")]
+    NotLoaded(u64),
+    #[error("a file or a process cannot be used: {0}")]
     Io(#[from] std::io::Error),
     #[error("rows cannot be made")]
     Rows(#[from] arrow_schema::ArrowError),
     #[error(transparent)]
     Load(#[from] flowgate_core::ConnectorError),
-    #[error("figures cannot be written as JSON")]
+    #[error("figures cannot be written or read as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
 
 /// The measured part of a run, and the seeds of the published figures.
 pub const SPAN: Span = Span { from_s: 300.0, to_s: 3_900.0 };
 pub const SEEDS: [u64; 3] = [1, 2, 3];
-
-/// A benchmark by its name: its figures as one JSON object.
-pub async fn run(name: &str) -> Result<serde_json::Value, Error> {
-    let figures = match name {
-        "ceiling" => serde_json::to_value(ceilings(SPAN, &SEEDS)?)?,
-        "fixed" => serde_json::json!({
-            "steady": against_fixed(Scenario::Steady, SPAN, &SEEDS)?,
-            "slow_servers": against_fixed(Scenario::SlowServers, SPAN, &SEEDS)?,
-        }),
-        "first_load" => serde_json::json!({ "one_server": first_load(1, 1)?, "four_servers": first_load(4, 1)? }),
-        "http" => serde_json::json!({
-            "steady": over_http(Scenario::Steady).await?,
-            "slow_servers": over_http(Scenario::SlowServers).await?,
-            "server_restarts": over_http(Scenario::ServerRestarts).await?,
-        }),
-        other => return Err(Error::Unknown(other.to_owned())),
-    };
-    Ok(serde_json::json!({ "bench": name, "figures": figures }))
-}

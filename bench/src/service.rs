@@ -37,7 +37,7 @@ pub(crate) struct Server {
 pub(crate) struct Running {
     pub(crate) server: ServerId,
     pub(crate) ends_s: f64,
-    busy_ms: f64,
+    pub(crate) busy_ms: f64,
     is_single: bool,
     life: u32,
     remaining: Remaining,
@@ -57,8 +57,14 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum AnswerKind {
     Done,
-    Refused { kind: LimitKind, retry_after_s: f64 },
+    Refused {
+        kind: LimitKind,
+        retry_after_s: f64,
+    },
+    /// Nobody was there: not run.
     Unavailable,
+    /// The server went away while it ran. As in the emulator its rows are there; nobody was told.
+    Cut,
 }
 
 #[derive(Debug)]
@@ -203,7 +209,7 @@ impl Service {
                     server.pending_ms = (server.pending_ms - running.busy_ms).max(0.0);
                 }
             } else {
-                kind = AnswerKind::Unavailable;
+                kind = AnswerKind::Cut;
             }
         }
         let is_told = has_headers && kind == AnswerKind::Done;
@@ -275,6 +281,11 @@ pub(crate) fn create(rows: usize) -> Work {
 /// What a person does: one row.
 pub(crate) fn single() -> Work {
     Work { message: Message::Single, rows: 1, extra_ms: 0.0 }
+}
+
+/// A read of so many rows.
+pub(crate) fn read(rows: usize) -> Work {
+    Work { message: Message::Read, rows: rows as u64, extra_ms: 0.0 }
 }
 
 /// Single-row messages in a `$batch`.

@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use flowgate_emulator::model::{Random, Work};
+use flowgate_emulator::model::{Message, Random, Work};
 
 use crate::Error;
 use crate::client::{Client, Next, Outgoing};
+use crate::recorder::{Line, LineClass};
 use crate::scenario::{Scenario, Step};
-use crate::service::{Answer, AnswerKind, Running, Service, create, single};
+use crate::service::{Answer, AnswerKind, Running, Service, create};
 
 /// Web servers at the start of a run.
 const SERVERS: u16 = 4;
@@ -37,6 +38,8 @@ pub struct Tally {
     pub interactive_s: Vec<f64>,
     /// When the rows to load were all acknowledged, if there was an end.
     pub finished_s: Option<f64>,
+    /// What a recorder would have written, if the run was recorded.
+    pub lines: Vec<Line>,
 }
 
 impl Tally {
@@ -76,6 +79,8 @@ enum Event {
 
 struct Sent {
     at_s: f64,
+    cookie: Option<u16>,
+    work: Work,
     running: Result<Running, Answer>,
     purpose: Purpose,
 }
@@ -102,6 +107,7 @@ pub(crate) struct World<'a> {
     has_batches: bool,
     has_interactive: bool,
     rows_left: Option<u64>,
+    is_recorded: bool,
     second: Second,
     span: Span,
     tally: Tally,
@@ -186,6 +192,7 @@ impl<'a> World<'a> {
             has_batches: load.has_batches,
             has_interactive: load.has_interactive,
             rows_left: load.rows,
+            is_recorded: false,
             second: Second::default(),
             span,
             tally: Tally::default(),
@@ -203,6 +210,12 @@ impl<'a> World<'a> {
     /// Interactive calls are charged and never refused.
     pub(crate) fn sparing_interactive(mut self) -> Self {
         self.service.spares_interactive = true;
+        self
+    }
+
+    /// As if a recorder stood before the service.
+    pub(crate) fn recorded(mut self) -> Self {
+        self.is_recorded = true;
         self
     }
 
@@ -295,9 +308,13 @@ impl<'a> World<'a> {
                 continue;
             }
             match self.client.interactive(now_s, &mut self.service) {
+                // Not for the caller, who goes on waiting.
+                Next::Send(outgoing) if outgoing.rows == 0 => {
+                    self.post(now_s, outgoing, Purpose::Batch { rows: 0 });
+                }
                 Next::Send(outgoing) => {
                     self.waiting.pop_front();
-                    self.post(now_s, outgoing, single(), Purpose::Interactive { since_s });
+                    self.post(now_s, outgoing, Purpose::Interactive { since_s });
                 }
                 Next::At(at_s) => return self.wake_at(at_s),
                 Next::AfterCompletion => return,
@@ -309,12 +326,13 @@ impl<'a> World<'a> {
         while self.has_batches && self.rows_left != Some(0) {
             match self.client.batch(now_s, &mut self.service) {
                 Next::Send(mut outgoing) => {
-                    if let Some(left) = &mut self.rows_left {
-                        outgoing.work.rows = outgoing.work.rows.min(*left);
-                        *left -= outgoing.work.rows;
+                    if let Some(left) = self.rows_left.as_mut().filter(|_| outgoing.rows > 0) {
+                        outgoing.rows = outgoing.rows.min(*left);
+                        outgoing.work.rows = outgoing.rows;
+                        *left -= outgoing.rows;
                     }
-                    let (work, rows) = (outgoing.work, outgoing.work.rows);
-                    self.post(now_s, outgoing, work, Purpose::Batch { rows });
+                    let rows = outgoing.rows;
+                    self.post(now_s, outgoing, Purpose::Batch { rows });
                 }
                 Next::At(at_s) => return self.wake_at(at_s.max(now_s + 0.001)),
                 Next::AfterCompletion => return,
@@ -322,9 +340,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn post(&mut self, now_s: f64, outgoing: Outgoing, work: Work, purpose: Purpose) {
+    fn post(&mut self, now_s: f64, outgoing: Outgoing, purpose: Purpose) {
         self.tally.requests += 1;
-        let ticket = self.send(now_s, outgoing.cookie, work, purpose);
+        let ticket = self.send(now_s, outgoing.cookie, outgoing.work, purpose);
         self.client.sent(ticket, outgoing);
     }
 
@@ -336,7 +354,7 @@ impl<'a> World<'a> {
         };
         self.at(ends_s, Event::Done(self.next + 1));
         let ticket = self.next;
-        self.sent.insert(ticket, Sent { at_s: now_s, running, purpose });
+        self.sent.insert(ticket, Sent { at_s: now_s, cookie, work, running, purpose });
         ticket
     }
 
@@ -346,13 +364,17 @@ impl<'a> World<'a> {
             Ok(running) => self.service.finish(now_s, sent.at_s, running),
             Err(answer) => *answer,
         };
+        if self.is_recorded {
+            self.tally.lines.push(line(now_s, &sent, &answer));
+        }
         let is_measured = now_s >= self.span.from_s;
         match (sent.purpose, answer.kind) {
             (Purpose::Second, AnswerKind::Refused { retry_after_s, .. }) => {
                 self.second.closed_until_s = now_s + retry_after_s;
             }
             (Purpose::Second, _) => {}
-            (Purpose::Batch { rows }, AnswerKind::Done) => {
+            // The rows of a cut request are there, for every client alike; finding out costs ours reads.
+            (Purpose::Batch { rows }, AnswerKind::Done | AnswerKind::Cut) => {
                 self.tally.rows_all += rows;
                 self.tally.rows += if is_measured { rows } else { 0 };
             }
@@ -380,5 +402,27 @@ impl<'a> World<'a> {
         if since_s >= self.span.from_s {
             self.tally.interactive_lost += 1;
         }
+    }
+}
+
+fn line(now_s: f64, sent: &Sent, answer: &Answer) -> Line {
+    let (status, busy_ms) = match (answer.kind, &sent.running) {
+        (AnswerKind::Done, Ok(running)) => (200, running.busy_ms),
+        (AnswerKind::Refused { .. }, _) => (429, 0.0),
+        (AnswerKind::Cut, _) => (0, 0.0),
+        (AnswerKind::Unavailable | AnswerKind::Done, _) => (503, 0.0),
+    };
+    let is_write = matches!(sent.work.message, Message::CreateMultiple | Message::Batch);
+    let is_batch = is_write || sent.work.message == Message::Read;
+    Line {
+        sent_s: sent.at_s,
+        answered_s: now_s,
+        lane: answer.server.or(sent.cookie).map(|server| format!("server-{server}")),
+        class: if is_batch { LineClass::Batch } else { LineClass::Interactive },
+        operation: format!("{:?}", sent.work.message),
+        status,
+        code: None,
+        rows: if is_write && status == 200 { sent.work.rows } else { 0 },
+        charged_s: busy_ms / 1_000.0,
     }
 }

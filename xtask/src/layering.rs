@@ -22,9 +22,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sql", &["core"]),
     ("sorted", &["core"]),
     ("bench", &["dataverse", "emulator", "http", "core"]),
+    ("bench-diff", &["sorted", "core"]),
     ("core", &[]),
     ("emulator", &[]),
-    ("faults", &["emulator", "http", "core"]),
+    ("faults", &["emulator", "http", "store", "sorted", "core"]),
     ("xtask", &[]),
 ];
 

@@ -10,11 +10,3 @@ fn a_first_load_takes_less_than_sixteen_batches_and_than_one_at_a_time() {
         assert!(figures.less_than_one_at_a_time >= 0.95, "{figures:#?}");
     }
 }
-
-#[tokio::test]
-async fn a_name_that_is_not_known_is_refused() {
-    assert_eq!(
-        flowgate_bench::run("seiling").await.unwrap_err().to_string(),
-        "there is no benchmark `seiling`: use `ceiling`, `fixed`, `first_load` or `http`"
-    );
-}

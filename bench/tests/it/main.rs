@@ -4,3 +4,5 @@
 mod ceiling;
 #[cfg(test)]
 mod fixed;
+#[cfg(test)]
+mod recorder;

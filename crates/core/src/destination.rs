@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::examination::{Finding, TableUse};
@@ -276,6 +277,13 @@ pub trait Destination: Send + Sync {
 
     /// Requests so far.
     fn requests(&self) -> RequestCounts;
+
+    /// When a write to `table` last ended without an answer on this connection, whether or not it was sent again
+    /// since. It may still take effect, and then put older values over newer ones.
+    fn unanswered(&self, table: &str) -> Option<Timestamp>;
+
+    /// How long after that moment such a write may take effect, in real time.
+    fn lateness_max(&self) -> Duration;
 }
 
 /// What a few rows of a destination look like now.

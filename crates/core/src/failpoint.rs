@@ -1,4 +1,4 @@
-//! Named moments between durable steps, at which a test may end the process or make a step fail.
+//! Named moments between durable steps, at which a test may end the process, make a step fail or set the clock.
 //!
 //! A program installs what is to happen; without that, and in release builds, a failpoint is nothing.
 //! Points are named `what.when`: `ledger.sync`, `manifest.swapped`. `cargo xtask faults` drives them.

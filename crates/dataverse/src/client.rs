@@ -18,13 +18,14 @@ use crate::answer::budget_end;
 use crate::auth::{Authority, Token};
 use crate::budget::{
     AnswerFacts, Budget, ConnectionSnapshot, Ended as BudgetEnded, NotAdmitted, Permit, Policy, PolicySettings, Shares,
-    Sharing, Snapshot,
+    Sharing, Snapshot, Waits,
 };
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::cost::Costs;
-use crate::fault::{FaultClass, Refusal, is_html};
+use crate::fault::{FaultClass, Refusal, is_front_end, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
+use crate::unanswered::Unanswered;
 use crate::users::Users;
 
 /// How long one request may stay unanswered: twice the service's own limit of two minutes, so that
@@ -39,6 +40,12 @@ const SIGN_IN_WAIT: Duration = Duration::from_mins(1);
 
 /// How long calls outside a load may take altogether.
 const CALL_WAIT: Duration = Duration::from_mins(15);
+
+/// How long a trial may stay unanswered before the server counts as away still.
+const TRIAL_WAIT: Duration = Duration::from_secs(15);
+
+/// The cheapest request that the application itself answers.
+const WHO_AM_I: &str = "WhoAmI";
 
 /// What the service says about itself and about us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -80,6 +87,7 @@ pub(crate) struct Client {
     addresses: Addresses,
     pinned: Option<Uuid>,
     answer_wait: Duration,
+    unanswered: Unanswered,
     session: OnceCell<WhoAmI>,
     /// Stands for "nobody cancels this call".
     never: CancellationToken,
@@ -102,6 +110,7 @@ impl Client {
             clock,
             addresses,
             pinned: options.organization,
+            unanswered: Unanswered::new(options.time_scale),
             answer_wait: ANSWER_WAIT.max(ANSWER_WAIT_REAL_MIN.mul_f64(options.time_scale.max(1.0))),
             session: OnceCell::new(),
             never: CancellationToken::new(),
@@ -124,9 +133,18 @@ impl Client {
         self.budget.snapshot()
     }
 
+    pub(crate) fn waits(&self, class: Class) -> Waits {
+        self.budget.waits(class)
+    }
+
     /// What requests took, by table and message.
     pub(crate) fn costs(&self) -> &Costs {
         &self.costs
+    }
+
+    /// Writes that may take effect late, by table.
+    pub(crate) fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
     }
 
     pub(crate) fn pinned(&self) -> Option<Uuid> {
@@ -167,7 +185,7 @@ impl Client {
     }
 
     async fn open_session(&self, bounds: Bounds<'_>) -> Result<WhoAmI, CallError> {
-        let answer = self.run(&Call::get("WhoAmI", Class::Interactive), bounds).await.map_err(|error| match error {
+        let answer = self.run(&Call::get(WHO_AM_I, Class::Interactive), bounds).await.map_err(|error| match error {
             CallError::Refused(refusal) => CallError::Fatal(refused("signing in to the environment", &refusal)),
             other => other,
         })?;
@@ -257,6 +275,12 @@ impl Client {
                 }
                 Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer()), None),
             };
+            let is_from_front_end = || answer.as_ref().is_some_and(|answer| is_front_end(answer.status));
+            if let Some(work) = &call.work
+                && (matches!(attempt, Attempt::Unknown) || is_from_front_end())
+            {
+                self.unanswered.note(&work.table, self.clock.now());
+            }
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(Unsuccessful { error, answer }),
                 // The token was not ours: another of ours would change nothing.
@@ -290,7 +314,23 @@ impl Client {
         Ok(())
     }
 
+    /// A permit for the call. Trials that it is given on the way are made for all.
     async fn admit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
+        loop {
+            let permit = self.permit(call, bounds).await?;
+            if !permit.is_trial() {
+                return Ok(permit);
+            }
+            let token = self.users.token(permit.user(), None).await.map_err(CallError::Fatal)?;
+            let trial = Call::get(WHO_AM_I, call.class);
+            let url = self.resolve(&trial.address)?;
+            let until = bounds.until.min(self.clock.elapsed().after(TRIAL_WAIT));
+            // What it shows is for the budget, which is told in any case.
+            self.attempt(&trial, &url, &token, permit, Bounds { until, ..bounds }).await;
+        }
+    }
+
+    async fn permit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
         let left = bounds.until.since(self.clock.elapsed());
         tokio::select! {
             permit = self.budget.admit(call.class, call.cost) => permit.map_err(not_admitted),

@@ -13,9 +13,10 @@ use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::budget::Snapshot;
+use crate::budget::{Snapshot, Waits};
 use crate::call::Bounds;
 use crate::client::Client;
 use crate::load::{self, Tally, pace};
@@ -48,6 +49,11 @@ impl Dataverse {
     /// All that is known of the service's limits now, and what is used of them.
     pub fn budget(&self) -> Snapshot {
         self.client.budget_snapshot()
+    }
+
+    /// How long requests of a class have waited to be let in, since the connection was opened.
+    pub fn waits(&self, class: Class) -> Waits {
+        self.client.waits(class)
     }
 }
 
@@ -133,5 +139,13 @@ impl Destination for Dataverse {
 
     fn requests(&self) -> RequestCounts {
         self.client.requests()
+    }
+
+    fn unanswered(&self, table: &str) -> Option<Timestamp> {
+        self.client.unanswered().of(table)
+    }
+
+    fn lateness_max(&self) -> Duration {
+        self.client.unanswered().lateness_max()
     }
 }

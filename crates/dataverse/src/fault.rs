@@ -286,12 +286,17 @@ fn classify(status: StatusCode, code: Option<u32>, message: &str) -> FaultClass 
         403 => FaultClass::Permission,
         404 => FaultClass::Missing,
         405 | 415 | 501 => FaultClass::Configuration,
-        408 | 502..=504 => FaultClass::Gateway,
+        _ if is_front_end(status) => FaultClass::Gateway,
         412 => FaultClass::Conflict,
         413 => FaultClass::Split,
         400..=499 => FaultClass::RowOrConfiguration,
         _ => FaultClass::Limited,
     }
+}
+
+/// Whether a front end gave up waiting, whatever it says of the request behind it.
+pub(crate) fn is_front_end(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 502..=504)
 }
 
 fn parse_code(text: &str) -> Option<u32> {

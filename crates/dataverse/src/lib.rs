@@ -29,6 +29,7 @@ mod query;
 mod read;
 mod retry;
 mod track;
+mod unanswered;
 mod users;
 mod values;
 mod verify;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::engine::{Engine, lock};
 use crate::limits::LimitKind;
+use crate::query::decode_pairs;
 use crate::web::Answer;
 
 #[derive(Deserialize)]
@@ -23,9 +24,10 @@ fn default_name() -> String {
     "default".to_owned()
 }
 
-pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, body: &[u8]) -> Answer {
+pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, query: &str, body: &[u8]) -> Answer {
     let done = match (method.as_str(), path.trim_matches('/')) {
         ("GET", "stats") => Ok(stats(engine)),
+        ("GET", "digests") => digests(engine, query),
         ("GET", "faults") => Ok(json!({ "rules": lock(&engine.faults).counts() })),
         ("GET", "events") => Ok(json!({ "events": &*lock(&engine.events) })),
         ("POST", "faults") => set_faults(engine, body),
@@ -115,6 +117,28 @@ fn stats(engine: &Engine) -> Json {
         "time_scale": engine.clock.scale(),
         "entitlement": { "used": stats.entitlement, "per_day": engine.profile.entitlement_per_day },
     })
+}
+
+/// `?table=account&columns=name,telephone1`: what rows add up to, in every table that has some
+/// where none is named.
+fn digests(engine: &Engine, query: &str) -> Result<Json, String> {
+    let pairs = decode_pairs(query);
+    let option = |name: &str| pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+    let columns: Option<Vec<&str>> = option("columns").map(|names| names.split(',').map(str::trim).collect());
+    let database = engine.database.read().unwrap_or_else(PoisonError::into_inner);
+    let wanted: Vec<_> = match option("table") {
+        Some(name) => vec![database.schema.by_logical(name).ok_or_else(|| format!("there is no table `{name}`"))?],
+        None => database.schema.live_tables().filter(|table| database.store(table.id).len() > 0).collect(),
+    };
+    let mut answer = Map::new();
+    for table in wanted {
+        let unknown = columns.iter().flatten().find(|name| table.find(name).is_none());
+        if let Some(name) = unknown.filter(|_| option("table").is_some()) {
+            return Err(format!("table `{}` has no column `{name}`", table.logical));
+        }
+        answer.insert(table.logical.clone(), crate::digests::of_table(&database, table, columns.as_deref()));
+    }
+    Ok(answer.into())
 }
 
 fn set_faults(engine: &Engine, body: &[u8]) -> Result<Json, String> {

@@ -112,6 +112,8 @@ pub(crate) struct Effect {
     pub(crate) repeat_next_link: bool,
     /// Replace the answer's content type or body, status kept.
     pub(crate) content_type: Option<String>,
+    /// Only the header: a body that is not so encoded is garbage.
+    pub(crate) content_encoding: Option<String>,
     pub(crate) body: Option<String>,
 }
 

@@ -10,6 +10,7 @@ mod auth;
 mod clock;
 pub mod command;
 mod control;
+mod digests;
 mod distort;
 mod engine;
 mod error;

@@ -129,7 +129,7 @@ async fn handle(
         if let Some(page) = page::answer(&engine, &origin, rest, &query).filter(|_| parts.method == http::Method::GET) {
             return reply(Reply::Answer(page));
         }
-        return reply(Reply::Answer(control::answer(&engine, &parts.method, rest, &body)));
+        return reply(Reply::Answer(control::answer(&engine, &parts.method, rest, &query, &body)));
     }
     if let Some(resource) = sign_in::resource(&path) {
         return reply(sign_in::answer(&engine, &origin, &parts.method, resource, &body).await);

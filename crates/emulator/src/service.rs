@@ -208,6 +208,9 @@ fn distorted(mut answer: Answer, effect: &Effect) -> Reply {
     if let Some(content_type) = &effect.content_type {
         answer.set("content-type", content_type);
     }
+    if let Some(encoding) = &effect.content_encoding {
+        answer.set("content-encoding", encoding);
+    }
     if let Some(body) = &effect.body {
         answer.body = body.clone().into_bytes();
     }

@@ -14,7 +14,7 @@ use flowgate_core::KeyHash;
 use flowgate_core::destination::{Class, ID_COLUMN, Selection};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_sorted::{
-    Entry, Index, Manifest, SortedRows, SpillWriter, State, StateWriter, groups, key_hashes, row_hashes,
+    Entry, Index, Manifest, RowSet, SortedRows, SpillWriter, State, StateWriter, groups, key_hashes, row_hashes,
 };
 use futures::StreamExt;
 use uuid::Uuid;
@@ -50,15 +50,16 @@ pub(crate) async fn adopt(
     work_dir: &Path,
 ) -> Result<Adopted, RunError> {
     let mapping = &prepared.mapping;
+    let bits = prepared.arrivals.bits();
     let (wanted, lost) = wanted_keys(prepared, last)?;
     let schema = with_id(&mapping.schema);
-    let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), prepared.bits)?;
+    let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), bits)?;
     let states = adopted_states(scope, mapping)?;
     let mut columns = mapping.stored_columns();
     if mapping.state_position().is_some() && !columns.iter().any(|column| column == STATUS_COLUMN) {
         columns.push(STATUS_COLUMN.to_owned());
     }
-    let selection = selection(scope, prepared, wanted.len() as u64)?;
+    let selection = selection(prepared, last.is_some(), wanted.len() as u64)?;
     let mut pages =
         scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?;
     let mut rows = 0;
@@ -69,11 +70,11 @@ pub(crate) async fn adopt(
     }
     let spill = spill.finish()?;
     let version = last.map_or(0, |state| state.manifest().version) + 1;
-    let writer = StateWriter::create(dir, version, prepared.bits)?;
+    let writer = StateWriter::create(dir, version, bits)?;
     let mut buckets = Vec::new();
     let mut ambiguous = 0;
     let mut taken = Vec::new();
-    for bucket in 0..1_usize << prepared.bits {
+    for bucket in 0..prepared.arrivals.buckets() {
         let sorted = spill.bucket(bucket)?;
         let (index, values, doubled) = state_rows(mapping, &sorted)?;
         ambiguous += doubled;
@@ -81,6 +82,7 @@ pub(crate) async fn adopt(
         buckets.push(writer.write(bucket, &index, &values)?);
     }
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
+    manifest.unanswered = last.and_then(|state| state.manifest().unanswered);
     manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
     Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }
@@ -93,24 +95,21 @@ fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<(Vec<KeyHash
         Some(last) => last.keys_despite_damage(&Arc::new(mapping.schema.project(&mapping.match_positions)?))?,
         None => (Vec::new(), 0),
     };
-    for bucket in 0..1_usize << prepared.bits {
-        keys.extend(prepared.spill.bucket(bucket)?.keys);
+    for bucket in 0..prepared.arrivals.buckets() {
+        keys.extend(prepared.arrivals.digests(bucket)?.iter().map(|digest| digest.key));
     }
     keys.sort_unstable();
     keys.dedup();
     Ok((keys, lost))
 }
 
-fn selection(scope: &Scope<'_>, prepared: &Prepared, keys: u64) -> Result<Selection, RunError> {
-    if keys == 0 || keys > KEYS_ASKED_MAX || scope.engine.open_state(&scope.flow.name, &scope.load.name)?.is_some() {
+fn selection(prepared: &Prepared, has_state: bool, keys: u64) -> Result<Selection, RunError> {
+    if keys == 0 || keys > KEYS_ASKED_MAX || has_state {
         return Ok(Selection::All);
     }
-    let mut batches = Vec::new();
-    for bucket in 0..1_usize << prepared.bits {
-        batches.push(prepared.spill.bucket(bucket)?.rows.project(&prepared.mapping.match_positions)?);
-    }
-    let schema = batches[0].schema();
-    Ok(Selection::Keys(arrow_select::concat::concat_batches(&schema, &batches)?))
+    let all = prepared.arrivals.keep(&RowSet::all(prepared.arrivals.rows() as usize))?;
+    let rows = all.buckets(0..prepared.arrivals.buckets())?.rows;
+    Ok(Selection::Keys(rows.project(&prepared.mapping.match_positions)?))
 }
 
 fn with_id(schema: &SchemaRef) -> SchemaRef {

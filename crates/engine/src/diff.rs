@@ -1,7 +1,7 @@
-//! One bucket of prepared rows against the same bucket of state: what changed.
+//! The rows that sifting did not settle, against the state that it touched: what changed.
 //!
-//! The index decides most rows by their hash alone; values are read only for rows whose hashes
-//! differ, and give the columns that changed. Column rules (`master`, `nulls`) are applied here and,
+//! A row is decided with consecutive buckets of others, so that what little changed in many buckets is
+//! sent together. Values of the state give the columns that changed. Column rules (`master`, `nulls`) are applied here and,
 //! the same way, when the next state is folded: [`Rules`] is the one place they live.
 
 use std::cmp::Ordering;
@@ -117,8 +117,23 @@ impl Status {
     }
 }
 
-/// One bucket, decided.
-pub(crate) struct BucketDiff {
+/// What is to be decided together.
+pub(crate) struct Part {
+    /// Consecutive ones.
+    pub(crate) buckets: Range<usize>,
+    /// Their rows that are not settled.
+    pub(crate) new: SortedRows,
+    /// The state that is not settled.
+    pub(crate) old: StateBucket,
+    /// Their rows that are.
+    pub(crate) settled: u64,
+    /// All rows of their state that are there.
+    pub(crate) in_state: u64,
+}
+
+/// Consecutive buckets, decided.
+pub(crate) struct Diff {
+    pub(crate) buckets: Range<usize>,
     pub(crate) new: SortedRows,
     pub(crate) old: StateBucket,
     /// Old values under the canonical schema; columns that the state never had are null.
@@ -144,19 +159,13 @@ pub(crate) struct Differ<'a> {
 }
 
 impl Differ<'_> {
-    pub(crate) fn decide(
-        &self,
-        bits: u8,
-        bucket: usize,
-        new: SortedRows,
-        old: StateBucket,
-    ) -> Result<BucketDiff, RunError> {
-        let mut counts = DiffCounts::default();
+    pub(crate) fn decide(&self, bits: u8, part: Part) -> Result<Diff, RunError> {
+        let Part { buckets, new, old, settled, in_state } = part;
+        let mut counts = DiffCounts { prepared: settled, unchanged: settled, in_state, ..DiffCounts::default() };
         let winners = winners(&new, &mut counts)?;
         let keys: Vec<KeyHash> = winners.iter().map(|at| new.keys[*at]).collect();
         let protected = protected_keys(&new, &keys);
         let index = &old.index;
-        counts.in_state = index.iter().filter(|entry| !entry.is_tombstone()).count() as u64;
         let steps: Vec<Step> = merge(&keys, &index.keys).collect();
         let needs_values = steps.iter().any(|step| match step {
             Step::Both { new: i, old: j } => new.row_hashes[winners[*i]] != index.row_hashes[*j],
@@ -179,11 +188,11 @@ impl Differ<'_> {
             }
         }
         let is_stray = |key: &KeyHash| {
-            key.bucket(bits) == bucket && keys.binary_search(key).is_err() && index.find(*key).is_none()
+            buckets.contains(&key.bucket(bits)) && keys.binary_search(key).is_err() && index.find(*key).is_none()
         };
         let stray = self.past.written().filter(|(key, _)| is_stray(key)).collect();
         self.count(&decided, gone.len() as u64, &mut counts);
-        Ok(BucketDiff { new, old, old_values, decided, gone, stray, counts })
+        Ok(Diff { buckets, new, old, old_values, decided, gone, stray, counts })
     }
 
     fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {

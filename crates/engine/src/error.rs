@@ -109,7 +109,13 @@ impl RunError {
             Self::Connector(error) => error.hints.clone(),
             Self::Sql { error, .. } => error.hints(),
             Self::Refused { hints, .. } => hints.clone(),
-            Self::State(_) => vec!["`flowgate run FLOW --adopt` rebuilds the state from the destination".into()],
+            Self::State(SortedError::Newer { .. }) | Self::Ledger(LedgerError::Newer { .. }) => {
+                vec!["update Flowgate: a newer one has written it".into()]
+            }
+            Self::State(_) | Self::Ledger(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) => {
+                vec!["`flowgate run FLOW --adopt` rebuilds the state from the destination".into()]
+            }
+            Self::Store(error) => error.hints(),
             Self::Stage { is_full: true, .. } => {
                 vec!["free space and run again: the run goes on where it stopped".into()]
             }

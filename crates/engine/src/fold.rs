@@ -1,19 +1,22 @@
-//! The next state of one bucket: what is known to be at the destination after sending.
+//! The next state of some buckets: what is known to be at the destination after sending.
 //!
 //! A row advances only by its own acknowledgement. Rows that were refused keep what the state knew
 //! of them; rows left in place although they are gone become tombstones.
 
+use std::ops::Range;
+
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_select::interleave::interleave;
-use flowgate_sorted::{BucketMeta, DEACTIVATED, Entry, Index, StateWriter, TOMBSTONE, UNCERTAIN};
+use flowgate_core::KeyHash;
+use flowgate_sorted::{BucketMeta, DEACTIVATED, Entry, Index, RowChanges, State, StateWriter, TOMBSTONE, UNCERTAIN};
 use uuid::Uuid;
 
 use crate::RunError;
-use crate::diff::{Action, BucketDiff, Rules};
+use crate::diff::{Diff, Rules};
 use crate::load::{End, Ends, GoneEnd};
 use crate::mapping::Mapping;
 
-/// Where the values of one entry of the next state come from.
+/// Where the values of one changed entry come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     /// The prepared row, over the old one under the column rules.
@@ -27,39 +30,35 @@ enum From {
     Nothing,
 }
 
-/// Writes the bucket's next state. `None`: it holds no rows.
+/// Writes the next state of the diff's buckets, in their order. `None`: a bucket holds no rows.
 pub(crate) fn fold(
     mapping: &Mapping,
     known_columns: &[String],
-    writer: &StateWriter,
-    bucket: usize,
-    diff: &BucketDiff,
+    (last, writer, bits): (&State, &StateWriter, u8),
+    diff: &Diff,
     ends: &Ends,
     sequence: u64,
-) -> Result<Option<BucketMeta>, RunError> {
+) -> Result<Vec<Option<BucketMeta>>, RunError> {
     let (index, sources) = entries(diff, ends, sequence);
     let values = values(mapping, known_columns, diff, &sources)?;
-    Ok(writer.write(bucket, &index, &values)?)
+    let changes = RowChanges { index, values };
+    let mut metas = Vec::with_capacity(diff.buckets.len());
+    for bucket in diff.buckets.clone() {
+        let here = changes.slice(rows_of(&changes.index.keys, bits, bucket));
+        metas.push(writer.change(last, bucket, &diff.old.index, &here)?);
+    }
+    Ok(metas)
 }
 
-/// Whether sending changed nothing that the bucket's files say.
-pub(crate) fn is_unchanged(diff: &BucketDiff) -> bool {
-    diff.gone.is_empty()
-        && diff.decided.iter().all(|row| match (&row.action, row.old) {
-            (Action::Unchanged { is_hash_current: true }, Some(old)) => diff.old.index.flags[old] == 0,
-            (Action::Held, _) => true,
-            _ => false,
-        })
+fn rows_of(keys: &[KeyHash], bits: u8, bucket: usize) -> Range<usize> {
+    keys.partition_point(|key| key.bucket(bits) < bucket)..keys.partition_point(|key| key.bucket(bits) <= bucket)
 }
 
-fn entries(diff: &BucketDiff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) {
+/// The entries that become other ones, by key.
+fn entries(diff: &Diff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) {
     let old = &diff.old.index;
     let mut entries: Vec<(Entry, From)> = Vec::with_capacity(diff.decided.len() + diff.gone.len());
-    let mut replaced = vec![false; old.len()];
     for (row, end) in diff.decided.iter().zip(&ends.rows) {
-        if let Some(at) = row.old {
-            replaced[at] = true;
-        }
         let new_entry =
             |id: Uuid, row_hash: u64| Entry { key: diff.new.keys[row.at], row_hash, id, sequence, flags: 0 };
         let row_hash = diff.new.row_hashes[row.at];
@@ -75,44 +74,35 @@ fn entries(diff: &BucketDiff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) 
                 let entry = Entry { row_hash, flags: old.flags[at] & !(TOMBSTONE | UNCERTAIN), ..old.entry(at) };
                 entries.push((entry, From::Old(at)));
             }
-            (End::Refused { written: None } | End::Waiting, Some(at)) => entries.push((old.entry(at), From::Old(at))),
-            (End::Refused { written: None } | End::Waiting | End::Unchanged, None) => {}
+            (End::Refused { written: None } | End::Waiting, _) | (End::Unchanged, None) => {}
         }
     }
     for (at, end) in diff.gone.iter().zip(&ends.gone) {
-        replaced[*at] = true;
+        let entry = old.entry(*at);
         let flags = match end {
-            GoneEnd::Deleted => continue,
+            GoneEnd::Deleted => {
+                entries.push((RowChanges::remove(entry), From::Nothing));
+                continue;
+            }
             GoneEnd::Kept => TOMBSTONE,
             GoneEnd::Deactivated => TOMBSTONE | DEACTIVATED,
             GoneEnd::Refused | GoneEnd::Waiting => 0,
         };
-        entries.push((Entry { flags: old.flags[*at] | flags, ..old.entry(*at) }, From::Old(*at)));
+        entries.push((Entry { flags: entry.flags | flags, ..entry }, From::Old(*at)));
     }
-    let untouched = (0..old.len()).filter(|at| !replaced[*at]).map(|at| (old.entry(at), From::Old(at)));
-    entries.extend(untouched);
+    entries.retain(|(entry, from)| !matches!(from, From::Old(at) if *entry == old.entry(*at)));
     entries.extend(
         diff.stray
             .iter()
             .map(|(key, id)| (Entry { key: *key, row_hash: 0, id: *id, sequence, flags: UNCERTAIN }, From::Nothing)),
     );
     entries.sort_unstable_by_key(|(entry, _)| entry.key);
-    let mut index = Index::default();
-    let mut sources = Vec::with_capacity(entries.len());
-    for (entry, from) in entries {
-        index.push(entry);
-        sources.push(from);
-    }
-    (index, sources)
+    let index = entries.iter().map(|(entry, _)| *entry).collect();
+    (index, entries.into_iter().map(|(_, from)| from).collect())
 }
 
 /// The value columns of the entries, each value from the side that counts.
-fn values(
-    mapping: &Mapping,
-    known_columns: &[String],
-    diff: &BucketDiff,
-    sources: &[From],
-) -> Result<RecordBatch, RunError> {
+fn values(mapping: &Mapping, known_columns: &[String], diff: &Diff, sources: &[From]) -> Result<RecordBatch, RunError> {
     let needs_old = sources.iter().any(|from| matches!(from, From::Old(_) | From::New { old: Some(_), .. }));
     let read;
     let old_values = match (&diff.old_values, needs_old) {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, Operation};
-use flowgate_store::ledger::{self, LedgerWriter, OutcomeCode, Record, Replay, ReplayedRow};
+use flowgate_store::ledger::{self, LedgerError, LedgerWriter, OutcomeCode, Record, Replay, ReplayedRow};
 use uuid::Uuid;
 
 use crate::RunError;
@@ -52,6 +52,15 @@ impl Past {
     /// What was done to this row and is not in the state yet.
     pub(crate) fn done(&self, key: KeyHash) -> Option<Done> {
         self.done.get(&key).copied()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.folded.is_empty() && self.unanswered_creates.is_empty()
+    }
+
+    /// Whether this run has to do with the row, so that its state alone does not settle it.
+    pub(crate) fn knows(&self, key: KeyHash) -> bool {
+        self.done.contains_key(&key) || self.folded.contains_key(&key) || self.unanswered_creates.contains_key(&key)
     }
 
     /// What the row counts as in this run: a row that the run created stays a created one, whatever
@@ -144,10 +153,14 @@ pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
 
 /// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that
 /// they are based on. Returns the writer, the past, and the next sequence number.
+///
+/// `is_adopted`: the state was just read from the destination, which knows what was done there. Then a damaged ledger
+/// is set aside, so that adopting mends it too.
 pub(crate) async fn open(
     run_dir: &Path,
     pass: u8,
     manifest_version: u64,
+    is_adopted: bool,
 ) -> Result<(LedgerWriter, Past, u64), RunError> {
     fs_err::create_dir_all(run_dir)?;
     let mut past = Past::default();
@@ -158,7 +171,13 @@ pub(crate) async fn open(
         if !path.try_exists()? {
             continue;
         }
-        let replay = Replay::of(ledger::read(&path)?)?;
+        let replay = match ledger::read(&path).and_then(Replay::of) {
+            Err(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) if is_adopted => {
+                fs_err::rename(&path, path.with_extension("damaged"))?;
+                continue;
+            }
+            replay => replay?,
+        };
         let bases = bases(&replay);
         for (at, row) in replay.rows().enumerate() {
             let base = bases.iter().rev().find(|(first, _)| *first <= at).map(|(_, version)| *version);

@@ -24,6 +24,7 @@ mod fold;
 mod forgetful;
 mod guard;
 mod ids;
+mod late;
 mod ledger;
 mod letters;
 mod load;

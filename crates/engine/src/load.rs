@@ -1,4 +1,4 @@
-//! Sending one bucket's changes, and remembering each before it is sent and when it is answered.
+//! Sending a part's changes, and remembering each before it is sent and when it is answered.
 //!
 //! Waves keep the order that correctness needs: rows are written before their status is set, what
 //! a first answer asks for (an update instead of a create, or the other way round) comes after it,
@@ -20,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use uuid::Uuid;
 
-use crate::diff::{Action, BucketDiff, Decided};
+use crate::diff::{Action, Decided, Diff};
 use crate::ids::Ids;
 use crate::ledger::{Class, Past};
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -78,7 +78,7 @@ impl Ends {
     }
 
     /// Ids of the gone rows that were deleted.
-    pub(crate) fn removed<'a>(&'a self, diff: &'a BucketDiff) -> impl Iterator<Item = Uuid> + 'a {
+    pub(crate) fn removed<'a>(&'a self, diff: &'a Diff) -> impl Iterator<Item = Uuid> + 'a {
         let deleted = diff.gone.iter().zip(&self.gone).filter(|(_, end)| **end == GoneEnd::Deleted);
         deleted.map(|(at, _)| diff.old.index.ids[*at])
     }
@@ -110,7 +110,7 @@ type Answer = (Request, Result<Vec<Outcome>, RunError>);
 
 impl Loader<'_, '_> {
     /// Sends everything the bucket asks for. On an error, what was answered is in the ledger.
-    pub(crate) async fn send(&mut self, diff: &BucketDiff) -> Result<Ends, RunError> {
+    pub(crate) async fn send(&mut self, diff: &Diff) -> Result<Ends, RunError> {
         let mut bucket = Bucket::new(diff, self.mapping, self.ids)?;
         let mut wave = bucket.first_wave();
         for _ in 0..WAVES_MAX {
@@ -338,7 +338,7 @@ impl Loader<'_, '_> {
 
 /// One bucket while it is sent.
 struct Bucket<'a> {
-    diff: &'a BucketDiff,
+    diff: &'a Diff,
     /// The bucket's rows without bookkeeping columns.
     canonical: RecordBatch,
     /// Positions of canonical columns that are sent (all but the state rule's).
@@ -354,7 +354,7 @@ struct Bucket<'a> {
 }
 
 impl<'a> Bucket<'a> {
-    fn new(diff: &'a BucketDiff, mapping: &Mapping, ids: &Ids) -> Result<Self, RunError> {
+    fn new(diff: &'a Diff, mapping: &Mapping, ids: &Ids) -> Result<Self, RunError> {
         let all: Vec<usize> = (0..mapping.columns.len()).collect();
         let sent = all.iter().copied().filter(|at| Some(*at) != mapping.state_position()).collect();
         let mut bucket = Self {
@@ -524,11 +524,14 @@ fn no_columns(rows: usize) -> Result<RecordBatch, ConnectorError> {
 }
 
 /// The classes of a bucket's rows after sending.
-pub(crate) fn count(diff: &BucketDiff, ends: &Ends, past: &Past) -> LoadRows {
+pub(crate) fn count(diff: &Diff, ends: &Ends, past: &Past) -> LoadRows {
     let counts = diff.counts;
     let held = diff.decided.iter().filter(|row| row.action == Action::Held).count() as u64;
+    let decided = diff.decided.iter().filter(|row| matches!(row.action, Action::Unchanged { .. })).count() as u64;
     let mut rows = LoadRows {
         prepared: counts.prepared,
+        // Settled ones; the others are added below.
+        unchanged: counts.unchanged - decided,
         superseded: counts.superseded,
         quarantined: counts.quarantined - held,
         gone: counts.gone,

@@ -1,21 +1,25 @@
 //! One load, from its SELECT to its next state.
 //!
-//! The diff is made twice: first to count, so that guards and the person watching know everything
-//! before the first byte is sent, then bucket by bucket together with sending. Both passes decide
-//! alike, because they read the same buckets, the same state and the same ledger.
+//! Digests are sifted once; what they do not settle is decided twice: first to count, so that guards
+//! and the person watching know everything before the first byte is sent, then part by part together
+//! with sending. Both passes decide alike, because they read the same rows, the same state and the
+//! same ledger.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
 use flowgate_core::{LoadRows, failpoint};
-use flowgate_sorted::{BucketMeta, Manifest, State, StateWriter};
+use flowgate_sorted::{
+    BucketMeta, Manifest, RowSet, Sifted, SortedError, Spill, State, StateBucket, StateWriter, bits_for, sift,
+};
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
 
 use crate::adopt::{Adopted, adopt};
-use crate::diff::{BucketDiff, Differ};
-use crate::fold::{fold, is_unchanged};
+use crate::diff::{Diff, Differ, Part};
+use crate::fold::fold;
 use crate::ledger::{self, Past};
 use crate::letters::Letters;
 use crate::load::{Loader, count};
@@ -23,11 +27,18 @@ use crate::mapping::{KeyState, Mapping};
 use crate::prepare::{Prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
-use crate::{DiffCounts, Event, RunError, guard, witness};
+use crate::{DiffCounts, Event, RunError, guard, late, witness};
+
+/// Rows that are decided and sent together: enough to keep every lane busy, few enough to hold in memory.
+const PART_ROWS_GOAL: u64 = 262_144;
 
 /// A load that is prepared and compared, before anything is sent.
 pub(crate) struct Compared {
     pub(crate) prepared: Prepared,
+    /// By bucket.
+    sifted: Vec<Sifted>,
+    /// Rows that are not settled.
+    spill: Spill,
     pub(crate) state: State,
     pub(crate) past: Past,
     pub(crate) ledger: Arc<LedgerWriter>,
@@ -56,8 +67,7 @@ impl FlowRun<'_> {
         let mapping = map(&scope, transforms).await?;
         let mut letters = Letters::open(&scope, &mapping.metadata_version)?;
         let dir = self.run_dir().join(load.name.as_str());
-        let prepared =
-            prepare(&scope, transforms, &mut letters, mapping, dir.join("buckets"), self.rows_expected(load)).await?;
+        let prepared = prepare(&scope, transforms, &mut letters, mapping, dir.join("buckets"), self.bits(load)).await?;
         let transformed = engine.clock.elapsed();
         let compared = self.compare(&scope, prepared, &letters, &dir, pass).await?;
         let deferred = compared.prepared.deferred;
@@ -91,11 +101,17 @@ impl FlowRun<'_> {
         Some(image.rows)
     }
 
-    /// About how many rows the SELECT may return: enough to choose the number of buckets.
-    fn rows_expected(&self, load: &Load) -> u64 {
+    /// Into how many buckets (2^bits) the load is cut: as its state is, unless that is far from what fits its rows.
+    fn bits(&self, load: &Load) -> u8 {
         let staged = self.images_of(load).map(|image| image.rows).max().unwrap_or_default();
-        let in_state = self.engine.open_state(&self.flow.name, &load.name).ok().flatten();
-        staged.max(in_state.map(|state| state.manifest().rows()).unwrap_or_default())
+        match self.engine.open_state(&self.flow.name, &load.name).ok().flatten() {
+            None => bits_for(staged),
+            Some(state) => {
+                let fitting = bits_for(staged.max(state.manifest().rows()));
+                let stored = state.manifest().bits;
+                if stored.abs_diff(fitting) <= 1 { stored } else { fitting }
+            }
+        }
     }
 
     /// The images of the streams that the load's SELECT reads.
@@ -115,7 +131,7 @@ impl FlowRun<'_> {
         pass: u8,
     ) -> Result<Compared, RunError> {
         let load = scope.load;
-        let last = self.engine.open_state(&self.flow.name, &load.name)?;
+        let last = self.last_state(load, pass)?;
         let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
@@ -124,15 +140,18 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
-        let (ledger, mut past, sequence) = ledger::open(dir, pass, version).await?;
+        let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
         if adopted.is_none() && pass == 1 {
             witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
         }
         confirm_creates(scope, &prepared, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
+        let (sifted, spill) = sifted(&prepared, &state, &past)?;
         let mut compared = Compared {
             prepared,
+            sifted,
+            spill,
             state,
             past,
             ledger: Arc::new(ledger),
@@ -141,9 +160,9 @@ impl FlowRun<'_> {
             adopted,
         };
         let mut counts = DiffCounts::default();
-        for bucket in 0..1_usize << compared.prepared.bits {
+        for buckets in compared.groups() {
             scope.require_not_cancelled()?;
-            add(&mut counts, &self.diff(load, &compared, letters, bucket)?.counts);
+            add(&mut counts, &self.diff(load, &compared, letters, buckets)?.counts);
         }
         counts.prepared += compared.prepared.keyless;
         if counts.prepared != compared.prepared.prepared {
@@ -153,6 +172,25 @@ impl FlowRun<'_> {
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
         Ok(compared)
+    }
+
+    /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
+    /// adopt a new one after it.
+    fn last_state(&self, load: &Load, pass: u8) -> Result<Option<State>, RunError> {
+        let (engine, flow) = (self.engine, &self.flow.name);
+        match engine.open_state(flow, &load.name) {
+            Err(RunError::State(SortedError::Damaged { .. })) if self.options.adopt && pass == 1 => {
+                engine.warn(&format!(
+                    "load `{}`: the list of its state's files is damaged; rows that left the source stay at the destination",
+                    load.name
+                ));
+                let version = engine.store.manifest(flow, &load.name)?.map_or(0, |record| record.version);
+                let mut manifest = Manifest::empty();
+                manifest.version = version;
+                Ok(Some(State::open(&engine.state_dir(flow, &load.name), manifest)))
+            }
+            last => last,
+        }
     }
 
     /// Takes what the table holds as state, durably. A plan keeps it only for itself.
@@ -202,8 +240,8 @@ impl FlowRun<'_> {
         load: &Load,
         compared: &Compared,
         letters: &Letters<'_>,
-        bucket: usize,
-    ) -> Result<BucketDiff, RunError> {
+        buckets: Range<usize>,
+    ) -> Result<Diff, RunError> {
         let known_columns = known_columns(&compared.state);
         let differ = Differ {
             load,
@@ -213,8 +251,7 @@ impl FlowRun<'_> {
             known_columns: &known_columns,
             sees_gone: self.sees_gone(load),
         };
-        let bits = compared.prepared.bits;
-        differ.decide(bits, bucket, compared.prepared.spill.bucket(bucket)?, compared.state.bucket(bits, bucket)?)
+        differ.decide(compared.prepared.arrivals.bits(), compared.part(buckets)?)
     }
 
     /// A row that is not prepared is gone only if every stream it may come from shows deletes.
@@ -265,7 +302,7 @@ impl FlowRun<'_> {
         deferred: u64,
     ) -> Result<f64, RunError> {
         let load = scope.load;
-        let bits = compared.prepared.bits;
+        let bits = compared.prepared.arrivals.bits();
         let counts = compared.counts;
         let mut totals = compared.counts.waiting();
         let manifest = compared.state.manifest().clone();
@@ -280,8 +317,11 @@ impl FlowRun<'_> {
         let mut written = Vec::new();
         let mut removed = compared.past.removed();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
-        for bucket in 0..1_usize << bits {
-            let diff = self.diff(load, &compared, letters, bucket)?;
+        if total > 0 {
+            late::outwait(scope, manifest.unanswered).await?;
+        }
+        for buckets in compared.groups() {
+            let diff = self.diff(load, &compared, letters, buckets)?;
             let mut loader = Loader {
                 scope,
                 mapping: &compared.prepared.mapping,
@@ -304,12 +344,8 @@ impl FlowRun<'_> {
             removed.extend(ends.removed(&diff));
             settle(&mut totals, &diff, &count(&diff, &ends, &compared.past));
             self.progress(load).rows = totals;
-            metas.push(match compared.state.meta(bits, bucket) {
-                Some(meta) if is_unchanged(&diff) && manifest.has_columns(&compared.prepared.mapping.schema) => {
-                    Some(meta.clone())
-                }
-                _ => fold(&compared.prepared.mapping, &known_columns, &writer, bucket, &diff, &ends, sequence)?,
-            });
+            let files = (&compared.state, &writer, bits);
+            metas.extend(fold(&compared.prepared.mapping, &known_columns, files, &diff, &ends, sequence)?);
         }
         letters.save()?;
         if !totals.is_complete() {
@@ -322,6 +358,8 @@ impl FlowRun<'_> {
             let before = manifest.witnesses.as_ref();
             Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
         };
+        let was_stopped = compared.sequence > 0;
+        next.unanswered = late::unanswered(scope, manifest.unanswered, was_stopped);
         failpoint::hit("manifest.swap")?;
         let is_done = pass == 2 || deferred == 0;
         self.swap(load, &next, manifest.version, is_done)?;
@@ -332,7 +370,60 @@ impl FlowRun<'_> {
     }
 }
 
-/// Running sums over the buckets of a load.
+impl Compared {
+    /// Consecutive buckets, in groups that are decided and sent together.
+    pub(crate) fn groups(&self) -> Vec<Range<usize>> {
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        let mut rows = 0;
+        for bucket in 0..self.sifted.len() {
+            let more = self.spill.bucket_rows(bucket) + self.sifted[bucket].touched.count();
+            match groups.last_mut() {
+                Some(group) if rows + more <= PART_ROWS_GOAL => group.end = bucket + 1,
+                _ => {
+                    groups.push(bucket..bucket + 1);
+                    rows = 0;
+                }
+            }
+            rows += more;
+        }
+        groups
+    }
+
+    fn part(&self, buckets: Range<usize>) -> Result<Part, RunError> {
+        let bits = self.prepared.arrivals.bits();
+        let mut old = StateBucket::default();
+        let sifted = &self.sifted[buckets.clone()];
+        for (bucket, sifted) in buckets.clone().zip(sifted).filter(|(_, sifted)| sifted.touched.count() > 0) {
+            old.append(self.state.bucket(bits, bucket)?.only(&sifted.touched));
+        }
+        Ok(Part {
+            new: self.spill.buckets(buckets.clone())?,
+            buckets,
+            old,
+            settled: sifted.iter().map(|bucket| bucket.settled).sum(),
+            in_state: sifted.iter().map(|bucket| bucket.in_state).sum(),
+        })
+    }
+}
+
+/// What digests settle of each bucket, and the rows that they do not.
+fn sifted(prepared: &Prepared, state: &State, past: &Past) -> Result<(Vec<Sifted>, Spill), RunError> {
+    let arrivals = &prepared.arrivals;
+    let bits = arrivals.bits();
+    let mut wanted = RowSet::none(arrivals.rows() as usize);
+    let mut sifted = Vec::with_capacity(arrivals.buckets());
+    for bucket in 0..arrivals.buckets() {
+        let digests = arrivals.digests(bucket)?;
+        let whole = state.meta(bits, bucket).filter(|meta| past.is_empty() && meta.holds_exactly(&digests));
+        sifted.push(match whole {
+            Some(meta) => Sifted::whole(meta),
+            None => sift(&digests, &state.heads(bits, bucket)?, |key| past.knows(key), &mut wanted),
+        });
+    }
+    Ok((sifted, arrivals.keep(&wanted)?))
+}
+
+/// Running sums over the parts of a load.
 struct LoadSum {
     state_seconds: f64,
     done: u64,
@@ -401,7 +492,7 @@ fn add(sum: &mut DiffCounts, counts: &DiffCounts) {
 }
 
 /// Replaces what the diff expected of a bucket by what became of it.
-fn settle(totals: &mut LoadRows, diff: &BucketDiff, ended: &LoadRows) {
+fn settle(totals: &mut LoadRows, diff: &Diff, ended: &LoadRows) {
     let expected = diff.counts.waiting();
     totals.created += ended.created;
     totals.updated += ended.updated;

@@ -13,7 +13,7 @@ use flowgate_core::project::{Load, Missing};
 use flowgate_core::{CancellationToken, FlowName, KeyHash, LoadName, StreamName, StreamRows};
 use uuid::Uuid;
 
-use crate::diff::{Action, BucketDiff, Decided};
+use crate::diff::{Action, Decided, Diff};
 use crate::forgetful::ForgetfulStore;
 use crate::letters::{Letters, key_text};
 use crate::one_load::{Compared, changes};
@@ -114,8 +114,8 @@ impl FlowRun<'_> {
     ) -> Result<(LoadPlan, Vec<KeyHash>), RunError> {
         let mut samples = Vec::new();
         let mut creates = Vec::new();
-        for bucket in 0..1_usize << compared.prepared.bits {
-            let diff = self.diff(scope.load, compared, letters, bucket)?;
+        for buckets in compared.groups() {
+            let diff = self.diff(scope.load, compared, letters, buckets)?;
             let is_create = |row: &&Decided| matches!(row.action, Action::Create { .. });
             creates.extend(diff.decided.iter().filter(is_create).map(|row| diff.new.keys[row.at]));
             add_samples(&mut samples, scope.load, compared, &diff)?;
@@ -144,7 +144,7 @@ fn add_samples(
     samples: &mut Vec<PlannedChange>,
     load: &Load,
     compared: &Compared,
-    diff: &BucketDiff,
+    diff: &Diff,
 ) -> Result<(), RunError> {
     let mapping = &compared.prepared.mapping;
     for row in &diff.decided {
@@ -170,7 +170,7 @@ fn add_samples(
     Ok(())
 }
 
-fn changed_values(columns: usize, diff: &BucketDiff, row: &Decided) -> Result<Vec<ValueChange>, RunError> {
+fn changed_values(columns: usize, diff: &Diff, row: &Decided) -> Result<Vec<ValueChange>, RunError> {
     let all: ColumnSet = (0..columns).collect();
     let wanted = match &row.action {
         Action::Update { columns, .. } => columns,

@@ -7,16 +7,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use arrow_select::filter::filter_record_batch;
+use arrow_select::filter::{filter, filter_record_batch};
 use flowgate_core::destination::RowFault;
 use flowgate_core::project::{StateAction, StateRule};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
 use flowgate_core::{Code, KeyHash, TableShape};
-use flowgate_sorted::{Spill, SpillWriter, bits_for, key_hashes, row_hashes};
+use flowgate_sorted::{Arrivals, ArrivalsWriter, RowSet, key_hashes, row_hashes};
 use futures::StreamExt;
 
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -34,8 +35,7 @@ pub(crate) const LATEST_COLUMN: &str = "@latest";
 /// What preparing a load gave.
 pub(crate) struct Prepared {
     pub(crate) mapping: Mapping,
-    pub(crate) spill: Spill,
-    pub(crate) bits: u8,
+    pub(crate) arrivals: Arrivals,
     pub(crate) prepared: u64,
     /// Rows without a key: in no bucket, but quarantined.
     pub(crate) keyless: u64,
@@ -46,31 +46,30 @@ pub(crate) struct Prepared {
     pub(crate) deferred: u64,
 }
 
-/// Runs the load's SELECT and brings its rows into buckets under `dir`.
+/// Runs the load's SELECT and brings its rows into 2^bits buckets under `dir`.
 pub(crate) async fn prepare<'a>(
     scope: &'a Scope<'a>,
     transforms: &Transforms,
     letters: &mut Letters<'a>,
     mapping: Mapping,
     dir: PathBuf,
-    rows_expected: u64,
+    bits: u8,
 ) -> Result<Prepared, RunError> {
     let select = transforms.select(scope.load).await?;
     let select_schema = Arc::clone(&select.schema);
     let lookups = Lookups::find(scope, &mapping, transforms, &select_schema).await?;
-    let bits = bits_for(rows_expected);
     let latest = mapping.latest_position.map(|at| select_schema.field(at).data_type().clone());
     let bucket_schema = bucket_schema(&mapping.schema, latest);
-    let spill = SpillWriter::create(&dir, Arc::clone(&bucket_schema), bits)?;
+    let arrivals = ArrivalsWriter::create(&dir, Arc::clone(&bucket_schema), bits)?;
     let state_codes = state_codes(scope.load.state.as_ref(), &mapping.shape)?;
     let mut work = Work {
         scope,
         letters,
         lookups,
         state_codes,
-        spill,
+        arrivals,
         bucket_schema,
-        represented: RowSet::new(scope.driver_rows().unwrap_or_default()),
+        represented: RowSet::none(scope.driver_rows().unwrap_or_default() as usize),
         prepared: 0,
         keyless: 0,
         deferred: 0,
@@ -86,8 +85,8 @@ pub(crate) async fn prepare<'a>(
     work.letters.save()?;
     let (prepared, keyless, deferred) = (work.prepared, work.keyless, work.deferred);
     let represented = work.represented.count();
-    let spill = work.spill.finish()?;
-    Ok(Prepared { spill, bits, prepared, keyless, driver_keys: scope.driver_rows(), represented, deferred, mapping })
+    let arrivals = work.arrivals.finish()?;
+    Ok(Prepared { arrivals, prepared, keyless, driver_keys: scope.driver_rows(), represented, deferred, mapping })
 }
 
 fn bucket_schema(canonical: &SchemaRef, latest: Option<DataType>) -> SchemaRef {
@@ -106,7 +105,7 @@ struct Work<'a, 'b> {
     mapping: &'b Mapping,
     lookups: Lookups,
     state_codes: Vec<(String, i32)>,
-    spill: SpillWriter,
+    arrivals: ArrivalsWriter,
     bucket_schema: SchemaRef,
     represented: RowSet,
     prepared: u64,
@@ -137,7 +136,7 @@ impl Work<'_, '_> {
         if let Some(at) = self.mapping.row_position
             && let Some(numbers) = select.column(at).as_any().downcast_ref::<Int64Array>()
         {
-            numbers.iter().flatten().for_each(|number| self.represented.insert(number));
+            numbers.iter().flatten().for_each(|number| self.represented.insert(number as usize));
         }
     }
 
@@ -235,7 +234,8 @@ impl Work<'_, '_> {
         faults: &[Option<RowFault>],
     ) -> Result<(), RunError> {
         let mut columns = canonical.columns().to_vec();
-        columns.push(Arc::new(faults.iter().map(|fault| Some(fault.is_some())).collect::<BooleanArray>()));
+        let is_faulty: BooleanArray = faults.iter().map(|fault| Some(fault.is_some())).collect();
+        columns.push(Arc::new(is_faulty.clone()));
         if let Some(at) = self.mapping.latest_position {
             columns.push(Arc::clone(select.column(at)));
         }
@@ -243,7 +243,7 @@ impl Work<'_, '_> {
         let keyless = keys.iter().filter(|key| key.is_none()).count();
         if keyless == 0 {
             let keys: Vec<KeyHash> = keys.iter().copied().flatten().collect();
-            self.spill.push(&batch, &keys, hashes)?;
+            self.arrivals.push(&batch, &keys, hashes, &is_faulty)?;
             return Ok(());
         }
         self.keyless += keyless as u64;
@@ -251,7 +251,9 @@ impl Work<'_, '_> {
         let with_key: Vec<(KeyHash, u64)> =
             keys.iter().zip(hashes).filter_map(|(key, hash)| key.map(|key| (key, *hash))).collect();
         let (keys, hashes): (Vec<_>, Vec<_>) = with_key.into_iter().unzip();
-        self.spill.push(&filter_record_batch(&batch, &keyed)?, &keys, &hashes)?;
+        let rows = filter_record_batch(&batch, &keyed)?;
+        let is_faulty = filter(&is_faulty, &keyed)?.as_boolean().clone();
+        self.arrivals.push(&rows, &keys, &hashes, &is_faulty)?;
         Ok(())
     }
 }
@@ -320,41 +322,5 @@ fn plain_type(kind: &DataType) -> DataType {
         DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
         DataType::Dictionary(_, value) => plain_type(value),
         other => other.clone(),
-    }
-}
-
-/// Which row numbers of an image were met: one bit each.
-struct RowSet {
-    words: Vec<u64>,
-}
-
-impl RowSet {
-    fn new(rows: u64) -> Self {
-        Self { words: vec![0; rows.div_ceil(64) as usize] }
-    }
-
-    fn insert(&mut self, row: i64) {
-        let row = row as usize;
-        if let Some(word) = self.words.get_mut(row / 64) {
-            *word |= 1 << (row % 64);
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_number_counts_once() {
-        let mut rows = RowSet::new(70);
-        for row in [0, 69, 69, 70_000] {
-            rows.insert(row);
-        }
-        assert_eq!(rows.count(), 2);
     }
 }

@@ -49,6 +49,7 @@ impl ImageWriter {
             fs_err::create_dir_all(parent)?;
         }
         let part_path = path.with_extension("part");
+        failpoint::hit("image.create")?;
         let schema = with_row_column(schema);
         let file = HashingFile { file: File::create(&part_path)?, hasher: Xxh3::new(), bytes: 0 };
         let level = ZstdLevel::try_new(1)?;
@@ -78,6 +79,7 @@ impl ImageWriter {
         file.file.sync_all()?;
         failpoint::hit("image.rename")?;
         fs_err::rename(&self.part_path, &self.path)?;
+        failpoint::hit("image.renamed")?;
         if let Some(parent) = self.path.parent() {
             File::open(parent)?.sync_all()?;
         }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use crate::Outcome;
 use crate::place::Bench;
 use crate::random::Random;
-use crate::{answers, disk, kills, state};
+use crate::{answers, clock, disk, kills, lost, power, schema, state, wire, zombies};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
@@ -14,11 +14,19 @@ pub(crate) enum Tier {
     Night,
 }
 
+/// How much of an area is run, and how many faults must come to pass in it.
+pub(crate) struct Amount {
+    pub(crate) cases: usize,
+    pub(crate) faults_min: u64,
+}
+
 /// One kind of trouble.
 pub(crate) struct Area {
     pub(crate) name: &'static str,
-    pub(crate) pr_cases: usize,
-    pub(crate) night_cases: usize,
+    /// Rows of the source: many where one run is to meet many faults.
+    pub(crate) rows: u32,
+    pub(crate) pr: Amount,
+    pub(crate) night: Amount,
     /// Each must be met in this share of the cases, in percent.
     pub(crate) kinds: &'static [&'static str],
     pub(crate) share_percent_min: usize,
@@ -26,42 +34,128 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    pub(crate) fn cases(&self, tier: Tier) -> usize {
+    pub(crate) fn of(&self, tier: Tier) -> &Amount {
         match tier {
-            Tier::Pr => self.pr_cases,
-            Tier::Night => self.night_cases,
+            Tier::Pr => &self.pr,
+            Tier::Night => &self.night,
         }
     }
 }
+
+/// Enough rows for each operation to have a request or two.
+const FEW_ROWS: u32 = 700;
+/// Enough for dozens of requests that write.
+const MANY_ROWS: u32 = 12_000;
 
 pub(crate) const AREAS: &[Area] = &[
     // `kill -9`: all that matters is where in a row's journey it comes.
     Area {
         name: "kills",
-        pr_cases: 42,
-        night_cases: 1_020,
+        rows: FEW_ROWS,
+        pr: Amount { cases: 42, faults_min: 40 },
+        night: Amount { cases: 1_020, faults_min: 1_000 },
         kinds: kills::KINDS,
         share_percent_min: 10,
         run: kills::case,
     },
+    // Requests were run, or not, and nobody was told.
+    Area {
+        name: "lost",
+        rows: MANY_ROWS,
+        pr: Amount { cases: 3, faults_min: 60 },
+        night: Amount { cases: 120, faults_min: 5_000 },
+        kinds: lost::KINDS,
+        share_percent_min: 20,
+        run: lost::case,
+    },
+    // Requests are run after everybody gave up on them.
+    Area {
+        name: "zombies",
+        rows: MANY_ROWS,
+        pr: Amount { cases: 3, faults_min: 60 },
+        night: Amount { cases: 60, faults_min: 3_000 },
+        kinds: zombies::KINDS,
+        share_percent_min: 20,
+        run: zombies::case,
+    },
     // A step of the disk fails once.
-    Area { name: "disk", pr_cases: 22, night_cases: 1_000, kinds: disk::KINDS, share_percent_min: 3, run: disk::case },
-    // The service's answers are lost, late, wrong or missing.
+    Area {
+        name: "disk",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 18, faults_min: 16 },
+        night: Amount { cases: 360, faults_min: 300 },
+        kinds: disk::KINDS,
+        share_percent_min: 3,
+        run: disk::case,
+    },
+    // The n-th step of the disk fails, for every n.
+    Area {
+        name: "sweep",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 8, faults_min: 6 },
+        night: Amount { cases: disk::SWEEP_KINDS.len() * disk::STEPS_MAX, faults_min: 200 },
+        kinds: disk::SWEEP_KINDS,
+        share_percent_min: 10,
+        run: disk::sweep,
+    },
+    // Power is cut: what was not synced may be there or not.
+    Area {
+        name: "power",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 9, faults_min: 200 },
+        night: Amount { cases: 540, faults_min: 20_000 },
+        kinds: power::KINDS,
+        share_percent_min: 5,
+        run: power::case,
+    },
+    // The service's answers are refusals and nonsense.
     Area {
         name: "answers",
-        pr_cases: 48,
-        night_cases: 8_000,
+        rows: FEW_ROWS,
+        pr: Amount { cases: 24, faults_min: 16 },
+        night: Amount { cases: 800, faults_min: 500 },
         kinds: answers::KINDS,
         share_percent_min: 5,
         run: answers::case,
     },
+    // Connections break.
+    Area {
+        name: "wire",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 3, faults_min: 20 },
+        night: Amount { cases: 90, faults_min: 600 },
+        kinds: wire::KINDS,
+        share_percent_min: 20,
+        run: wire::case,
+    },
+    // The destination's table changes.
+    Area {
+        name: "schema",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 12, faults_min: 12 },
+        night: Amount { cases: 120, faults_min: 120 },
+        kinds: schema::KINDS,
+        share_percent_min: 10,
+        run: schema::case,
+    },
+    // The wall clock is set.
+    Area {
+        name: "clock",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 4, faults_min: 4 },
+        night: Amount { cases: 100, faults_min: 100 },
+        kinds: clock::KINDS,
+        share_percent_min: 15,
+        run: clock::case,
+    },
     // Local state is damaged, and two processes want it.
     Area {
         name: "state",
-        pr_cases: 12,
-        night_cases: 400,
+        rows: FEW_ROWS,
+        pr: Amount { cases: 10, faults_min: 8 },
+        night: Amount { cases: 400, faults_min: 250 },
         kinds: state::KINDS,
-        share_percent_min: 10,
+        share_percent_min: 4,
         run: state::case,
     },
 ];

@@ -9,15 +9,15 @@ pub(crate) type Row = (String, String, bool);
 /// Rows by their key.
 pub(crate) type Rows = BTreeMap<String, Row>;
 
-/// Keys of the first day; the second begins and ends 150 later, so that rows are gone and rows are new.
-const FIRST_KEYS: std::ops::Range<u32> = 0..700;
-const MOVED_EACH_DAY: u32 = 150;
+/// One key in so many leaves each day, and as many new ones come.
+const DAYS_OF_A_KEY: u32 = 5;
 
-/// The source on a day, from 1. Each day a third of the rows that stay has another name, and some another status.
-pub(crate) fn rows_of(day: u32) -> Rows {
-    let moved = MOVED_EACH_DAY * (day - 1);
-    let keys = FIRST_KEYS.start + moved..FIRST_KEYS.end + moved;
-    let version = |number: u32| (1..=day).rev().find(|day| number % 3 == day % 3).unwrap_or(0);
+/// The source of `size` rows on a day, from 1. Each day three quarters of the rows that stay have another name, so
+/// that many change on two days running, and some have another status.
+pub(crate) fn rows_of(size: u32, day: u32) -> Rows {
+    let moved = size / DAYS_OF_A_KEY * (day - 1);
+    let keys = moved..size + moved;
+    let version = |number: u32| (1..=day).rev().find(|day| number % 4 != day % 4).unwrap_or(0);
     keys.map(|number| {
         let name = format!("Office {number}, edition {}", version(number));
         let is_inactive = (number + day).is_multiple_of(10);

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::place::Bench;
+use crate::place::{Bench, WRITES};
 use crate::random::Random;
 
 pub(crate) const KINDS: &[&str] =
@@ -19,9 +19,6 @@ const RECOVERY: &[&str] = &["recovery.replayed", "recovery.confirmed", "intent.w
 /// Moments of the first kill, of which a recovery is the second.
 const ANY: &[&str] =
     &["intent.written", "answer.received", "ledger.write", "ledger.torn", "ledger.sync", "answer.recorded"];
-/// Requests that write; the last is what single status changes and deletes go by.
-const WRITES: &[&str] = &["CreateMultiple", "UpdateMultiple", "Batch"];
-
 /// One kill, or two for a recovery; the kinds take turns.
 pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Result<Outcome> {
     let kind = KINDS[case % KINDS.len()];
@@ -38,7 +35,7 @@ pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Resul
         }
     };
     bench.finish()?;
-    Ok(if is_met { Outcome::Held(kind.to_owned()) } else { Outcome::NotMet(kind.to_owned()) })
+    Ok(Outcome::of(kind, u64::from(is_met)))
 }
 
 /// Ends the run at the n-th passing of a failpoint, or at the first if it is not passed so often.

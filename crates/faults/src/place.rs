@@ -9,8 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::data::{as_csv, differences, rows_of};
+use crate::data::{Rows, as_csv, differences, rows_of};
 use crate::service::{Service, TIME_SCALE};
+
+pub(crate) const FLOW_NAME: &str = "offices";
+pub(crate) const LOAD_NAME: &str = "accounts";
 
 const FLOW: &str = "\
 flow: offices
@@ -23,8 +26,11 @@ loads:
     match: [accountnumber]
     missing: delete
     state: { column: status, Closed: { status: Inactive }, Open: { status: Active } }
-    select: SELECT code AS accountnumber, name, city AS address1_city, status FROM office
-";
+    select: ";
+const SELECT: &str = "SELECT code AS accountnumber, name, city AS address1_city, status FROM office";
+
+/// Requests that write; the last is what single status changes and deletes go by.
+pub(crate) const WRITES: &[&str] = &["CreateMultiple", "UpdateMultiple", "Batch"];
 
 /// Runs that may be needed after a fault is over: each goes on where the one before it stopped.
 const RUNS_MAX: usize = 4;
@@ -37,10 +43,12 @@ pub(crate) struct Bench {
     dir: TempDir,
     program: PathBuf,
     pub(crate) service: Service,
+    /// Rows that the source has on each day.
+    size: u32,
     /// The day whose rows the source has.
     day: u32,
-    /// Creates that the emulator had counted when the case began, and that it may have counted since.
-    created_before: u64,
+    /// Creates that the emulator must have counted once the day is loaded: each key was created once.
+    created: u64,
 }
 
 /// How a run ended.
@@ -62,16 +70,16 @@ impl Ended {
 
 impl Bench {
     /// A new project; its first day is loaded once, and cases begin with it or with nothing.
-    pub(crate) fn new(program: &Path) -> Result<Self> {
+    pub(crate) fn new(program: &Path, size: u32) -> Result<Self> {
         let service = Service::start()?;
         let program = fs_err::canonicalize(program)?;
-        let bench = Self { dir: tempfile::tempdir()?, program, service, day: 1, created_before: 0 };
+        let mut bench = Self { dir: tempfile::tempdir()?, program, service, size, day: 0, created: 0 };
         fs_err::create_dir_all(bench.path("flows"))?;
         fs_err::write(bench.path("flowgate.yaml"), bench.project())?;
-        fs_err::write(bench.path("flows/offices.yaml"), FLOW)?;
+        bench.set_select(None)?;
         fs_err::create_dir_all(bench.path("saved/empty"))?;
         bench.service.control("snapshot", &json!({ "name": "empty" }))?;
-        bench.write_source(1)?;
+        bench.next_day()?;
         let first = bench.run(None)?;
         ensure!(first.is_complete(), "the first day does not load: {}", first.said);
         bench.service.control("snapshot", &json!({ "name": "first day" }))?;
@@ -84,8 +92,15 @@ impl Bench {
         format!(
             "flowgate: 1\nconnections:\n  files: {{ files: {{ path: offices.csv, format: csv }} }}\n  crm:\n    dataverse:\n      \
              url: {}\n      time_scale: {TIME_SCALE:?}\n      credential: {{ client: {}, secret: \"{}\" }}\n",
-            ready.url, ready.client_id, ready.client_secret
+            self.service.relay_url(),
+            ready.client_id,
+            ready.client_secret
         )
+    }
+
+    /// Changes what the flow selects, or puts back what it selects usually.
+    pub(crate) fn set_select(&self, select: Option<&str>) -> Result<()> {
+        Ok(fs_err::write(self.path("flows/offices.yaml"), format!("{FLOW}{}\n", select.unwrap_or(SELECT)))?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -94,24 +109,11 @@ impl Bench {
 
     /// Files of local state whose name ends so.
     pub(crate) fn state_files(&self, ending: &str) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        let mut dirs = vec![self.path(".flowgate")];
-        while let Some(dir) = dirs.pop() {
-            for entry in fs_err::read_dir(dir)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    dirs.push(path);
-                } else if path.to_string_lossy().ends_with(ending) {
-                    found.push(path);
-                }
-            }
-        }
-        found.sort();
-        Ok(found)
+        files(&self.state_dir(), ending)
     }
 
-    fn write_source(&self, day: u32) -> Result<()> {
-        Ok(fs_err::write(self.path("offices.csv"), as_csv(&rows_of(day)))?)
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path(".flowgate")
     }
 
     /// Begins a case: the first day over nothing, or the second over the first.
@@ -125,15 +127,18 @@ impl Bench {
             fs_err::remove_dir_all(&state)?;
         }
         copy(&self.path(&format!("saved/{name}")), &state)?;
-        self.set_day(day)?;
-        self.created_before = self.service.created()?;
-        Ok(())
+        self.created = self.service.created()?;
+        self.day = day - 1;
+        self.next_day()
     }
 
-    /// Replaces the source by that of another day.
-    pub(crate) fn set_day(&mut self, day: u32) -> Result<()> {
-        self.day = day;
-        self.write_source(day)
+    /// Replaces the source by that of the next day.
+    pub(crate) fn next_day(&mut self) -> Result<()> {
+        let before = if self.day == 0 { Rows::new() } else { rows_of(self.size, self.day) };
+        self.day += 1;
+        let rows = rows_of(self.size, self.day);
+        self.created += rows.keys().filter(|key| !before.contains_key(*key)).count() as u64;
+        Ok(fs_err::write(self.path("offices.csv"), as_csv(&rows))?)
     }
 
     /// Runs the flow to its end, with a failpoint armed.
@@ -148,17 +153,24 @@ impl Bench {
     /// Runs the flow and kills it once a fault rule of the service has hit; says whether one had.
     pub(crate) fn run_and_kill_at_hit(&self, after: Duration) -> Result<bool> {
         let mut child = self.spawn()?;
-        let mut has_hit = false;
-        for _ in 0..LOOKS_MAX {
-            has_hit = self.service.hits()? > 0;
-            if has_hit || child.try_wait()?.is_some() {
-                break;
-            }
-            std::thread::sleep(LOOK_INTERVAL);
-        }
+        let has_hit = self.wait_for_hit(&mut child)?;
         std::thread::sleep(after);
         child.kill()?;
         Ok(has_hit && child.wait()?.signal() == Some(9))
+    }
+
+    /// Waits until a fault rule of the service has hit, or the run is over.
+    pub(crate) fn wait_for_hit(&self, child: &mut Child) -> Result<bool> {
+        for _ in 0..LOOKS_MAX {
+            if self.service.hits()? > 0 {
+                return Ok(true);
+            }
+            if child.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        bail!("the run neither sends nor ends")
     }
 
     /// Starts a run and leaves it alone.
@@ -176,8 +188,8 @@ impl Bench {
         command
     }
 
-    /// Runs until complete, then compares the destination with the source, and runs once more: nothing to do.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    /// The fault is over: runs until complete.
+    pub(crate) fn complete(&self) -> Result<Ended> {
         self.service.control("faults", &json!([]))?;
         let mut last = self.run(None)?;
         for _ in 1..RUNS_MAX {
@@ -189,30 +201,31 @@ impl Bench {
         ensure!(last.is_complete(), "the run does not end: {}", last.said);
         let rows = &last.report["rows"];
         ensure!(rows["pending"] == 0 && rows["gone_pending"] == 0, "rows are pending: {rows}");
+        Ok(last)
+    }
+
+    /// Runs until complete, then compares the destination with the source, and runs once more: nothing to do.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.complete()?;
         self.compare()?;
         let again = self.run(None)?;
-        let unchanged = rows_of(self.day).len();
-        ensure!(again.report["rows"]["unchanged"] == unchanged, "a further run finds work: {}", again.report["rows"]);
+        ensure!(again.report["rows"]["unchanged"] == self.size, "a further run finds work: {}", again.report["rows"]);
         self.compare()
     }
 
-    fn compare(&self) -> Result<()> {
-        let expected = rows_of(self.day);
-        let different = differences(&self.service.rows()?, &expected);
+    /// Compares the destination with the source, and the rows ever created there with the keys ever seen.
+    pub(crate) fn compare(&self) -> Result<()> {
+        let different = differences(&self.service.rows()?, &rows_of(self.size, self.day));
         if !different.is_empty() {
             bail!("{}", different.join("; "));
         }
-        let new = match self.day {
-            1 => expected.len(),
-            day => expected.keys().filter(|key| !rows_of(day - 1).contains_key(*key)).count(),
-        };
-        let created = self.service.created()? - self.created_before;
-        ensure!(created == new as u64, "{created} rows were created for {new} new keys");
+        let created = self.service.created()?;
+        ensure!(created == self.created, "{created} rows were created there, and {} keys were new", self.created);
         Ok(())
     }
 }
 
-fn ended(output: &Output) -> Result<Ended> {
+pub(crate) fn ended(output: &Output) -> Result<Ended> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = match output.stdout.as_slice() {
         [] => Value::Null,
@@ -221,7 +234,25 @@ fn ended(output: &Output) -> Result<Ended> {
     Ok(Ended { status: output.status, report, said })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Files below `dir` whose name ends so, sorted.
+pub(crate) fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs_err::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs_err::create_dir_all(to)?;
     for entry in fs_err::read_dir(from)? {
         let entry = entry?;

@@ -1,6 +1,7 @@
 //! Choices that repeat: SplitMix64 from the seed, the area and the case.
 
 /// A small generator, good enough to choose where to strike.
+#[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {

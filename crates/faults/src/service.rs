@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 use crate::data::Rows;
+use crate::relay::Relay;
 
 /// Simulated seconds in a real one: waits after failures are many and long.
 pub(crate) const TIME_SCALE: f64 = 30.0;
@@ -19,6 +20,8 @@ pub(crate) struct Service {
     http: HttpClient,
     base: Url,
     origin: Origin,
+    /// The binary reaches the emulator through it.
+    pub(crate) relay: Relay,
 }
 
 impl Service {
@@ -29,11 +32,18 @@ impl Service {
         let base = Url::parse(&emulator.ready().url)?;
         let origin = Origin::of(&base).context("the emulator's address has no origin")?;
         let http = HttpClient::new(HttpOptions::to(vec![origin.clone()]))?;
-        Ok(Self { runtime, emulator, http, base, origin })
+        let port = base.port().context("the emulator's address has no port")?;
+        let relay = Relay::start(&runtime, (std::net::Ipv4Addr::LOCALHOST, port).into())?;
+        Ok(Self { runtime, emulator, http, base, origin, relay })
     }
 
     pub(crate) fn ready(&self) -> &Ready {
         self.emulator.ready()
+    }
+
+    /// The address that the binary is told.
+    pub(crate) fn relay_url(&self) -> String {
+        format!("http://{}", self.relay.address)
     }
 
     fn send(&self, method: &str, address: &str, body: String) -> Result<Value> {
@@ -45,6 +55,11 @@ impl Service {
             bail!("{method} {address}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         }
         if answer.body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer.body)?) }
+    }
+
+    /// A request of the Web API as any client sends it, past the relay; `Null` has no body.
+    pub(crate) fn api(&self, method: &str, address: &str, body: &Value) -> Result<Value> {
+        self.send(method, address, if body.is_null() { String::new() } else { body.to_string() })
     }
 
     /// A control request of the emulator.

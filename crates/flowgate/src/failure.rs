@@ -88,7 +88,7 @@ impl From<ConnectorError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        problem(error.code(), &error, Vec::new()).into()
+        problem(error.code(), &error, error.hints()).into()
     }
 }
 

@@ -52,6 +52,11 @@ impl SortedError {
         Self::Damaged { path: path.to_owned(), detail: detail.into() }
     }
 
+    /// Formats before the first release are not migrated: the state is read from the destination again.
+    pub(crate) fn older(path: &Path, found: u32) -> Self {
+        Self::damaged(path, format!("its format version {found} is that of a Flowgate before the first release"))
+    }
+
     /// For `map_err`: an error of the operating system about `path`; a full disk gets its own name.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {

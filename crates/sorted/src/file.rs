@@ -38,7 +38,18 @@ pub(crate) fn after_header<'a>(
         return Err(SortedError::damaged(path, "it does not begin as such a file does"));
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    if found == known { Ok(rest) } else { Err(SortedError::Newer { path: path.to_owned(), found, known }) }
+    // Newer formats are found out by the manifest: it names only files of the versions it knows.
+    if found == known { Ok(rest) } else { Err(SortedError::damaged(path, format!("it has format version {found}"))) }
+}
+
+/// Opens a file that must be there: state that is missing is damaged.
+pub(crate) fn open_stored(path: &Path) -> Result<fs::File, SortedError> {
+    match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(SortedError::damaged(path, "it is not there"))
+        }
+        opened => opened.map_err(SortedError::io("reading", path)),
+    }
 }
 
 /// Writes `bytes` to `path` so that the file is whole under its name. Durable after [`sync_dir`].
@@ -48,7 +59,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
     let unfinished = Path::new(&unfinished);
     let write = || {
         let mut options = fs::OpenOptions::new();
+        failpoint::hit("state_file.open")?;
         let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(unfinished)?;
+        failpoint::hit("state_file.write")?;
         file.write_all(bytes)?;
         failpoint::hit("state_file.sync")?;
         file.sync_all()?;
@@ -59,7 +72,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SortedError> {
-    fs::File::open(dir).and_then(|file| file.sync_all()).map_err(SortedError::io("syncing", dir))
+    let sync = || {
+        failpoint::hit("state_dir.sync")?;
+        fs::File::open(dir)?.sync_all()
+    };
+    sync().map_err(SortedError::io("syncing", dir))
 }
 
 /// Makes `dir` and its parents, durable and closed to others, unless they are there.

@@ -1,4 +1,4 @@
-//! The index of a bucket: what must be known of a row to see whether it changed.
+//! The index of a layer of a bucket: what must be known of a row to see whether it changed.
 //!
 //! # Format
 //!
@@ -6,28 +6,35 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | `FGINDEX` and a zero byte, version u32 (1) |
+//! | header | `FGINDEX` and a zero byte, version u32 (2) |
 //! | rows | u64 |
+//! | CRC-32C of the heads (keys, row hashes, flags) and of the rest (ids, sequences) | u32 each |
+//! | CRC-32C of all before: the checksum that the manifest keeps | u32 |
 //! | keys | 16 a row, ascending, no two alike |
 //! | row hashes | 8 a row |
+//! | flags | 1 a row |
 //! | target ids | 16 a row |
 //! | sequences | 8 a row |
-//! | flags | 1 a row |
-//! | checksum | CRC-32C of all before, u32 |
+//!
+//! The heads stand first because most buckets need nothing else.
 
+use std::io::Read;
 use std::path::Path;
 
 use flowgate_core::KeyHash;
+use fs_err as fs;
 use uuid::Uuid;
 
 use crate::SortedError;
-use crate::file::{HEADER_BYTES, after_header, header};
+use crate::file::{HEADER_BYTES, after_header, header, open_stored};
 
 const MAGIC: [u8; 8] = *b"FGINDEX\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-const ROW_BYTES: usize = 49;
-const FRAME_BYTES: usize = HEADER_BYTES + 8 + 4;
+const HEAD_BYTES: usize = 16 + 8 + 1;
+const REST_BYTES: usize = 16 + 8;
+/// All before the keys.
+const BEGIN_BYTES: usize = HEADER_BYTES + 8 + 3 * 4;
 
 /// Flag: the row is no longer wanted, but was left there (`missing: keep`); its id and values are
 /// remembered so that a key that comes back is an update.
@@ -38,6 +45,9 @@ pub const UNCERTAIN: u8 = 2;
 
 /// Flag, together with [`TOMBSTONE`]: the row was deactivated when it was no longer wanted.
 pub const DEACTIVATED: u8 = 4;
+
+/// Flag, in layers above the first only: the row is gone from the state.
+pub(crate) const REMOVED: u8 = 8;
 
 /// One row of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,85 +118,123 @@ impl Index {
         self.flags.push(entry.flags);
     }
 
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.keys.append(&mut other.keys);
-        self.row_hashes.append(&mut other.row_hashes);
-        self.ids.append(&mut other.ids);
-        self.sequences.append(&mut other.sequences);
-        self.flags.append(&mut other.flags);
-    }
-
-    /// Keeps the rows of `range` only.
-    pub(crate) fn cut(&mut self, range: &std::ops::Range<usize>) {
-        fn cut<T>(column: &mut Vec<T>, range: &std::ops::Range<usize>) {
-            column.truncate(range.end);
-            column.drain(..range.start);
-        }
-        cut(&mut self.keys, range);
-        cut(&mut self.row_hashes, range);
-        cut(&mut self.ids, range);
-        cut(&mut self.sequences, range);
-        cut(&mut self.flags, range);
-    }
-
     pub(crate) fn is_sorted(&self) -> bool {
         self.keys.is_sorted_by(|left, right| left < right)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(FRAME_BYTES + self.len() * ROW_BYTES);
+    /// The bytes of a file, and the checksum by which the manifest knows it.
+    pub(crate) fn encode(&self) -> (Vec<u8>, u32) {
+        let rows = self.len();
+        let mut bytes = Vec::with_capacity(BEGIN_BYTES + rows * (HEAD_BYTES + REST_BYTES));
         bytes.extend_from_slice(&header(MAGIC, VERSION));
-        bytes.extend_from_slice(&(self.len() as u64).to_le_bytes());
-        for key in &self.keys {
-            bytes.extend_from_slice(&key.0.to_le_bytes());
-        }
-        for row_hash in &self.row_hashes {
-            bytes.extend_from_slice(&row_hash.to_le_bytes());
-        }
-        for id in &self.ids {
-            bytes.extend_from_slice(id.as_bytes());
-        }
-        for sequence in &self.sequences {
-            bytes.extend_from_slice(&sequence.to_le_bytes());
-        }
+        bytes.extend_from_slice(&(rows as u64).to_le_bytes());
+        bytes.resize(BEGIN_BYTES, 0);
+        bytes.extend(self.keys.iter().flat_map(|key| key.0.to_le_bytes()));
+        bytes.extend(self.row_hashes.iter().flat_map(|hash| hash.to_le_bytes()));
         bytes.extend_from_slice(&self.flags);
-        let checksum = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes
+        bytes.extend(self.ids.iter().flat_map(|id| *id.as_bytes()));
+        bytes.extend(self.sequences.iter().flat_map(|sequence| sequence.to_le_bytes()));
+        let (begin, content) = bytes.split_at_mut(BEGIN_BYTES);
+        let (heads, rest) = content.split_at(rows * HEAD_BYTES);
+        begin[20..24].copy_from_slice(&crc32c::crc32c(heads).to_le_bytes());
+        begin[24..28].copy_from_slice(&crc32c::crc32c(rest).to_le_bytes());
+        let checksum = crc32c::crc32c(&begin[..28]);
+        begin[28..].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
     }
 
-    /// Reads the bytes of the file at `path`.
-    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, SortedError> {
-        let damaged = |detail: &str| SortedError::damaged(path, detail);
-        let content = after_header(path, bytes, MAGIC, VERSION)?;
-        let Some((content, checksum)) = content.split_last_chunk::<4>() else {
-            return Err(damaged("it ends too early"));
-        };
-        if crc32c::crc32c(&bytes[..bytes.len() - 4]).to_le_bytes() != *checksum {
-            return Err(damaged("it does not match its checksum"));
-        }
-        let index = Self::decode_columns(content).ok_or_else(|| damaged("its length is not that of its rows"))?;
-        if index.is_sorted() { Ok(index) } else { Err(damaged("its keys are not in order")) }
-    }
-
-    fn decode_columns(content: &[u8]) -> Option<Self> {
-        let (rows, content) = content.split_first_chunk::<8>()?;
-        let rows = usize::try_from(u64::from_le_bytes(*rows)).ok()?;
-        if content.len() != rows.checked_mul(ROW_BYTES)? {
-            return None;
-        }
-        let (keys, content) = content.split_at_checked(rows * 16)?;
-        let (row_hashes, content) = content.split_at_checked(rows * 8)?;
-        let (ids, content) = content.split_at_checked(rows * 16)?;
-        let (sequences, flags) = content.split_at_checked(rows * 8)?;
-        Some(Self {
-            keys: keys.as_chunks().0.iter().map(|bytes| KeyHash(u128::from_le_bytes(*bytes))).collect(),
-            row_hashes: row_hashes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+    /// Reads the file at `path`, which must be the one that has this checksum and so many rows.
+    pub(crate) fn read(path: &Path, rows: u64, checksum: u32) -> Result<Self, SortedError> {
+        let mut file = open_stored(path)?;
+        let begin = Begin::read(&mut file, path, rows, checksum)?;
+        let heads = read_part(&mut file, path, begin.rows * HEAD_BYTES, begin.heads_checksum)?;
+        let rest = read_part(&mut file, path, begin.rows * REST_BYTES, begin.rest_checksum)?;
+        let Heads { keys, row_hashes, flags } = Heads::decode(path, &heads, begin.rows)?;
+        let (ids, sequences) = rest.split_at(begin.rows * 16);
+        Ok(Self {
+            keys,
+            row_hashes,
+            flags,
             ids: ids.as_chunks().0.iter().map(|bytes| Uuid::from_bytes(*bytes)).collect(),
             sequences: sequences.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
-            flags: flags.to_vec(),
         })
     }
+}
+
+/// The columns of an index that decide whether a row changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub keys: Vec<KeyHash>,
+    pub row_hashes: Vec<u64>,
+    pub flags: Vec<u8>,
+}
+
+impl Heads {
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub(crate) fn read(path: &Path, rows: u64, checksum: u32) -> Result<Self, SortedError> {
+        let mut file = open_stored(path)?;
+        let begin = Begin::read(&mut file, path, rows, checksum)?;
+        let heads = read_part(&mut file, path, begin.rows * HEAD_BYTES, begin.heads_checksum)?;
+        Self::decode(path, &heads, begin.rows)
+    }
+
+    fn decode(path: &Path, bytes: &[u8], rows: usize) -> Result<Self, SortedError> {
+        let (keys, bytes) = bytes.split_at(rows * 16);
+        let (row_hashes, flags) = bytes.split_at(rows * 8);
+        let heads = Self {
+            keys: keys.as_chunks().0.iter().map(|bytes| KeyHash(u128::from_le_bytes(*bytes))).collect(),
+            row_hashes: row_hashes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect(),
+            flags: flags.to_vec(),
+        };
+        if heads.keys.is_sorted_by(|left, right| left < right) {
+            return Ok(heads);
+        }
+        Err(SortedError::damaged(path, "its keys are not in order"))
+    }
+}
+
+/// What stands before the keys.
+struct Begin {
+    rows: usize,
+    heads_checksum: u32,
+    rest_checksum: u32,
+}
+
+impl Begin {
+    fn read(file: &mut fs::File, path: &Path, rows: u64, checksum: u32) -> Result<Self, SortedError> {
+        let bytes = read_exactly(file, path, BEGIN_BYTES)?;
+        after_header(path, &bytes, MAGIC, VERSION)?;
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if crc32c::crc32c(&bytes[..28]) != number(28) || number(28) != checksum {
+            return Err(SortedError::damaged(path, "it does not match its checksum"));
+        }
+        let found = u64::from(number(12)) | u64::from(number(16)) << 32;
+        if found != rows {
+            return Err(SortedError::damaged(path, format!("it has {found} rows, its manifest says {rows}")));
+        }
+        Ok(Self { rows: found as usize, heads_checksum: number(20), rest_checksum: number(24) })
+    }
+}
+
+fn read_part(file: &mut fs::File, path: &Path, length: usize, checksum: u32) -> Result<Vec<u8>, SortedError> {
+    let bytes = read_exactly(file, path, length)?;
+    if crc32c::crc32c(&bytes) == checksum {
+        return Ok(bytes);
+    }
+    Err(SortedError::damaged(path, "it does not match its checksum"))
+}
+
+fn read_exactly(file: &mut fs::File, path: &Path, length: usize) -> Result<Vec<u8>, SortedError> {
+    let mut bytes = Vec::with_capacity(length);
+    file.by_ref().take(length as u64).read_to_end(&mut bytes).map_err(SortedError::io("reading", path))?;
+    if bytes.len() == length { Ok(bytes) } else { Err(SortedError::damaged(path, "it ends too early")) }
 }
 
 impl FromIterator<Entry> for Index {
@@ -215,38 +263,41 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn bytes_come_back_as_rows() {
-        let index = sample();
-        assert_eq!(Index::decode(Path::new("b"), &index.encode()).unwrap(), index);
-        assert_eq!(Index::decode(Path::new("b"), &Index::default().encode()).unwrap(), Index::default());
+    /// Writes `bytes` to a file and reads them as an index.
+    fn read(bytes: &[u8], checksum: u32) -> Result<Index, SortedError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        Index::read(file.path(), 3, checksum)
     }
 
-    /// A file of the first version, as released: it must be read for ever.
     #[test]
-    fn version_1_is_read() {
-        let bytes = include_bytes!("../tests/data/version_1.index");
-        assert_eq!(Index::decode(Path::new("b"), bytes).unwrap(), sample());
+    fn bytes_come_back_as_rows() {
+        let (bytes, checksum) = sample().encode();
+        assert_eq!(read(&bytes, checksum).unwrap(), sample());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let heads = Heads::read(file.path(), 3, checksum).unwrap();
+        assert_eq!((heads.keys, heads.row_hashes, heads.flags), (sample().keys, sample().row_hashes, sample().flags));
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_detected() {
-        let bytes = sample().encode();
+        let (bytes, checksum) = sample().encode();
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(Index::decode(Path::new("b"), &damaged).is_err(), "bit {bit}");
+            assert!(read(&damaged, checksum).is_err(), "bit {bit}");
         }
         for cut in 0..bytes.len() {
-            assert!(Index::decode(Path::new("b"), &bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(read(&bytes[..cut], checksum).is_err(), "cut at {cut}");
         }
     }
 
     #[test]
-    fn a_newer_format_is_refused() {
-        let mut bytes = sample().encode();
-        bytes[8] = 2;
-        let error = Index::decode(Path::new("b.index"), &bytes).unwrap_err();
-        assert_eq!(error.to_string(), "`b.index` has format version 2; this Flowgate knows 1");
+    fn another_whole_file_is_not_this_one() {
+        let (_, checksum) = sample().encode();
+        let mut other = sample();
+        other.row_hashes[1] += 1;
+        assert!(matches!(read(&other.encode().0, checksum), Err(SortedError::Damaged { .. })));
     }
 }

@@ -5,9 +5,12 @@
 //! follows the buckets in work, never the table.
 //!
 //! * [`hash`]: keys and rows to hashes, column by column.
-//! * [`spill`]: rows in any order go in, sorted buckets come out; small data never touches the disk.
+//! * [`Arrivals`]: rows in any order go in; their digests come out in sorted buckets.
+//! * [`fn@sift`]: digests against state; most rows are settled by it.
+//! * [`Spill`]: the rows that are not, in sorted buckets; small data never touches the disk.
 //! * [`mod@merge`]: new against old, one [`merge::Step`] for each key.
-//! * [`state`]: the last acknowledged rows of a load in immutable files under a [`Manifest`].
+//! * [`State`]: the last acknowledged rows of a load in immutable files under a [`Manifest`];
+//!   [`StateWriter`] writes the next version.
 //! * [`differ`]: which columns of two rows differ.
 //!
 //! What is promised: every byte read is checked against a checksum, and damage is an error that
@@ -16,22 +19,35 @@
 //!
 //! Left out: who decides what a step means, and where rows are sent.
 
+mod arrivals;
+mod cells;
+mod chunk;
 pub mod differ;
+mod digest;
 mod error;
 mod file;
 pub mod hash;
 mod index;
+mod layers;
 mod manifest;
 pub mod merge;
-pub mod spill;
-pub mod state;
+mod row_set;
+mod sift;
+mod spill;
+mod state;
 mod values;
+mod writer;
 
+pub use arrivals::{Arrivals, ArrivalsWriter};
 pub use differ::ColumnComparer;
+pub use digest::Digest;
 pub use error::SortedError;
 pub use hash::{fingerprint, key_hashes, row_hashes};
-pub use index::{DEACTIVATED, Entry, Index, TOMBSTONE, UNCERTAIN};
+pub use index::{DEACTIVATED, Entry, Heads, Index, TOMBSTONE, UNCERTAIN};
 pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, Witness, Witnesses, bits_for};
 pub use merge::{Step, groups, merge};
+pub use row_set::RowSet;
+pub use sift::{Sifted, sift};
 pub use spill::{SortedRows, Spill, SpillWriter};
-pub use state::{State, StateBucket, StateWriter, sweep};
+pub use state::{State, StateBucket};
+pub use writer::{RowChanges, StateWriter, Totals, sweep};

@@ -6,14 +6,15 @@
 use std::path::Path;
 
 use arrow_schema::Schema;
-use flowgate_core::KeyHash;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{SortedError, fingerprint};
+use crate::writer::Totals;
+use crate::{Digest, SortedError, fingerprint};
 
-/// The newest form of a manifest, and so far the only one.
-const FORMAT: u32 = 1;
+/// The form of a manifest, and the only one since the first release.
+const FORMAT: u32 = 2;
 
 /// Buckets are at most 2^12: at the goal below that is half a thousand million rows.
 pub const BITS_MAX: u8 = 12;
@@ -44,6 +45,9 @@ pub struct Manifest {
     /// What tells whether the destination is still the one this state describes.
     #[serde(default)]
     pub witnesses: Option<Witnesses>,
+    /// When a write of these rows was last given up without an answer: it may take effect after the next one.
+    #[serde(default)]
+    pub unanswered: Option<Timestamp>,
 }
 
 /// Who the destination was, and a few of its rows.
@@ -67,31 +71,50 @@ pub struct ColumnMeta {
     pub data_type: String,
 }
 
-/// The two files of one bucket.
+/// The files of one bucket, and what they hold together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketMeta {
-    /// File names in the state directory.
-    pub index: String,
-    pub values: String,
-    /// All rows, tombstones among them.
-    pub rows: u64,
-    pub tombstones: u64,
-    pub uncertain: u64,
-    /// [`fingerprint`] of the rows that are not tombstones.
-    pub fingerprint: u64,
-    pub index_checksum: u32,
-    pub values_checksum: u32,
+    /// The lowest first; there is at least one.
+    pub(crate) layers: Vec<LayerMeta>,
+    pub totals: Totals,
+}
+
+/// The two files of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerMeta {
+    /// What the names of both files begin with.
+    pub(crate) name: String,
+    pub(crate) rows: u64,
+    pub(crate) index_checksum: u32,
+    pub(crate) values_checksum: u32,
     /// Of both files.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
+}
+
+impl LayerMeta {
+    pub(crate) fn index(&self) -> String {
+        format!("{}.index", self.name)
+    }
+
+    pub(crate) fn values(&self) -> String {
+        format!("{}.values", self.name)
+    }
 }
 
 impl BucketMeta {
-    /// Whether the living rows are exactly these; then there is nothing to merge, and the bucket's
-    /// files can stay as they are. `keys` are without duplicates.
-    pub fn holds_exactly(&self, keys: &[KeyHash], row_hashes: &[u64]) -> bool {
-        self.uncertain == 0
-            && self.rows - self.tombstones == keys.len() as u64
-            && self.fingerprint == fingerprint(keys, row_hashes)
+    /// Whether the living rows are exactly these and sound; then there is nothing to merge, and the bucket's
+    /// files can stay as they are.
+    pub fn holds_exactly(&self, digests: &[Digest]) -> bool {
+        let Totals { rows, tombstones, uncertain, fingerprint: known } = self.totals;
+        uncertain == 0
+            && rows - tombstones == digests.len() as u64
+            && digests.iter().all(|digest| !digest.is_faulty())
+            && known
+                == digests.iter().fold(0, |sum: u64, row| sum.wrapping_add(fingerprint(&[row.key], &[row.row_hash])))
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.bytes).sum()
     }
 }
 
@@ -106,6 +129,7 @@ impl Manifest {
             buckets: vec![None],
             sequence: 0,
             witnesses: None,
+            unanswered: None,
         }
     }
 
@@ -116,7 +140,7 @@ impl Manifest {
         buckets: Vec<Option<BucketMeta>>,
         sequence: u64,
     ) -> Self {
-        Self { format: FORMAT, version, bits, columns: columns_of(schema), buckets, sequence, witnesses: None }
+        Self { version, bits, columns: columns_of(schema), buckets, sequence, ..Self::empty() }
     }
 
     /// Reads what [`Manifest::to_json`] wrote. `path` is the state directory, for messages.
@@ -127,7 +151,10 @@ impl Manifest {
         }
         let damaged = |error: serde_json::Error| SortedError::damaged(path, format!("its manifest: {error}"));
         let Format { format } = serde_json::from_str(json).map_err(damaged)?;
-        if format != FORMAT {
+        if format < FORMAT {
+            return Err(SortedError::older(path, format));
+        }
+        if format > FORMAT {
             return Err(SortedError::Newer { path: path.to_owned(), found: format, known: FORMAT });
         }
         let manifest: Self = serde_json::from_str(json).map_err(damaged)?;
@@ -148,19 +175,21 @@ impl Manifest {
 
     /// All rows, tombstones among them.
     pub fn rows(&self) -> u64 {
-        self.buckets.iter().flatten().map(|bucket| bucket.rows).sum()
+        self.buckets.iter().flatten().map(|bucket| bucket.totals.rows).sum()
     }
 
     pub fn tombstones(&self) -> u64 {
-        self.buckets.iter().flatten().map(|bucket| bucket.tombstones).sum()
+        self.buckets.iter().flatten().map(|bucket| bucket.totals.tombstones).sum()
     }
 
     pub fn bytes(&self) -> u64 {
-        self.buckets.iter().flatten().map(|bucket| bucket.bytes).sum()
+        self.buckets.iter().flatten().map(BucketMeta::bytes).sum()
     }
 
     pub(crate) fn names(&self, file: &str) -> bool {
-        self.buckets.iter().flatten().any(|bucket| bucket.index == file || bucket.values == file)
+        let name = file.rsplit_once('.').map_or(file, |(name, _)| name);
+        let mut layers = self.buckets.iter().flatten().flat_map(|bucket| &bucket.layers);
+        layers.any(|layer| layer.name == name) && !file.ends_with(".temp")
     }
 }
 
@@ -183,9 +212,9 @@ mod tests {
     fn a_manifest_comes_back_and_a_newer_one_is_refused() {
         let json = Manifest::empty().to_json().unwrap();
         assert_eq!(Manifest::from_json(Path::new("s"), &json).unwrap(), Manifest::empty());
-        let newer = json.replace("\"format\":1", "\"format\":2");
+        let newer = json.replace("\"format\":2", "\"format\":3");
         let error = Manifest::from_json(Path::new("s"), &newer).unwrap_err();
-        assert_eq!(error.to_string(), "`s` has format version 2; this Flowgate knows 1");
+        assert_eq!(error.to_string(), "`s` has format version 3; this Flowgate knows 2");
         let odd = json.replace("\"bits\":0", "\"bits\":1");
         assert!(matches!(Manifest::from_json(Path::new("s"), &odd), Err(SortedError::Damaged { .. })));
     }

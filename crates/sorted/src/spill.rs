@@ -4,34 +4,22 @@
 //! bucket's own file; rows that never outgrow it never touch the disk. A bucket is sorted when it
 //! is read, so memory is the buffer while writing and one bucket while reading.
 //!
-//! # Format of a bucket's file
-//!
-//! Temporary, read only by the process that wrote it, checked nevertheless. Numbers are little endian.
-//!
-//! | part | bytes |
-//! |---|---|
-//! | header | `FGSPILL` and a zero byte, version u32 (1) |
-//! | frames | payload length u64, CRC-32C of the payload u32, payload |
-//! | payload | rows u64, keys 16 a row, row hashes 8 a row, ordinals 8 a row, Arrow IPC stream of one batch |
+//! A bucket's file is of the form that the module `chunk` describes.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{Array, RecordBatch, RecordBatchOptions};
-use arrow_ipc::reader::StreamReader;
-use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::SchemaRef;
+use arrow_select::concat::concat_batches;
 use arrow_select::interleave::interleave_record_batch;
 use flowgate_core::KeyHash;
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
-use crate::file::{FILE_MODE, after_header, create_dir, header, remove_files};
+use crate::chunk::{self, Chunk, ChunkReader};
+use crate::file::{create_dir, remove_files};
 use crate::{BITS_MAX, SortedError};
 
-const MAGIC: [u8; 8] = *b"FGSPILL\0";
-const VERSION: u32 = 1;
 const SUFFIX: &str = ".spill";
 
 /// Rows gathered in memory before any go to disk, by their Arrow size.
@@ -55,15 +43,6 @@ impl SortedRows {
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
-}
-
-/// Rows that came together.
-#[derive(Debug)]
-struct Chunk {
-    keys: Vec<KeyHash>,
-    row_hashes: Vec<u64>,
-    ordinals: Vec<u64>,
-    rows: RecordBatch,
 }
 
 /// A row in a list of chunks. Places order as their rows arrived.
@@ -122,24 +101,26 @@ impl SpillWriter {
         if keys.len() != rows.num_rows() || row_hashes.len() != rows.num_rows() {
             return Err(SortedError::Misused("rows, keys and hashes of different number"));
         }
-        for key in keys {
-            self.counts[key.bucket(self.bits)] += 1;
-        }
         let ordinals = self.next_ordinal..self.next_ordinal + keys.len() as u64;
-        self.next_ordinal = ordinals.end;
-        self.chunk_bytes += batch_bytes(rows) + keys.len() * size_of::<(KeyHash, u64, u64)>();
-        self.chunks.push(Chunk {
+        self.take(Chunk {
             keys: keys.to_vec(),
             row_hashes: row_hashes.to_vec(),
             ordinals: ordinals.collect(),
             rows: rows.clone(),
-        });
-        if self.chunk_bytes > self.buffer_bytes_max { self.flush() } else { Ok(()) }
+        })
     }
 
-    /// Rows taken so far.
-    pub fn rows(&self) -> u64 {
-        self.next_ordinal
+    /// Takes rows that have their ordinals already.
+    pub(crate) fn take(&mut self, chunk: Chunk) -> Result<(), SortedError> {
+        for key in &chunk.keys {
+            self.counts[key.bucket(self.bits)] += 1;
+        }
+        self.next_ordinal = chunk.ordinals.last().map_or(self.next_ordinal, |last| last + 1);
+        self.chunk_bytes += chunk.bytes();
+        if !chunk.keys.is_empty() {
+            self.chunks.push(chunk);
+        }
+        if self.chunk_bytes > self.buffer_bytes_max { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), SortedError> {
@@ -155,20 +136,8 @@ impl SpillWriter {
     }
 
     fn append(&mut self, bucket: usize, chunk: &Chunk) -> Result<(), SortedError> {
-        let path = bucket_path(&self.dir, bucket);
-        let payload = encode(chunk)?;
         let is_new = !std::mem::replace(&mut self.has_file[bucket], true);
-        let write = || {
-            let mut options = fs::OpenOptions::new();
-            let mut file = options.append(true).create(true).mode(FILE_MODE).open(&path)?;
-            if is_new {
-                file.write_all(&header(MAGIC, VERSION))?;
-            }
-            file.write_all(&(payload.len() as u64).to_le_bytes())?;
-            file.write_all(&crc32c::crc32c(&payload).to_le_bytes())?;
-            file.write_all(&payload)
-        };
-        write().map_err(SortedError::io("writing", &path))
+        chunk::append(&bucket_path(&self.dir, bucket), is_new, chunk)
     }
 
     /// Ends the writing.
@@ -229,13 +198,32 @@ impl Spill {
         Ok(bytes)
     }
 
+    /// The rows of consecutive buckets by key.
+    pub fn buckets(&self, buckets: std::ops::Range<usize>) -> Result<SortedRows, SortedError> {
+        let mut parts = Vec::new();
+        for bucket in buckets.filter(|bucket| self.counts[*bucket] > 0) {
+            parts.push(self.bucket(bucket)?);
+        }
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let rows = concat_batches(&self.schema, parts.iter().map(|part| &part.rows))
+            .map_err(SortedError::arrow("joining buckets"))?;
+        Ok(SortedRows {
+            keys: parts.iter().flat_map(|part| part.keys.iter().copied()).collect(),
+            row_hashes: parts.iter().flat_map(|part| part.row_hashes.iter().copied()).collect(),
+            ordinals: parts.iter().flat_map(|part| part.ordinals.iter().copied()).collect(),
+            rows,
+        })
+    }
+
     /// The rows of one bucket by key.
     pub fn bucket(&self, bucket: usize) -> Result<SortedRows, SortedError> {
         if !self.has_file[bucket] {
             return sort(&self.schema, &self.chunks, &self.places[bucket]);
         }
         let path = bucket_path(&self.dir, bucket);
-        let chunks = read_chunks(&path)?;
+        let chunks = ChunkReader::open(&path)?.collect::<Result<Vec<_>, _>>()?;
         let found: usize = chunks.iter().map(|chunk| chunk.keys.len()).sum();
         if found as u64 != self.counts[bucket] {
             return Err(SortedError::damaged(&path, format!("it has {found} of {} rows", self.counts[bucket])));
@@ -259,14 +247,6 @@ impl Drop for Spill {
 
 fn bucket_path(dir: &Path, bucket: usize) -> PathBuf {
     dir.join(format!("{bucket:05}{SUFFIX}"))
-}
-
-/// Bytes that `rows` themselves take, even if they are a part of larger arrays.
-fn batch_bytes(rows: &RecordBatch) -> usize {
-    let column_bytes = |column: &Arc<dyn Array>| {
-        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
-    };
-    rows.columns().iter().map(column_bytes).sum()
 }
 
 /// Where each bucket's rows are, in the order they arrived.
@@ -321,58 +301,4 @@ fn without_columns(schema: &SchemaRef, rows: usize) -> Result<RecordBatch, Sorte
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), Vec::new(), &options)
         .map_err(SortedError::arrow("sorting rows"))
-}
-
-fn encode(chunk: &Chunk) -> Result<Vec<u8>, SortedError> {
-    let mut payload = Vec::new();
-    payload.extend_from_slice(&(chunk.keys.len() as u64).to_le_bytes());
-    for key in &chunk.keys {
-        payload.extend_from_slice(&key.0.to_le_bytes());
-    }
-    for number in chunk.row_hashes.iter().chain(&chunk.ordinals) {
-        payload.extend_from_slice(&number.to_le_bytes());
-    }
-    let mut write = || -> Result<(), ArrowError> {
-        let mut writer = StreamWriter::try_new(&mut payload, chunk.rows.schema_ref())?;
-        writer.write(&chunk.rows)?;
-        writer.finish()
-    };
-    write().map_err(SortedError::arrow("encoding rows"))?;
-    Ok(payload)
-}
-
-fn read_chunks(path: &Path) -> Result<Vec<Chunk>, SortedError> {
-    let bytes = fs::read(path).map_err(SortedError::io("reading", path))?;
-    let mut rest = after_header(path, &bytes, MAGIC, VERSION)?;
-    let mut chunks = Vec::new();
-    while !rest.is_empty() {
-        let (payload, after) =
-            next_frame(rest).ok_or_else(|| SortedError::damaged(path, "a frame is cut or altered"))?;
-        chunks.push(decode(payload).ok_or_else(|| SortedError::damaged(path, "a frame is of unknown form"))?);
-        rest = after;
-    }
-    Ok(chunks)
-}
-
-fn next_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, bytes) = bytes.split_first_chunk::<8>()?;
-    let (checksum, bytes) = bytes.split_first_chunk::<4>()?;
-    let (payload, rest) = bytes.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    (crc32c::crc32c(payload).to_le_bytes() == *checksum).then_some((payload, rest))
-}
-
-fn decode(payload: &[u8]) -> Option<Chunk> {
-    let (rows, payload) = payload.split_first_chunk::<8>()?;
-    let rows = usize::try_from(u64::from_le_bytes(*rows)).ok()?;
-    let (keys, payload) = payload.split_at_checked(rows.checked_mul(16)?)?;
-    let (row_hashes, payload) = payload.split_at_checked(rows * 8)?;
-    let (ordinals, payload) = payload.split_at_checked(rows * 8)?;
-    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let batch = StreamReader::try_new(payload, None).ok()?.next()?.ok()?;
-    (batch.num_rows() == rows).then(|| Chunk {
-        keys: keys.as_chunks().0.iter().map(|bytes| KeyHash(u128::from_le_bytes(*bytes))).collect(),
-        row_hashes: row_hashes.as_chunks().0.iter().map(number).collect(),
-        ordinals: ordinals.as_chunks().0.iter().map(number).collect(),
-        rows: batch,
-    })
 }

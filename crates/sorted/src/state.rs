@@ -1,21 +1,22 @@
 //! The last acknowledged rows of a load, in immutable files.
 //!
-//! A bucket is two files, `<version>-<bits>-<bucket>.index` (module `index`) and `.values` (Parquet,
-//! same rows in the same order). A [`StateWriter`] writes the buckets that changed under names of a
-//! new version and takes over the others by name; nothing refers to the new files until the manifest
-//! is swapped, and [`sweep`] removes what no manifest names.
+//! A bucket is one or more layers (module `layers`), each of two files: `<version>-<bits>-<bucket>.index`
+//! (module `index`) and `.values` (module `values`, the same rows in the same order). Nothing here
+//! writes; [`crate::StateWriter`] does.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
-use arrow_schema::{Schema, SchemaRef};
-use arrow_select::concat::concat_batches;
+use arrow_schema::SchemaRef;
+use arrow_select::interleave::interleave_record_batch;
 use flowgate_core::KeyHash;
-use fs_err as fs;
 
-use crate::file::{create_dir, remove_files, sync_dir, write_whole};
-use crate::{BITS_MAX, BucketMeta, Index, Manifest, SortedError, fingerprint, key_hashes, values};
+use crate::index::{Heads, REMOVED};
+use crate::layers::{self, Place};
+use crate::manifest::LayerMeta;
+use crate::values::ValuesFile;
+use crate::{BucketMeta, Entry, Index, Manifest, RowSet, SortedError, key_hashes};
 
 /// A state that can be read.
 #[derive(Debug)]
@@ -36,46 +37,83 @@ impl State {
 
     /// Bucket `bucket` of 2^bits, whatever number of buckets the files are cut into.
     pub fn bucket(&self, bits: u8, bucket: usize) -> Result<StateBucket, SortedError> {
-        let stored = self.manifest.bits;
-        let mut found = StateBucket { dir: self.dir.clone(), index: Index::default(), parts: Vec::new() };
-        if bits <= stored {
-            let joined = 1 << (stored - bits);
-            for part in bucket * joined..(bucket + 1) * joined {
-                found.add(self.manifest.buckets[part].as_ref(), bits, bucket)?;
+        let mut found = StateBucket { dir: self.dir.clone(), ..StateBucket::default() };
+        for meta in self.stored(bits, bucket) {
+            let (index, places) = layers::read(&self.dir, &meta.layers)?;
+            let layers_before = found.layers.len() as u32;
+            let first = index.keys.partition_point(|key| key.bucket(bits) < bucket);
+            let end = index.keys.partition_point(|key| key.bucket(bits) <= bucket);
+            if found.layers.is_empty() && first == 0 && end == index.len() {
+                found.index = index;
+                found.places = places;
+            } else {
+                for row in first..end {
+                    found.index.push(index.entry(row));
+                    found.places.push(Place { layer: places[row].layer + layers_before, ..places[row] });
+                }
             }
-        } else {
-            let part = bucket >> (bits - stored);
-            found.add(self.manifest.buckets[part].as_ref(), bits, bucket)?;
+            found.layers.extend_from_slice(&meta.layers);
         }
         Ok(found)
     }
 
-    /// Every key, in order, as far as damage allows: a bucket whose index is damaged gives the keys that its values
+    /// What decides whether the rows of that bucket changed: the same rows in the same order.
+    pub fn heads(&self, bits: u8, bucket: usize) -> Result<Heads, SortedError> {
+        if let Some(meta) = self.meta(bits, bucket) {
+            return layers::read_heads(&self.dir, &meta.layers);
+        }
+        let Index { keys, row_hashes, flags, .. } = self.bucket(bits, bucket)?.index;
+        Ok(Heads { keys, row_hashes, flags })
+    }
+
+    /// The stored buckets that rows of `bucket` of 2^bits are in.
+    fn stored(&self, bits: u8, bucket: usize) -> impl Iterator<Item = &BucketMeta> {
+        let stored = self.manifest.bits;
+        let range = if bits <= stored {
+            let joined = 1 << (stored - bits);
+            bucket * joined..(bucket + 1) * joined
+        } else {
+            let part = bucket >> (bits - stored);
+            part..part + 1
+        };
+        self.manifest.buckets[range].iter().flatten()
+    }
+
+    /// Every key, in order, as far as damage allows: a layer whose index is damaged gives the keys that its values
     /// in the columns of `key_schema` have. Also the number of rows of which neither is left.
     pub fn keys_despite_damage(&self, key_schema: &SchemaRef) -> Result<(Vec<KeyHash>, u64), SortedError> {
         let mut keys = Vec::new();
         let mut lost = 0;
         for meta in self.manifest.buckets.iter().flatten() {
-            match read_index(&self.dir.join(&meta.index), meta) {
-                Ok(index) => keys.extend(index.keys),
-                Err(SortedError::Damaged { .. }) => match self.keys_of_values(meta, key_schema) {
-                    Ok(found) => keys.extend(found),
-                    Err(SortedError::Damaged { .. }) => lost += meta.rows,
+            let mut living = BTreeMap::new();
+            for layer in &meta.layers {
+                match self.layer_keys(layer, key_schema) {
+                    Ok(found) => living.extend(found),
+                    Err(SortedError::Damaged { .. }) => lost += layer.rows,
                     Err(error) => return Err(error),
-                },
-                Err(error) => return Err(error),
+                }
             }
+            keys.extend(living.into_iter().filter(|(_, is_there)| *is_there).map(|(key, _)| key));
         }
         keys.sort_unstable();
         Ok((keys, lost))
     }
 
-    fn keys_of_values(&self, meta: &BucketMeta, key_schema: &SchemaRef) -> Result<Vec<KeyHash>, SortedError> {
-        let path = self.dir.join(&meta.values);
-        let bytes = read_checked(&path, meta.values_checksum)?;
-        let all = 0..meta.rows as usize;
-        let rows = values::decode(&path, bytes, key_schema, std::slice::from_ref(&all))?;
-        Ok(key_hashes(&rows)?.into_iter().flatten().collect())
+    /// The keys of one layer, each with whether the layer says that its row is there.
+    fn layer_keys(&self, layer: &LayerMeta, key_schema: &SchemaRef) -> Result<Vec<(KeyHash, bool)>, SortedError> {
+        match Heads::read(&self.dir.join(layer.index()), layer.rows, layer.index_checksum) {
+            Ok(heads) => {
+                let is_there = heads.flags.iter().map(|flags| flags & REMOVED == 0);
+                Ok(heads.keys.iter().copied().zip(is_there).collect())
+            }
+            Err(SortedError::Damaged { .. }) => {
+                let file = ValuesFile::open(&self.dir.join(layer.values()), layer.rows, layer.values_checksum)?;
+                let all: Vec<u32> = (0..layer.rows as u32).collect();
+                // Rows that the layer removes have no values, so no key here.
+                Ok(key_hashes(&file.read(key_schema, &all)?)?.into_iter().flatten().map(|key| (key, true)).collect())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The files of bucket `bucket`, if the state is cut into 2^bits and holds rows there.
@@ -84,187 +122,87 @@ impl State {
     }
 }
 
-/// One bucket of a state: its index, and its values when they are wanted.
-#[derive(Debug)]
+/// Rows of a state by key: their index, and their values when they are wanted.
+#[derive(Debug, Default)]
 pub struct StateBucket {
     pub index: Index,
     dir: PathBuf,
-    parts: Vec<Part>,
-}
-
-/// The rows `rows` of a stored bucket.
-#[derive(Debug)]
-struct Part {
-    meta: BucketMeta,
-    rows: Range<usize>,
+    layers: Vec<LayerMeta>,
+    /// Where the values of each row are.
+    places: Vec<Place>,
 }
 
 impl StateBucket {
-    /// Adds the rows of a stored bucket that fall into `bucket` of 2^bits: a range, because they are sorted.
-    fn add(&mut self, meta: Option<&BucketMeta>, bits: u8, bucket: usize) -> Result<(), SortedError> {
-        let Some(meta) = meta else { return Ok(()) };
-        let mut index = read_index(&self.dir.join(&meta.index), meta)?;
-        let start = index.keys.partition_point(|key| key.bucket(bits) < bucket);
-        let end = index.keys.partition_point(|key| key.bucket(bits) <= bucket);
-        let rows = start..end;
-        if rows.is_empty() {
-            return Ok(());
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    pub fn entry(&self, row: usize) -> Entry {
+        self.index.entry(row)
+    }
+
+    /// Only the rows `rows`, by their positions.
+    #[must_use]
+    pub fn only(&self, rows: &RowSet) -> Self {
+        Self {
+            index: rows.iter().map(|row| self.index.entry(row)).collect(),
+            dir: self.dir.clone(),
+            layers: self.layers.clone(),
+            places: rows.iter().map(|row| self.places[row]).collect(),
         }
-        if rows.len() < index.len() {
-            index.cut(&rows);
+    }
+
+    /// Adds rows whose keys come after all others.
+    pub fn append(&mut self, other: Self) {
+        let before = self.layers.len() as u32;
+        self.dir = other.dir;
+        self.layers.extend(other.layers);
+        self.places.extend(other.places.iter().map(|place| Place { layer: place.layer + before, ..*place }));
+        for row in 0..other.index.len() {
+            self.index.push(other.index.entry(row));
         }
-        self.index.append(index);
-        self.parts.push(Part { meta: meta.clone(), rows });
-        Ok(())
     }
 
     /// The values of all rows, in the columns of `schema`; a column that was not stored is null.
     pub fn values(&self, schema: &SchemaRef) -> Result<RecordBatch, SortedError> {
-        self.values_in(schema, std::slice::from_ref(&(0..self.index.len())))
+        let all: Vec<usize> = (0..self.len()).collect();
+        self.values_of(schema, &all)
     }
 
     /// The values of some rows, given by their ascending positions in the index.
     pub fn values_of(&self, schema: &SchemaRef, rows: &[usize]) -> Result<RecordBatch, SortedError> {
-        if !rows.is_sorted_by(|left, right| left < right) || rows.last().is_some_and(|last| *last >= self.index.len()) {
+        if !rows.is_sorted_by(|left, right| left < right) || rows.last().is_some_and(|last| *last >= self.len()) {
             return Err(SortedError::Misused("rows of a bucket that are not in order"));
         }
-        let ranges: Vec<_> =
-            rows.chunk_by(|left, right| left + 1 == *right).map(|run| run[0]..run[0] + run.len()).collect();
-        self.values_in(schema, &ranges)
-    }
-
-    fn values_in(&self, schema: &SchemaRef, rows: &[Range<usize>]) -> Result<RecordBatch, SortedError> {
-        let mut batches = Vec::new();
-        let mut first = 0;
-        for part in &self.parts {
-            let here = first..first + part.rows.len();
-            first = here.end;
-            // From positions in this bucket to positions in the part's file.
-            let wanted: Vec<_> = rows
-                .iter()
-                .map(|range| range.start.max(here.start)..range.end.min(here.end))
-                .filter(|range| !range.is_empty())
-                .map(|range| range.start - here.start + part.rows.start..range.end - here.start + part.rows.start)
-                .collect();
-            if !wanted.is_empty() {
-                let path = self.dir.join(&part.meta.values);
-                let bytes = read_checked(&path, part.meta.values_checksum)?;
-                batches.push(values::decode(&path, bytes, schema, &wanted)?);
+        let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.layers.len()];
+        let mut sources = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Place { layer, row } = self.places[*row];
+            sources.push((layer as usize, wanted[layer as usize].len()));
+            wanted[layer as usize].push(row);
+        }
+        let mut read = Vec::new();
+        let mut number_of = vec![0; self.layers.len()];
+        for (number, (layer, rows)) in
+            self.layers.iter().zip(&wanted).enumerate().filter(|(_, (_, rows))| !rows.is_empty())
+        {
+            let file = ValuesFile::open(&self.dir.join(layer.values()), layer.rows, layer.values_checksum)?;
+            number_of[number] = read.len();
+            read.push(file.read(schema, rows)?);
+        }
+        match read.len() {
+            0 => Ok(RecordBatch::new_empty(schema.clone())),
+            // Rows of one layer are in the order they were asked for.
+            1 => Ok(read.remove(0)),
+            _ => {
+                let sources: Vec<_> = sources.into_iter().map(|(layer, row)| (number_of[layer], row)).collect();
+                let read: Vec<&RecordBatch> = read.iter().collect();
+                interleave_record_batch(&read, &sources).map_err(SortedError::arrow("joining values"))
             }
         }
-        if batches.len() == 1 {
-            return Ok(batches.remove(0));
-        }
-        concat_batches(schema, &batches).map_err(SortedError::arrow("joining values"))
     }
-}
-
-fn read_index(path: &Path, meta: &BucketMeta) -> Result<Index, SortedError> {
-    let bytes = read_checked(path, meta.index_checksum)?;
-    let index = Index::decode(path, &bytes)?;
-    if index.len() as u64 == meta.rows {
-        return Ok(index);
-    }
-    Err(SortedError::damaged(path, format!("it has {} rows, its manifest says {}", index.len(), meta.rows)))
-}
-
-/// The bytes of a file that must be there and be what was written.
-fn read_checked(path: &Path, checksum: u32) -> Result<Vec<u8>, SortedError> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(SortedError::damaged(path, "it is not there"));
-        }
-        result => result.map_err(SortedError::io("reading", path))?,
-    };
-    if crc32c::crc32c(&bytes) == checksum {
-        return Ok(bytes);
-    }
-    Err(SortedError::damaged(path, "it does not match its checksum"))
-}
-
-/// Writes the next version of a state. Buckets may be written in any order and by several threads.
-#[derive(Debug)]
-pub struct StateWriter {
-    dir: PathBuf,
-    version: u64,
-    bits: u8,
-}
-
-impl StateWriter {
-    /// Begins version `version`, which is one more than the current manifest's, in 2^bits buckets.
-    pub fn create(dir: &Path, version: u64, bits: u8) -> Result<Self, SortedError> {
-        if bits > BITS_MAX {
-            return Err(SortedError::Misused("more buckets than a state may have"));
-        }
-        create_dir(dir)?;
-        Ok(Self { dir: dir.to_owned(), version, bits })
-    }
-
-    /// Writes one bucket; `None` if it has no rows. A bucket whose rows stayed as they were needs no
-    /// writing while the bits stay: its meta is passed on to [`StateWriter::finish`] as it is.
-    pub fn write(&self, bucket: usize, index: &Index, values: &RecordBatch) -> Result<Option<BucketMeta>, SortedError> {
-        self.check(bucket, index, values)?;
-        if index.is_empty() {
-            return Ok(None);
-        }
-        let name = format!("{:010}-{:02}-{bucket:05}", self.version, self.bits);
-        let index_bytes = index.encode();
-        let values_bytes = values::encode(values)?;
-        let meta = BucketMeta {
-            index: format!("{name}.index"),
-            values: format!("{name}.values"),
-            rows: index.len() as u64,
-            tombstones: index.iter().filter(crate::Entry::is_tombstone).count() as u64,
-            uncertain: index.iter().filter(crate::Entry::is_uncertain).count() as u64,
-            fingerprint: fingerprint_of_living(index),
-            index_checksum: crc32c::crc32c(&index_bytes),
-            values_checksum: crc32c::crc32c(&values_bytes),
-            bytes: (index_bytes.len() + values_bytes.len()) as u64,
-        };
-        write_whole(&self.dir.join(&meta.values), &values_bytes)?;
-        write_whole(&self.dir.join(&meta.index), &index_bytes)?;
-        Ok(Some(meta))
-    }
-
-    fn check(&self, bucket: usize, index: &Index, values: &RecordBatch) -> Result<(), SortedError> {
-        if index.len() != values.num_rows() {
-            return Err(SortedError::Misused("a bucket's index and values differ in length"));
-        }
-        if !index.is_sorted() {
-            return Err(SortedError::Misused("a bucket's keys are not in order"));
-        }
-        let ends = [index.keys.first(), index.keys.last()];
-        if ends.into_iter().flatten().any(|key| key.bucket(self.bits) != bucket) {
-            return Err(SortedError::Misused("a key in the wrong bucket"));
-        }
-        Ok(())
-    }
-
-    /// Makes all files durable and gives the manifest that is to be swapped in.
-    pub fn finish(
-        self,
-        schema: &Schema,
-        buckets: Vec<Option<BucketMeta>>,
-        sequence: u64,
-    ) -> Result<Manifest, SortedError> {
-        if buckets.len() != 1 << self.bits {
-            return Err(SortedError::Misused("a state with the wrong number of buckets"));
-        }
-        sync_dir(&self.dir)?;
-        Ok(Manifest::new(self.version, self.bits, schema, buckets, sequence))
-    }
-}
-
-fn fingerprint_of_living(index: &Index) -> u64 {
-    let living = index.iter().filter(|entry| !entry.is_tombstone());
-    living.fold(0, |sum: u64, entry| sum.wrapping_add(fingerprint(&[entry.key], &[entry.row_hash])))
-}
-
-/// Removes the state files of `dir` that `manifest`, the current one, does not name; returns how
-/// many there were. Only for the holder of the flow.
-pub fn sweep(dir: &Path, manifest: &Manifest) -> Result<u64, SortedError> {
-    let is_ours = |name: &str| [".index", ".values", ".temp"].iter().any(|suffix| name.ends_with(suffix));
-    let removed = remove_files(dir, |name| is_ours(name) && !manifest.names(name))?;
-    sync_dir(dir)?;
-    Ok(removed)
 }

@@ -91,6 +91,22 @@ impl StoreError {
         }
     }
 
+    /// What to do, most helpful first.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Damaged { path, .. } | Self::Foreign { path } => vec![
+                format!(
+                    "move `{0}`, `{0}-wal` and `{0}-shm` away; then `flowgate run FLOW --adopt` takes the destination's rows as state",
+                    path.display()
+                ),
+                "letters and the list of runs are lost with it; a backup of the whole state directory has them"
+                    .to_owned(),
+            ],
+            Self::Newer { .. } => vec!["update Flowgate: a newer one has written it".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+
     /// An error of the operating system about `path`; a full disk gets its own name.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {

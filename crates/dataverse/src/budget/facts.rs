@@ -41,6 +41,9 @@ pub struct Grant {
     pub user: u16,
     /// The affinity cookie to send with it; `None` lets the service choose a server.
     pub cookie: Option<Arc<str>>,
+    /// Not for the request that asked: to look whether a server is back, by a read that may be lost.
+    pub is_trial: bool,
+    pub(super) sent_s: f64,
     pub(super) lane: Option<LaneId>,
     /// What it is expected to take in that lane.
     pub(super) expected_s: f64,

@@ -74,7 +74,11 @@ const RAMP_S: f64 = 30.0;
 const SLOWNESS_FOLLOW: f64 = 0.2;
 const SLOWNESS_MAX: f64 = 20.0;
 
-/// So many answers in a row after an outage must show a window that is not ours.
+/// Shorter requests tell more of the network than of the server.
+const SLOWNESS_FROM_S: f64 = 0.25;
+
+/// So many answers in a row after an outage must show a window that is not ours. Trials bring them:
+/// where the window is full, no batch could.
 const FORGOTTEN_ANSWERS: u32 = 3;
 
 /// How a lane meets a batch.
@@ -93,6 +97,16 @@ pub(super) enum Room {
 struct Outage {
     ended_s: f64,
     limit_before_s: f64,
+}
+
+/// Reads that look whether the server is back, one at a time, and what it remembers once it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trials {
+    is_under_way: bool,
+    /// Still to be made after the one that reached the server.
+    left: u32,
+    /// When the last outage was over.
+    reached_s: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +132,7 @@ pub(super) struct Lane {
     calls_pacer: Pacer,
     ramp: (f64, f64),
     outage: Option<Outage>,
+    trials: Trials,
     /// Since when the window is known to have been filled by us alone.
     empty_since_s: f64,
     forgotten_answers: u32,
@@ -152,6 +167,7 @@ impl Lane {
             calls_pacer: Pacer::new(now_s),
             ramp: (1.0, now_s),
             outage: None,
+            trials: Trials::default(),
             empty_since_s: now_s,
             forgotten_answers: 0,
             slowness: 1.0,
@@ -206,9 +222,8 @@ impl Lane {
             Gate::Closed { until_s } if now_s < until_s => return Room::At(until_s),
             Gate::Closed { .. } => {}
             Gate::Down { until_s, .. } if now_s < until_s => return Room::At(until_s),
-            Gate::Down { .. } if self.in_flight > 0 => return Room::AfterCompletion,
-            // To know early that the server is back is worth a place before all others.
-            Gate::Down { .. } => return Room::Now { credit: f64::INFINITY },
+            // A trial is under way.
+            Gate::Down { .. } => return Room::AfterCompletion,
         }
         if f64::from(self.batches_in_flight) >= self.parallel(now_s, share)
             || f64::from(self.in_flight) >= CONCURRENT_USED * self.concurrent(now_s)
@@ -229,6 +244,27 @@ impl Lane {
         self.calls_pacer.refill(now_s, pace.calls, 1.0);
         let wait_s = self.time_pacer.wait_s(pace.busy_s, cost_s).max(self.calls_pacer.wait_s(pace.calls, 1.0));
         if wait_s > 0.0 { Room::At(now_s + wait_s) } else { Room::Now { credit: self.credit(now_s, used) } }
+    }
+
+    /// Whether somebody should look now if the server is back, or what it remembers.
+    ///
+    /// Requests that were under way when it went may hang for minutes; they are not waited for.
+    pub(super) fn wants_trial(&self, now_s: f64) -> bool {
+        let is_due = match self.gate {
+            Gate::Down { until_s, .. } => now_s >= until_s,
+            Gate::Open => self.trials.left > 0,
+            Gate::Closed { .. } => false,
+        };
+        is_due && !self.trials.is_under_way
+    }
+
+    pub(super) fn begin_trial(&mut self) {
+        self.trials.is_under_way = true;
+        self.trials.left = self.trials.left.saturating_sub(1);
+    }
+
+    pub(super) fn end_trial(&mut self) {
+        self.trials.is_under_way = false;
     }
 
     /// What is left for batches in the window, without what is under way.
@@ -321,6 +357,9 @@ impl Lane {
 
     /// A batch took `busy_s` and not the `cost_s` that it takes on average.
     pub(super) fn learn_slowness(&mut self, cost_s: f64, busy_s: f64) {
+        if cost_s < SLOWNESS_FROM_S {
+            return;
+        }
         let seen = (busy_s / cost_s.max(1e-3)).clamp(1.0 / SLOWNESS_MAX, SLOWNESS_MAX);
         self.slowness += SLOWNESS_FOLLOW * (seen - self.slowness);
     }
@@ -376,6 +415,7 @@ impl Lane {
         let is_shown = self.time.is_shown_above(outage.limit_before_s);
         self.forgotten_answers = if is_shown { self.forgotten_answers + 1 } else { 0 };
         if self.forgotten_answers >= FORGOTTEN_ANSWERS {
+            self.trials.left = 0;
             self.window.forget_before(now_s, outage.ended_s);
             self.empty_since_s = outage.ended_s;
             self.time.forget_above();
@@ -391,11 +431,16 @@ impl Lane {
             self.ramp = (RAMP_AFTER_OUTAGE, now_s);
             self.outage = Some(Outage { ended_s: now_s, limit_before_s: self.time.estimate() });
             self.forgotten_answers = 0;
+            self.trials = Trials { left: FORGOTTEN_ANSWERS - 1, reached_s: now_s, ..self.trials };
         }
     }
 
-    pub(super) fn is_unreachable(&mut self, now_s: f64, jitter: f64) {
-        self.gate.fail(now_s, jitter);
+    /// A request that was sent at `sent_s` met nobody, or its connection was cut.
+    pub(super) fn is_unreachable(&mut self, now_s: f64, sent_s: f64, jitter: f64) {
+        // What was cut by an outage says nothing of the time after it.
+        if sent_s >= self.trials.reached_s {
+            self.gate.fail(now_s, jitter);
+        }
     }
 
     pub(super) fn refused_time(&mut self, now_s: f64) {

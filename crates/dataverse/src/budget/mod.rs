@@ -20,6 +20,7 @@ mod random;
 pub(crate) mod retry_after;
 mod share;
 mod snapshot;
+mod waits;
 mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +39,8 @@ pub(crate) use share::Shares;
 pub use snapshot::{
     ConnectionSnapshot, EntitlementSnapshot, LaneSnapshot, MessageSnapshot, Snapshot, UserSnapshot, WaitingSnapshot,
 };
+use waits::WaitCounts;
+pub use waits::Waits;
 
 /// Why a request may not go, now or later.
 #[derive(Debug)]
@@ -59,6 +62,7 @@ pub(crate) struct Budget {
     sharing: Option<Sharing>,
     sent: AtomicU64,
     throttled: AtomicU64,
+    waits: WaitCounts,
 }
 
 impl Budget {
@@ -71,6 +75,7 @@ impl Budget {
             sharing,
             sent: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
+            waits: WaitCounts::default(),
         }
     }
 
@@ -81,6 +86,7 @@ impl Budget {
     pub(crate) async fn admit(self: &Arc<Self>, class: Class, cost: Cost) -> Result<Permit<'_>, NotAdmitted> {
         self.join().await.map_err(NotAdmitted::NotShared)?;
         let waiting = Waiting::start(self, class);
+        let since = self.clock.elapsed();
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Registered before asking, so that a completion in between is not missed.
@@ -92,6 +98,7 @@ impl Budget {
             match self.ask(now, class, cost) {
                 Verdict::Admitted(grant) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
+                    self.waits.add(class, self.clock.elapsed().since(since));
                     drop(waiting);
                     return Ok(Permit { budget: self, grant: Some(grant), sent_at: now });
                 }
@@ -115,6 +122,11 @@ impl Budget {
     /// All that is known of the limits now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.policy().snapshot(self.clock.elapsed())
+    }
+
+    /// How long requests of a class waited to be let in.
+    pub(crate) fn waits(&self, class: Class) -> Waits {
+        self.waits.of(class)
     }
 
     pub(crate) fn requests(&self) -> RequestCounts {
@@ -156,6 +168,11 @@ impl Permit<'_> {
     /// The affinity cookie to send with the request.
     pub(crate) fn cookie(&self) -> Option<&str> {
         self.grant.as_ref()?.cookie.as_deref()
+    }
+
+    /// Whether it is there to look if a server is back, and for nothing else.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.is_trial)
     }
 
     /// The same without a cookie: the service chooses the web server.

@@ -56,6 +56,9 @@ const DRAW_AVOIDS_DOWN_S: f64 = 60.0;
 /// Urgent requests that may be under way before any server is known.
 const FIRST_IN_FLIGHT_MAX: u32 = 8;
 
+/// What a trial is expected to take: WhoAmI, the cheapest request there is.
+const TRIAL: Cost = Cost { busy: Duration::from_millis(40), entitlement: 1 };
+
 /// The bound on lanes, against a service that sets a new cookie with every answer.
 const LANES_MAX: usize = 256;
 
@@ -185,9 +188,15 @@ impl Policy {
             let may_go = self.discovery.under_way() < most;
             return if may_go { self.grant(now, class, cost, None) } else { Verdict::AfterCompletion };
         }
+        if is_paced(class) {
+            if let Some(index) = self.lane_to_try(now_s) {
+                return self.grant_trial(now, class, index);
+            }
+        }
         match self.choose(now_s, class, cost.busy.as_secs_f64()) {
             Choice::Lane(_) if self.may_draw(now_s) => self.grant(now, class, cost, None),
             Choice::Lane(index) => self.grant(now, class, cost, Some(index)),
+            Choice::Trial(index) => self.grant_trial(now, class, index),
             Choice::At(at_s) => Verdict::NotBefore(later(now, at_s)),
             Choice::AfterCompletion => Verdict::AfterCompletion,
         }
@@ -214,13 +223,14 @@ impl Policy {
         match ended {
             Ended::Answered(facts) => self.answered(now_s, lane, grant, facts),
             Ended::Throttled(_, throttled) => self.throttled(now_s, lane, grant.user, *throttled),
-            Ended::Unavailable(_) => {
+            Ended::Abandoned if !grant.is_trial => {}
+            // A trial that nobody answered has told what it was to tell.
+            Ended::Unavailable(_) | Ended::Abandoned => {
                 let jitter = self.random.fraction();
                 if let Some(lane) = lane {
-                    self.lanes[lane].is_unreachable(now_s, jitter);
+                    self.lanes[lane].is_unreachable(now_s, grant.sent_s, jitter);
                 }
             }
-            Ended::Abandoned => {}
         }
         Duration::from_secs_f64(busy_s)
     }
@@ -309,11 +319,24 @@ impl Policy {
         if let Some((_, index)) = best {
             return Choice::Lane(index);
         }
-        // With every server down somebody has to look whether one is back.
-        let is_due = |lane: &Lane| lane.gate.is_down() && lane.in_flight == 0 && lane.gate.next_s(now_s) <= Some(now_s);
-        match self.lanes.iter().position(is_due) {
-            Some(index) => Choice::Lane(index),
+        // With no server to serve them, they look themselves whether one is back.
+        match self.lane_to_try(now_s) {
+            Some(index) => Choice::Trial(index),
             None => Choice::At(earliest_s.max(now_s + 0.01)),
+        }
+    }
+
+    fn lane_to_try(&self, now_s: f64) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.wants_trial(now_s))
+    }
+
+    /// A server that was away is first met by a read: a write that is cut must be looked for
+    /// afterwards, row by row, and would find nobody to ask.
+    fn grant_trial(&mut self, now: Elapsed, class: Class, lane: usize) -> Verdict {
+        self.lanes[lane].begin_trial();
+        match self.grant(now, class, TRIAL, Some(lane)) {
+            Verdict::Admitted(grant) => Verdict::Admitted(Grant { is_trial: true, ..grant }),
+            other => other,
         }
     }
 
@@ -324,8 +347,17 @@ impl Policy {
             self.batches_in_flight += 1;
         }
         let expected_s = cost.busy.as_secs_f64();
-        let mut grant =
-            Grant { class, cost, user: 0, cookie: None, lane: None, expected_s, used_then: Usage::default() };
+        let mut grant = Grant {
+            class,
+            cost,
+            user: 0,
+            cookie: None,
+            is_trial: false,
+            sent_s: now_s,
+            lane: None,
+            expected_s,
+            used_then: Usage::default(),
+        };
         if let Some(lane) = lane.map(|index| &mut self.lanes[index]) {
             if is_paced(class) {
                 grant.expected_s = lane.expected_s(expected_s);
@@ -365,6 +397,9 @@ impl Policy {
         if let Some(index) = sent_to {
             let lane = &mut self.lanes[index];
             lane.finish(now_s, grant.class, grant.expected_s, busy_s);
+            if grant.is_trial {
+                lane.end_trial();
+            }
             // Sent without the lane's cookie, a request may be answered by anybody.
             let is_bound = lane.cookie.is_none() || grant.cookie.is_some();
             match said {
@@ -500,6 +535,8 @@ impl Policy {
 /// Where a request goes.
 enum Choice {
     Lane(usize),
+    /// To look whether the lane's server is back.
+    Trial(usize),
     At(f64),
     AfterCompletion,
 }

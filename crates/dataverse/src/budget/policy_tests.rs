@@ -228,6 +228,78 @@ fn a_server_that_forgot_its_window_is_believed_only_after_an_outage() {
     assert!(policy.snapshot(at(211.0)).lanes[0].used_s < 10.0);
 }
 
+/// What a batch is given that asks now.
+fn given_to_batch(policy: &mut Policy, now_s: f64) -> Option<Grant> {
+    match policy.ask(at(now_s), Class::Batch, SECOND) {
+        Verdict::Admitted(grant) => Some(grant),
+        _ => None,
+    }
+}
+
+#[test]
+fn no_write_meets_a_server_that_was_away_before_a_read_did() {
+    let mut policy = with_servers(&["a"]);
+    let cut = admitted(&mut policy, 2.0, Class::Batch, SECOND);
+    policy.complete(at(3.0), &cut, &Ended::Unavailable(answer("a", 1.0, None)));
+    assert!(given_to_batch(&mut policy, 3.1).is_none(), "not before the first quarter of a second");
+    let mut trials = 0;
+    for tick in 0..400 {
+        let now_s = 3.2 + f64::from(tick) * 0.1;
+        if let Some(grant) = given_to_batch(&mut policy, now_s) {
+            assert!(grant.is_trial && grant.cost.busy < SECOND.busy, "{grant:?}");
+            assert!(given_to_batch(&mut policy, now_s).is_none(), "one at a time");
+            policy.complete(at(now_s + 0.06), &grant, &Ended::Unavailable(AnswerFacts::default()));
+            trials += 1;
+        }
+    }
+    assert!((10..=15).contains(&trials), "in forty seconds: {trials}");
+    let trial = (0..50).find_map(|tick| given_to_batch(&mut policy, 43.3 + f64::from(tick) * 0.1)).unwrap();
+    policy.complete(at(48.5), &trial, &Ended::Answered(answer("a", 0.1, Some(1_199.0))));
+    assert_eq!(policy.snapshot(at(48.5)).lanes[0].state, "open");
+}
+
+#[test]
+fn what_hung_through_an_outage_does_not_end_what_came_after_it() {
+    let mut policy = with_servers(&["a"]);
+    let (cut, hung) =
+        (admitted(&mut policy, 2.0, Class::Batch, SECOND), admitted(&mut policy, 3.0, Class::Batch, SECOND));
+    policy.complete(at(4.0), &cut, &Ended::Unavailable(answer("a", 1.0, None)));
+    let trial = given_to_batch(&mut policy, 5.0).unwrap();
+    assert!(trial.is_trial, "a request that hangs is not waited for");
+    policy.complete(at(5.1), &trial, &Ended::Answered(answer("a", 0.1, Some(1_199.0))));
+    policy.complete(at(90.0), &hung, &Ended::Unavailable(answer("a", 87.0, None)));
+    assert_eq!(policy.snapshot(at(90.0)).lanes[0].state, "open");
+}
+
+#[test]
+fn a_trial_that_nobody_answers_is_one_more_failure() {
+    let mut policy = with_servers(&["a"]);
+    let cut = admitted(&mut policy, 2.0, Class::Batch, SECOND);
+    policy.complete(at(3.0), &cut, &Ended::Unavailable(answer("a", 1.0, None)));
+    let trial = given_to_batch(&mut policy, 3.5).unwrap();
+    policy.complete(at(18.5), &trial, &Ended::Abandoned);
+    assert_eq!(policy.snapshot(at(18.6)).lanes[0].state, "down");
+    assert!(given_to_batch(&mut policy, 18.6).is_none() && given_to_batch(&mut policy, 19.2).is_some());
+}
+
+#[test]
+fn a_forgotten_window_is_seen_by_trials_where_no_batch_could_go() {
+    let mut policy = with_servers(&["a"]);
+    drive(&mut policy, 290.0, SECOND, Some(1_200.0));
+    let grant = admitted(&mut policy, 290.0, Class::Interactive, CHEAP);
+    policy.complete(at(290.1), &grant, &Ended::Unavailable(AnswerFacts::default()));
+    let mut now_s = 290.5;
+    for _ in 0..3 {
+        let trial = given_to_batch(&mut policy, now_s).unwrap();
+        assert!(trial.is_trial);
+        policy.complete(at(now_s + 0.1), &trial, &Ended::Answered(answer("a", 0.1, Some(1_199.0))));
+        now_s += 0.1;
+    }
+    assert!(policy.snapshot(at(now_s)).lanes[0].used_s < 20.0);
+    let next = (0..10).find_map(|tick| given_to_batch(&mut policy, now_s + f64::from(tick) * 0.1)).unwrap();
+    assert!(!next.is_trial, "there is nothing left to ask");
+}
+
 #[test]
 fn a_server_that_is_gone_is_retired_and_a_new_one_found() {
     let mut policy = with_servers(&["a", "b"]);

@@ -13,7 +13,8 @@ use super::write::{
 };
 use crate::error::{ApiError, Code};
 use crate::schema::{
-    ColumnKind, DateBehavior, NewColumn, Opt, OptionSet, Relationship, Required, Schema, Table, add_column, choice_set,
+    ColumnKind, DateBehavior, IntegerFormat, NewColumn, Opt, OptionSet, Relationship, Required, Schema, Table,
+    add_column, choice_set,
 };
 use crate::web::{Access, Answer, Call, Request};
 
@@ -68,6 +69,7 @@ pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Re
         "IntegerAttributeMetadata" => ColumnKind::Integer {
             min: number(body, "MinValue", f64::from(i32::MIN)) as i64,
             max: number(body, "MaxValue", f64::from(i32::MAX)) as i64,
+            format: format.and_then(IntegerFormat::named).unwrap_or_default(),
         },
         "BigIntAttributeMetadata" => ColumnKind::BigInt,
         "DecimalAttributeMetadata" => ColumnKind::Decimal {
@@ -84,6 +86,7 @@ pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Re
             min: number(body, "MinValue", -922_337_203_685_477.0),
             max: number(body, "MaxValue", 922_337_203_685_477.0),
             precision: precision(2).min(4),
+            precision_source: integer("PrecisionSource", 2).min(2) as u8,
             base: None,
             is_base: false,
         },

@@ -13,6 +13,7 @@ mod options;
 mod read;
 mod relationships;
 mod render;
+mod shadows;
 mod update;
 mod write;
 

@@ -100,7 +100,7 @@ fn tables(
 pub(super) fn related(schema: &Schema, table: &Table, part: &str) -> Result<Vec<Object>, ApiError> {
     let one_to_many = || schema.one_to_many();
     Ok(match part {
-        "Attributes" => table.live_columns().map(|column| render::column(schema, table, column)).collect(),
+        "Attributes" => render::columns(schema, table),
         "Keys" => table.keys.iter().map(|key| render::key(table, key)).collect(),
         "ManyToOneRelationships" => one_to_many()
             .filter(|one| one.referencing == table.id)

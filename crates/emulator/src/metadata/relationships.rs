@@ -1,6 +1,7 @@
 //! Relationships posted as definitions, with the lookups they bring.
 //!
-//! Promise: navigation names follow the product's defaults. Left out: cascades other than delete.
+//! Promise: navigation names follow the product's defaults. Left out: cascades that choose
+//! among rows (`Active`, `UserOwned`), which are refused by name.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use super::write::{add_component, body_of, change, created, kind_of, label_of, r
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::schema::{
-    Cascade, ColumnKind, NewColumn, Ordinal, Relationship, Required, Schema, TableId, add_lookup, add_lookup_target,
-    add_many_to_many, stable_id,
+    Cascade, ColumnKind, Follow, Follows, NewColumn, Ordinal, Relationship, Required, Schema, TableId, add_lookup,
+    add_lookup_target, add_many_to_many, stable_id,
 };
 use crate::web::{Access, Answer, Call, Request};
 
@@ -24,6 +25,29 @@ pub(super) fn cascade_of(body: &Json) -> Cascade {
         Some("NoCascade") => Cascade::NoCascade,
         _ => Cascade::RemoveLink,
     }
+}
+
+/// The operations that a definition's rows follow. `Active` and `UserOwned`, which choose among
+/// the rows, are not offered.
+pub(super) fn follows_of(body: &Json) -> Result<Follows, ApiError> {
+    let operations = [
+        ("Assign", Follow::Assign),
+        ("Merge", Follow::Merge),
+        ("Reparent", Follow::Reparent),
+        ("Share", Follow::Share),
+        ("Unshare", Follow::Unshare),
+    ];
+    let mut follows = Follows::new();
+    for (name, operation) in operations {
+        match body.get("CascadeConfiguration").and_then(|config| config.get(name)).and_then(Json::as_str) {
+            Some("Cascade") => follows.push(operation),
+            None | Some("NoCascade" | "RemoveLink" | "Restrict") => {}
+            Some(other) => {
+                return Err(ApiError::not_here(&format!("The cascade type {other}")));
+            }
+        }
+    }
+    Ok(follows)
 }
 
 fn table_named(schema: &Schema, body: &Json, member: &str) -> Result<TableId, ApiError> {
@@ -145,8 +169,9 @@ fn add_one_to_many(schema: &mut Schema, body: &Json) -> Result<(), ApiError> {
     let navigation = navigation.unwrap_or(&new.schema_name).to_owned();
     let is_hierarchical = parent == child && body.get("IsHierarchical").and_then(Json::as_bool) == Some(true);
     add_lookup(schema, child, new, &[(parent, navigation, name)], cascade_of(body));
-    if let (true, Some(Relationship::OneToMany(one))) = (is_hierarchical, schema.relationships.last_mut()) {
-        one.is_hierarchical = true;
+    if let Some(Relationship::OneToMany(one)) = schema.relationships.last_mut() {
+        one.is_hierarchical = is_hierarchical;
+        one.follows = follows_of(body)?;
     }
     Ok(())
 }

@@ -4,13 +4,16 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use crate::schema::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, KeyStatus, ManyToMany, OneToMany, Opt, OptionSet,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, Follow, KeyStatus, ManyToMany, OneToMany, Opt, OptionSet,
     Ownership, Required, Schema, State, Table, stable_id,
 };
 
 const LANGUAGE: u32 = 1033;
 
 pub(super) fn label(text: &str) -> Json {
+    if text.is_empty() {
+        return json!({ "LocalizedLabels": [], "UserLocalizedLabel": null });
+    }
     let localized = json!({
         "Label": text, "LanguageCode": LANGUAGE, "IsManaged": false,
         "MetadataId": stable_id(&format!("label:{text}")), "HasChanged": null,
@@ -36,6 +39,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
     let ownership = match table.ownership {
         Ownership::User => "UserOwned",
         Ownership::Organization => "OrganizationOwned",
+        Ownership::Business => "BusinessOwned",
         Ownership::None => "None",
     };
     let value = json!({
@@ -44,7 +48,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "SchemaName": table.schema_name,
         "EntitySetName": table.set_name,
         "LogicalCollectionName": table.set_name,
-        "CollectionSchemaName": format!("{}s", table.schema_name),
+        "CollectionSchemaName": table.collection_name.clone().unwrap_or_else(|| format!("{}s", table.schema_name)),
         "ObjectTypeCode": table.object_type_code,
         "PrimaryIdAttribute": table.primary_id(),
         "PrimaryNameAttribute": table.primary_name().map(|column| &column.logical),
@@ -121,7 +125,7 @@ pub(super) fn type_names(column: &Column) -> (&'static str, &'static str, &'stat
     }
 }
 
-fn required(level: Required) -> &'static str {
+pub(super) fn required(level: Required) -> &'static str {
     match level {
         Required::None => "None",
         Required::Recommended => "Recommended",
@@ -152,12 +156,35 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "IsManaged": !column.is_custom,
         "IsSecured": false,
         "IsLogical": false,
-        "AttributeOf": null,
+        "AttributeOf": part_of(table, column),
         "ColumnNumber": column.ordinal + 1,
         "HasChanged": null,
     }));
     object.extend(into_map(type_members(schema, table, column)));
     object
+}
+
+/// The file or image that a column is a part of.
+fn part_of<'a>(table: &'a Table, column: &Column) -> Option<&'a str> {
+    let whole = table.columns.iter().find(|whole| {
+        let ends: &[&str] = match whole.kind {
+            ColumnKind::File { .. } => &["_name"],
+            ColumnKind::Image { .. } => &["id", "_timestamp", "_url"],
+            _ => return false,
+        };
+        column.logical.strip_prefix(&whole.logical).is_some_and(|end| ends.contains(&end))
+    });
+    whole.map(|whole| whole.logical.as_str())
+}
+
+/// Every column of a table, those that only show another included.
+pub(super) fn columns(schema: &Schema, table: &Table) -> Vec<Map<String, Json>> {
+    let mut columns = Vec::new();
+    for shown in table.live_columns() {
+        columns.push(column(schema, table, shown));
+        columns.extend(super::shadows::of_column(schema, table, shown));
+    }
+    columns
 }
 
 fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {
@@ -168,14 +195,14 @@ fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {
         ColumnKind::Memo { max } => {
             json!({ "MaxLength": max, "Format": "TextArea", "FormatName": { "Value": "TextArea" }, "ImeMode": "Auto" })
         }
-        ColumnKind::Integer { min, max } => {
-            json!({ "MinValue": min, "MaxValue": max, "Format": "None" })
+        ColumnKind::Integer { min, max, format } => {
+            json!({ "MinValue": min, "MaxValue": max, "Format": format.name() })
         }
         ColumnKind::Decimal { min, max, precision } | ColumnKind::Double { min, max, precision } => {
             json!({ "MinValue": min, "MaxValue": max, "Precision": precision })
         }
-        ColumnKind::Money { min, max, precision, is_base, .. } => {
-            json!({ "MinValue": min, "MaxValue": max, "Precision": precision, "PrecisionSource": 0, "IsBaseCurrency": is_base, "CalculationOf": calculation_of(table, column) })
+        ColumnKind::Money { min, max, precision, precision_source, is_base, .. } => {
+            json!({ "MinValue": min, "MaxValue": max, "Precision": precision, "PrecisionSource": precision_source, "IsBaseCurrency": is_base, "CalculationOf": calculation_of(table, column) })
         }
         ColumnKind::Boolean { true_label, false_label } => json!({
             "DefaultValue": column.default.unwrap_or(0) != 0,
@@ -292,6 +319,10 @@ fn cascade(value: Cascade) -> &'static str {
     }
 }
 
+fn follows(one: &OneToMany, operation: Follow) -> &'static str {
+    cascade(if one.follows.contains(&operation) { Cascade::Cascade } else { Cascade::NoCascade })
+}
+
 pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json> {
     let (parent, child) = (schema.table(one.referenced), schema.table(one.referencing));
     into_map(json!({
@@ -306,8 +337,10 @@ pub(super) fn one_to_many(schema: &Schema, one: &OneToMany) -> Map<String, Json>
         "ReferencingEntityNavigationPropertyName": one.to_one,
         "ReferencedEntityNavigationPropertyName": one.to_many,
         "CascadeConfiguration": {
-            "Assign": "NoCascade", "Delete": cascade(one.on_delete), "Merge": "NoCascade",
-            "Reparent": "NoCascade", "Share": "NoCascade", "Unshare": "NoCascade", "RollupView": "NoCascade",
+            "Assign": follows(one, Follow::Assign), "Delete": cascade(one.on_delete),
+            "Merge": follows(one, Follow::Merge), "Reparent": follows(one, Follow::Reparent),
+            "Share": follows(one, Follow::Share), "Unshare": follows(one, Follow::Unshare),
+            "RollupView": "NoCascade",
         },
         "IsCustomRelationship": one.is_custom,
         "IsHierarchical": one.is_hierarchical,

@@ -148,9 +148,10 @@ fn updated_kind(schema: &Schema, column: &Column, body: &Json) -> Result<ColumnK
             let new = column_kind(schema, body, &column.schema_name)?;
             check_change(column, old, &new)?;
             match (old, new) {
-                (ColumnKind::Money { base, is_base, .. }, ColumnKind::Money { min, max, precision, .. }) => {
-                    ColumnKind::Money { min, max, precision, base: *base, is_base: *is_base }
-                }
+                (
+                    ColumnKind::Money { base, is_base, .. },
+                    ColumnKind::Money { min, max, precision, precision_source, .. },
+                ) => ColumnKind::Money { min, max, precision, precision_source, base: *base, is_base: *is_base },
                 (_, new) => new,
             }
         }
@@ -185,6 +186,7 @@ pub(super) fn put_relationship(
                     check_name(&body, "SchemaName", &one.schema_name)?;
                     if body.get("CascadeConfiguration").is_some() {
                         one.on_delete = super::relationships::cascade_of(&body);
+                        one.follows = super::relationships::follows_of(&body)?;
                     }
                     if let Some(is_hierarchical) = given(&body, "IsHierarchical") {
                         one.is_hierarchical = is_hierarchical && one.referenced == one.referencing;

@@ -269,6 +269,7 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         has_notes: flag(body, "HasNotes"),
         has_activities: flag(body, "HasActivities"),
         change_tracking: flag(body, "ChangeTrackingEnabled"),
+        standard: None,
         states: vec![state(0, "Active", 1), state(1, "Inactive", 2)],
     }
 }

@@ -58,6 +58,24 @@ pub(crate) enum Predicate {
     },
 }
 
+impl Predicate {
+    /// The ids that any row must have one of, if the filter names them: then no other row need be looked at.
+    pub(crate) fn named_ids(&self) -> Option<Vec<Uuid>> {
+        match self {
+            Predicate::And(a, b) => a.named_ids().or_else(|| b.named_ids()),
+            Predicate::Test(path, test) if path.hops.is_empty() && path.column == PRIMARY_ID => match test {
+                Test::InIds(ids) => Some(ids.iter().copied().collect()),
+                Test::Compare(Operator::Eq, Value::Guid(id)) => Some(vec![*id]),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// The primary id is every table's first column.
+const PRIMARY_ID: Ordinal = 0;
+
 /// How the rows of a collection name the row they belong to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Link {

@@ -120,6 +120,21 @@ impl Reader<'_> {
         plan.filter.as_ref().is_none_or(|filter| matches(self.database, self.scope.schema, view, filter))
     }
 
+    /// The rows that match, in id order, from the one after `after` on.
+    fn rows<'r>(&'r self, plan: &'r Plan, after: Option<Uuid>) -> Box<dyn Iterator<Item = (Uuid, &'r Row)> + 'r> {
+        let store = self.database.store(self.table().id);
+        // Elastic rows are kept under other keys than their ids.
+        let named = plan.filter.as_ref().filter(|_| !self.table().is_elastic).and_then(Predicate::named_ids);
+        let Some(mut ids) = named else {
+            let all = store.rows_after(after).map(|(key, row)| (*key, row));
+            return Box::new(all.filter(|(key, row)| self.accepts(plan, *key, row)));
+        };
+        ids.retain(|id| after.is_none_or(|after| *id > after));
+        ids.sort_unstable();
+        let found = ids.into_iter().filter_map(|id| store.get(&id).map(|row| (id, row)));
+        Box::new(found.filter(|(key, row)| self.accepts(plan, *key, row)))
+    }
+
     /// Runs the query and writes the answer; returns the rows it holds.
     pub(crate) fn run(
         &self,
@@ -174,21 +189,18 @@ impl Reader<'_> {
 
     /// The keys of the page's rows, and whether more follow.
     fn page(&self, plan: &Plan) -> Result<(Vec<Uuid>, bool), ApiError> {
-        let store = self.database.store(self.table().id);
         if is_natural(&plan.order) {
             let after = plan.cookie.as_ref().map(|cookie| cookie.last);
-            let mut rows =
-                store.rows_after(after).filter(|(key, row)| self.accepts(plan, **key, row)).map(|(key, _)| *key);
+            let mut rows = self.rows(plan, after).map(|(key, _)| key);
             let page: Vec<Uuid> = rows.by_ref().take(plan.limit).collect();
             let more = rows.next().is_some();
             return Ok((page, more));
         }
-        let mut sorted: Vec<(SortKey, Uuid)> = store
-            .rows_after(None)
-            .filter(|(key, row)| self.accepts(plan, **key, row))
+        let mut sorted: Vec<(SortKey, Uuid)> = self
+            .rows(plan, None)
             .map(|(key, row)| {
-                let view = RowView { table: self.table(), key: *key, row };
-                (sort_key(self.database, self.scope.schema, view, &plan.order), *key)
+                let view = RowView { table: self.table(), key, row };
+                (sort_key(self.database, self.scope.schema, view, &plan.order), key)
             })
             .collect();
         if let Some(cookie) = &plan.cookie {
@@ -224,8 +236,7 @@ impl Reader<'_> {
         if plan.filter.is_none() {
             return (store.len() as u64).min(bound);
         }
-        let rows = store.rows_after(None).filter(|(key, row)| self.accepts(plan, **key, row));
-        rows.take(bound as usize).count() as u64
+        self.rows(plan, None).take(bound as usize).count() as u64
     }
 
     /// The number `/$count` answers.

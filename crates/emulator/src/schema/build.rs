@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use super::model::{
-    Cascade, Column, ColumnKind, DateBehavior, Label, LookupTarget, ManyToMany, OneToMany, Opt, OptionSet, Ordinal,
-    Ownership, Relationship, Required, Schema, State, Table, TableId,
-};
+use super::kinds::{ColumnKind, Label, LookupTarget, Opt, OptionSet, Required, State};
+use super::model::{Cascade, Column, ManyToMany, OneToMany, Ordinal, Ownership, Relationship, Schema, Table, TableId};
 use super::stable_id;
+use super::standard::{add_standard_columns, add_state_columns};
 
 /// First object type code of custom tables.
 const CUSTOM_TYPE_CODE_MIN: i32 = 10_000;
@@ -32,6 +31,8 @@ pub(crate) struct NewTable {
     pub(crate) has_notes: bool,
     pub(crate) has_activities: bool,
     pub(crate) change_tracking: bool,
+    /// Which of the columns that every table gets by itself it has; all, where none are named.
+    pub(crate) standard: Option<Vec<String>>,
     /// States with their status options; empty for tables without a state.
     pub(crate) states: Vec<(State, Vec<Opt>)>,
 }
@@ -51,7 +52,7 @@ pub(crate) struct NewColumn {
 
 impl NewColumn {
     /// A column of the server's own that callers only read.
-    fn system(schema_name: &str, label: &str, kind: ColumnKind) -> Self {
+    pub(super) fn system(schema_name: &str, label: &str, kind: ColumnKind) -> Self {
         NewColumn {
             logical: schema_name.to_lowercase(),
             schema_name: schema_name.to_owned(),
@@ -65,7 +66,7 @@ impl NewColumn {
         }
     }
 
-    fn writable(mut self) -> Self {
+    pub(super) fn writable(mut self) -> Self {
         self.for_create = true;
         self.for_update = true;
         self
@@ -85,6 +86,7 @@ pub(crate) fn add_table(schema: &mut Schema, new: NewTable) -> TableId {
         set_name,
         logical: new.logical,
         schema_name: new.schema_name,
+        collection_name: None,
         label: new.label,
         plural: new.plural,
         object_type_code: new.object_type_code.unwrap_or(next_code),
@@ -112,7 +114,7 @@ pub(crate) fn add_table(schema: &mut Schema, new: NewTable) -> TableId {
         known: super::Known::default(),
         defaults: Vec::new(),
     };
-    add_standard_columns(&mut table);
+    add_standard_columns(&mut table, new.standard.as_deref());
     add_state_columns(&mut table, new.states);
     schema.tables.push(Arc::new(table));
     schema.version += 1;
@@ -132,56 +134,6 @@ fn plural_of(logical: &str) -> String {
     }
 }
 
-fn add_standard_columns(table: &mut Table) {
-    let id_name = if table.is_activity { "ActivityId".to_owned() } else { format!("{}Id", table.schema_name) };
-    let integer = || ColumnKind::Integer { min: i64::from(i32::MIN), max: i64::from(i32::MAX) };
-    let time = || ColumnKind::DateTime { behavior: DateBehavior::UserLocal, date_format: false };
-    let mut id = NewColumn::system(&id_name, &table.label, ColumnKind::Guid);
-    id.for_create = true;
-    id.required = Required::System;
-    push_column(table, id);
-    push_column(table, NewColumn::system("CreatedOn", "Created On", time()));
-    push_column(table, NewColumn::system("ModifiedOn", "Modified On", time()));
-    push_column(table, NewColumn::system("VersionNumber", "Version Number", ColumnKind::BigInt));
-    push_column(table, NewColumn::system("ImportSequenceNumber", "Import Sequence Number", integer()).writable());
-    let date = ColumnKind::DateTime { behavior: DateBehavior::UserLocal, date_format: true };
-    let mut overridden = NewColumn::system("OverriddenCreatedOn", "Record Created On", date);
-    overridden.for_create = true;
-    push_column(table, overridden);
-    push_column(
-        table,
-        NewColumn::system("TimeZoneRuleVersionNumber", "Time Zone Rule Version Number", integer()).writable(),
-    );
-    push_column(
-        table,
-        NewColumn::system("UTCConversionTimeZoneCode", "UTC Conversion Time Zone Code", integer()).writable(),
-    );
-    add_elastic_columns(table);
-}
-
-fn add_elastic_columns(table: &mut Table) {
-    if table.is_elastic {
-        let integer = || ColumnKind::Integer { min: i64::from(i32::MIN), max: i64::from(i32::MAX) };
-        let mut partition =
-            NewColumn::system("PartitionId", "Partition Id", ColumnKind::Text { max: 1024, format: "Text".into() });
-        partition.for_create = true;
-        push_column(table, partition);
-        push_column(table, NewColumn::system("TTLInSeconds", "Time to live", integer()).writable());
-    }
-}
-
-fn add_state_columns(table: &mut Table, states: Vec<(State, Vec<Opt>)>) {
-    if states.is_empty() {
-        return;
-    }
-    let (states, options): (Vec<_>, Vec<_>) = states.into_iter().unzip();
-    let set = choice_set(&format!("{}_statuscode", table.logical), "Status Reason", options.concat());
-    let mut state = NewColumn::system("StateCode", "Status", ColumnKind::State { states }).writable();
-    state.required = Required::System;
-    push_column(table, state);
-    push_column(table, NewColumn::system("StatusCode", "Status Reason", ColumnKind::Status { set }).writable());
-}
-
 /// A choice's local set of options.
 pub(crate) fn choice_set(name: &str, label: &str, options: Vec<Opt>) -> OptionSet {
     OptionSet {
@@ -193,8 +145,7 @@ pub(crate) fn choice_set(name: &str, label: &str, options: Vec<Opt>) -> OptionSe
     }
 }
 
-fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
-    // A starting file may describe a standard column more closely: the later word counts.
+pub(super) fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
     if let Some(index) = table.columns.iter().position(|column| column.logical == new.logical && !column.deleted) {
         return index as Ordinal;
     }
@@ -240,7 +191,8 @@ pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) ->
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
     for (suffix, kind) in parts {
-        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), &label, kind());
+        let text = if *suffix == "Id" { label.as_str() } else { "" };
+        let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), text, kind());
         part.is_custom = is_custom;
         push_column(entry, part);
     }
@@ -257,7 +209,14 @@ pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) ->
 }
 
 fn add_base_column(table: &mut Table, money: Ordinal, schema_name: &str, label: &str, is_custom: bool) {
-    let kind = ColumnKind::Money { min: -MONEY_MAX, max: MONEY_MAX, precision: 4, base: None, is_base: true };
+    let kind = ColumnKind::Money {
+        min: -MONEY_MAX,
+        max: MONEY_MAX,
+        precision: 4,
+        precision_source: 2,
+        base: None,
+        is_base: true,
+    };
     let mut base = NewColumn::system(&format!("{schema_name}_Base"), &format!("{label} (Base)"), kind);
     base.is_custom = is_custom;
     let twin = push_column(table, base);
@@ -308,6 +267,7 @@ pub(crate) fn add_lookup(
             to_one: navigation.clone(),
             to_many: name.clone(),
             on_delete,
+            follows: Vec::new(),
             is_custom,
             is_hierarchical: is_hierarchy(name),
         }));
@@ -374,6 +334,7 @@ pub(crate) fn add_lookup_target(
         to_one: navigation,
         to_many: name.to_owned(),
         on_delete,
+        follows: Vec::new(),
         is_custom,
         is_hierarchical: false,
     }));
@@ -410,6 +371,7 @@ pub(crate) fn add_many_to_many(
         has_notes: false,
         has_activities: false,
         change_tracking: false,
+        standard: Some(["versionnumber"].map(str::to_owned).to_vec()),
         states: Vec::new(),
     };
     let id = add_table(schema, new);
@@ -431,57 +393,6 @@ pub(crate) fn add_many_to_many(
     };
     schema.relationships.push(Relationship::ManyToMany(relationship));
     id
-}
-
-/// Lookups every table has: who made and changed it, and who owns it.
-pub(crate) fn add_system_lookups(schema: &mut Schema, tables: &[TableId]) {
-    let find =
-        |schema: &Schema, name: &str| schema.tables.iter().find(|table| table.logical == name).map(|table| table.id);
-    let (Some(user), Some(team), Some(unit), Some(organization)) =
-        (find(schema, "systemuser"), find(schema, "team"), find(schema, "businessunit"), find(schema, "organization"))
-    else {
-        return;
-    };
-    for table in tables {
-        let ownership = schema.table(*table).ownership;
-        for (name, label) in [
-            ("CreatedBy", "Created By"),
-            ("CreatedOnBehalfBy", "Created By (Delegate)"),
-            ("ModifiedBy", "Modified By"),
-            ("ModifiedOnBehalfBy", "Modified By (Delegate)"),
-        ] {
-            system_lookup(schema, *table, name, label, &[user], false);
-        }
-        match ownership {
-            Ownership::User => {
-                system_lookup(schema, *table, "OwnerId", "Owner", &[user, team], true);
-                system_lookup(schema, *table, "OwningBusinessUnit", "Owning Business Unit", &[unit], false);
-                system_lookup(schema, *table, "OwningUser", "Owning User", &[user], false);
-                system_lookup(schema, *table, "OwningTeam", "Owning Team", &[team], false);
-            }
-            Ownership::Organization => {
-                system_lookup(schema, *table, "OrganizationId", "Organization", &[organization], false);
-            }
-            Ownership::None => {}
-        }
-    }
-}
-
-fn system_lookup(schema: &mut Schema, table: TableId, name: &str, label: &str, targets: &[TableId], writable: bool) {
-    let logical = schema.table(table).logical.clone();
-    let targets: Vec<_> = targets
-        .iter()
-        .map(|target| {
-            let relationship = format!("{}_{logical}_{}", schema.table(*target).logical, name.to_lowercase());
-            (*target, name.to_lowercase(), relationship)
-        })
-        .collect();
-    let mut column = NewColumn::system(name, label, ColumnKind::Lookup { targets: Vec::new() });
-    if writable {
-        column = column.writable();
-        column.required = Required::System;
-    }
-    add_lookup(schema, table, column, &targets, Cascade::NoCascade);
 }
 
 #[cfg(test)]

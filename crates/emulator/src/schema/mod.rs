@@ -6,18 +6,22 @@
 //! metadata (`metadata`).
 
 mod build;
+mod kinds;
 mod model;
 mod spec;
+mod standard;
 mod starting;
 
 pub(crate) use build::{
-    NewColumn, NewTable, add_activity_columns, add_column, add_lookup, add_lookup_target, add_many_to_many,
-    add_system_lookups, add_table, choice_set,
+    NewColumn, NewTable, add_activity_columns, add_column, add_lookup, add_lookup_target, add_many_to_many, add_table,
+    choice_set,
 };
+pub(crate) use kinds::{ColumnKind, DateBehavior, IntegerFormat, Opt, OptionSet, Required, State};
 pub(crate) use model::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, DeletedPart, KeyStatus, Known, ManyToMany, OneToMany, Opt,
-    OptionSet, Ordinal, Ownership, PartKind, Property, Relationship, Required, Schema, State, Table, TableId,
+    AlternateKey, Cascade, Column, DeletedPart, Follow, Follows, KeyStatus, Known, ManyToMany, OneToMany, Ordinal,
+    Ownership, PartKind, Property, Relationship, Schema, Table, TableId,
 };
+pub(crate) use standard::add_system_lookups;
 pub(crate) use starting::{extend_from_file, starting_schema};
 
 use uuid::Uuid;

@@ -10,113 +10,20 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::kinds::{ColumnKind, Label, OptionSet, Required};
+
 /// A table's place in [`Schema::tables`]; never reused.
 pub(crate) type TableId = u16;
 /// A column's place in [`Table::columns`]; never reused. Ordinal 0 is the primary id.
 pub(crate) type Ordinal = u16;
-/// A text for people, in the one language the stand-in speaks (1033).
-pub(crate) type Label = String;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Ownership {
     User,
     Organization,
+    Business,
     None,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Required {
-    #[default]
-    None,
-    Recommended,
-    Application,
-    System,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum DateBehavior {
-    #[default]
-    UserLocal,
-    DateOnly,
-    TimeZoneIndependent,
-}
-
-/// One option of a choice column.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Opt {
-    pub(crate) value: i32,
-    pub(crate) label: Label,
-    /// For options of a status column: the state they belong to.
-    pub(crate) state: Option<i32>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OptionSet {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-    pub(crate) label: Label,
-    pub(crate) is_global: bool,
-    pub(crate) options: Vec<Opt>,
-}
-
-/// A value of `statecode` with the status it takes when none is given.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
-    pub(crate) value: i32,
-    pub(crate) label: Label,
-    pub(crate) default_status: i32,
-}
-
-/// One table a lookup may point at, and the navigation property that says so.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LookupTarget {
-    pub(crate) table: TableId,
-    pub(crate) navigation: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum ColumnKind {
-    Text { max: u32, format: String },
-    Memo { max: u32 },
-    Integer { min: i64, max: i64 },
-    BigInt,
-    Decimal { min: f64, max: f64, precision: u8 },
-    Double { min: f64, max: f64, precision: u8 },
-    Money { min: f64, max: f64, precision: u8, base: Option<Ordinal>, is_base: bool },
-    Boolean { true_label: Label, false_label: Label },
-    DateTime { behavior: DateBehavior, date_format: bool },
-    Choice { set: OptionSet },
-    Choices { set: OptionSet },
-    State { states: Vec<State> },
-    Status { set: OptionSet },
-    Lookup { targets: Vec<LookupTarget> },
-    Guid,
-    EntityName,
-    File { max_kb: u32 },
-    Image { max_kb: u32 },
-    PartyList { mask: i32 },
-}
-
-impl ColumnKind {
-    /// Whether the column reads and writes as `_name_value` and navigation properties.
-    pub(crate) fn is_lookup(&self) -> bool {
-        matches!(self, ColumnKind::Lookup { .. })
-    }
-
-    /// Whether rows hold a value of their own for it.
-    pub(crate) fn is_stored(&self) -> bool {
-        !matches!(self, ColumnKind::PartyList { .. })
-    }
-
-    /// The options a value must be one of, if it is a choice of any kind.
-    pub(crate) fn options(&self) -> Option<&[Opt]> {
-        match self {
-            ColumnKind::Choice { set } | ColumnKind::Choices { set } | ColumnKind::Status { set } => Some(&set.options),
-            _ => None,
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,6 +81,20 @@ pub(crate) enum Cascade {
     Restrict,
 }
 
+/// An operation on a row that rows pointing at it may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Follow {
+    Assign,
+    Merge,
+    Reparent,
+    Share,
+    Unshare,
+}
+
+/// The operations that a relationship's rows follow.
+pub(crate) type Follows = Vec<Follow>;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OneToMany {
     pub(crate) id: Uuid,
@@ -186,6 +107,8 @@ pub(crate) struct OneToMany {
     pub(crate) to_one: String,
     pub(crate) to_many: String,
     pub(crate) on_delete: Cascade,
+    #[serde(default)]
+    pub(crate) follows: Follows,
     pub(crate) is_custom: bool,
     /// Whether hierarchy conditions follow it.
     #[serde(default)]
@@ -263,6 +186,9 @@ pub(crate) struct Table {
     pub(crate) logical: String,
     pub(crate) schema_name: String,
     pub(crate) set_name: String,
+    /// The collection's schema name; the schema name and an `s` where it is not given.
+    #[serde(default)]
+    pub(crate) collection_name: Option<String>,
     pub(crate) label: Label,
     pub(crate) plural: Label,
     pub(crate) object_type_code: i32,

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use ordered_map::OrderedMap;
 use serde::Deserialize;
 
-use super::model::{Cascade, DateBehavior, Ownership, Required};
+use super::kinds::{DateBehavior, Required};
+use super::model::{Cascade, Follows, Ownership};
 
 /// Why a schema file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,11 @@ pub(super) struct TableSpec {
     /// The object type code; handed out when absent.
     pub(super) code: Option<i32>,
     pub(super) set: Option<String>,
+    /// The collection's schema name, where it is not the schema name and an `s`.
+    pub(super) collection: Option<String>,
+    /// Of the columns that every table gets by itself, only those that are listed exist.
+    #[serde(default)]
+    pub(super) complete: bool,
     #[serde(default = "user_owned")]
     pub(super) ownership: Ownership,
     pub(super) primary_name: Option<String>,
@@ -91,6 +97,7 @@ pub(super) enum TypeSpec {
     File,
     Image,
     PartyList,
+    State,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,6 +112,8 @@ pub(super) struct ColumnSpec {
     pub(super) min: Option<f64>,
     pub(super) max_value: Option<f64>,
     pub(super) precision: Option<u8>,
+    /// Where a money column's decimals come from: 0 itself, 1 the organisation, 2 its currency.
+    pub(super) precision_source: Option<u8>,
     pub(super) format: Option<String>,
     #[serde(default)]
     pub(super) required: Required,
@@ -112,6 +121,10 @@ pub(super) struct ColumnSpec {
     pub(super) enforced: bool,
     #[serde(default)]
     pub(super) read_only: bool,
+    #[serde(default)]
+    pub(super) create_only: bool,
+    #[serde(default)]
+    pub(super) update_only: bool,
     /// Never shown, as secrets are.
     #[serde(default)]
     pub(super) write_only: bool,
@@ -121,9 +134,9 @@ pub(super) struct ColumnSpec {
     pub(super) options: OrderedMap<String>,
     #[serde(default)]
     pub(super) targets: Vec<String>,
-    /// Relationship names by target, where the product's own is known.
+    /// Relationships by target, where the product's own are known.
     #[serde(default)]
-    pub(super) relationships: BTreeMap<String, String>,
+    pub(super) relationships: BTreeMap<String, RelationshipSpec>,
     /// What deleting the row pointed at does; by default the link is removed.
     pub(super) on_delete: Option<Cascade>,
     pub(super) default: Option<i64>,
@@ -132,6 +145,31 @@ pub(super) struct ColumnSpec {
     pub(super) false_label: Option<String>,
     #[serde(default)]
     pub(super) mask: i32,
+}
+
+/// A relationship's name, alone or with what it does.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RelationshipSpec {
+    Name(String),
+    Full(FullRelationshipSpec),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FullRelationshipSpec {
+    pub(super) name: String,
+    /// The collection's property, where it is not the relationship's name.
+    pub(super) to_many: Option<String>,
+    #[serde(default = "no_cascade")]
+    pub(super) delete: Cascade,
+    /// Operations on the row pointed at that the rows pointing at it follow.
+    #[serde(default)]
+    pub(super) follows: Follows,
+}
+
+fn no_cascade() -> Cascade {
+    Cascade::NoCascade
 }
 
 fn user_owned() -> Ownership {

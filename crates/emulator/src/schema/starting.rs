@@ -6,14 +6,13 @@
 use std::sync::{Arc, OnceLock};
 
 use super::build::{
-    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_system_lookups,
-    add_table, choice_set,
+    DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_table, choice_set,
 };
-use super::model::{
-    AlternateKey, Cascade, ColumnKind, DateBehavior, KeyStatus, Opt, Ordinal, Required, Schema, State, Table, TableId,
-};
-use super::spec::{ColumnSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables};
+use super::kinds::{ColumnKind, DateBehavior, IntegerFormat, Opt, Required, State};
+use super::model::{AlternateKey, Cascade, KeyStatus, Ordinal, Relationship, Schema, Table, TableId};
+use super::spec::{ColumnSpec, RelationshipSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables};
 use super::stable_id;
+use super::standard::{add_owner_lookup, add_system_lookups};
 
 macro_rules! starting_files {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("starting/", $name, ".yaml")))),*] };
@@ -55,6 +54,35 @@ const STARTING_TABLES: &[(&str, &str)] = starting_files![
     "duplicaterulecondition",
     "serviceendpoint",
     "sdkmessageprocessingstep",
+    "sla",
+    "slakpiinstance",
+    "entitlement",
+    "contract",
+    "contractdetail",
+    "equipment",
+    "service",
+    "territory",
+    "pricelevel",
+    "uom",
+    "uomschedule",
+    "kbarticle",
+    "knowledgearticle",
+    "socialprofile",
+    "site",
+    "position",
+    "calendar",
+    "mailbox",
+    "template",
+    "teamtemplate",
+    "mobileofflineprofile",
+    "emailserverprofile",
+    "externalparty",
+    "appointment",
+    "letter",
+    "fax",
+    "role",
+    "savedquery",
+    "userquery",
 ];
 
 /// The schema of a new environment, parsed once per process.
@@ -77,6 +105,14 @@ pub(crate) fn starting_schema() -> Result<Schema, SpecError> {
 /// Many-to-many relationships of a new environment: name, intersect table, its set, both tables.
 const MEMBERSHIPS: &[(&str, &str, &str, [&str; 2])] = &[
     ("teammembership_association", "TeamMembership", "teammemberships", ["systemuser", "team"]),
+    ("systemuserroles_association", "SystemUserRoles", "systemuserrolescollection", ["systemuser", "role"]),
+    ("teamroles_association", "TeamRoles", "teamrolescollection", ["team", "role"]),
+    (
+        "entitlementcontacts_association",
+        "EntitlementContacts",
+        "entitlementcontactscollection",
+        ["entitlement", "contact"],
+    ),
     ("queuemembership_association", "QueueMembership", "queuememberships", ["queue", "systemuser"]),
 ];
 
@@ -108,7 +144,13 @@ fn extend(schema: &mut Schema, specs: &[TableSpec]) -> Result<(), SpecError> {
             add_spec_column(schema, *table, spec, name, column)?;
         }
     }
-    add_system_lookups(schema, &added);
+    for (spec, table) in specs.iter().zip(&added) {
+        if spec.complete {
+            add_owner_lookup(schema, *table);
+        } else {
+            add_system_lookups(schema, &[*table]);
+        }
+    }
     for (spec, table) in specs.iter().zip(&added) {
         finish_table(schema, *table, spec)?;
     }
@@ -137,6 +179,7 @@ fn new_table(spec: &TableSpec) -> NewTable {
         has_notes: spec.notes,
         has_activities: spec.activities,
         change_tracking: spec.tracked,
+        standard: spec.complete.then(|| spec.columns.0.iter().map(|(name, _)| name.clone()).collect()),
         states: states.collect(),
     }
 }
@@ -159,15 +202,16 @@ fn add_spec_column(
         kind: spec_kind(spec, name, column),
         required: column.required,
         is_custom: spec.custom,
-        for_create: !column.read_only,
-        for_update: !column.read_only,
+        for_create: !column.read_only && !column.update_only,
+        for_update: !column.read_only && !column.create_only,
         default: column.default,
     };
-    let ordinal = if column.kind == TypeSpec::Lookup {
-        let targets = spec_targets(schema, spec, name, column)?;
-        let implied = if column.required == Required::System { Cascade::Cascade } else { Cascade::RemoveLink };
-        let on_delete = column.on_delete.unwrap_or(implied);
-        add_lookup(schema, table, new, &targets, on_delete)
+    let known = schema.table(table).columns.iter().find(|known| known.logical == *name).map(|known| known.ordinal);
+    let ordinal = if let Some(ordinal) = known {
+        describe(schema, table, ordinal, new);
+        ordinal
+    } else if column.kind == TypeSpec::Lookup {
+        add_spec_lookup(schema, table, spec, (name, column), new)?
     } else {
         add_column(schema, table, new)
     };
@@ -177,6 +221,43 @@ fn add_spec_column(
     made.for_read = !column.write_only;
     made.auto_number.clone_from(&column.auto_number);
     Ok(())
+}
+
+/// Describes a column that every table gets by itself more closely: the file's word counts.
+fn describe(schema: &mut Schema, table: TableId, ordinal: Ordinal, new: NewColumn) {
+    let column = &mut Arc::make_mut(&mut schema.tables[usize::from(table)]).columns[usize::from(ordinal)];
+    column.schema_name = new.schema_name;
+    column.label = new.label;
+    if !matches!(new.kind, ColumnKind::State { .. }) {
+        column.kind = new.kind;
+    }
+    column.required = new.required;
+    (column.for_create, column.for_update) = (new.for_create, new.for_update);
+}
+
+fn add_spec_lookup(
+    schema: &mut Schema,
+    table: TableId,
+    spec: &TableSpec,
+    (name, column): (&str, &ColumnSpec),
+    new: NewColumn,
+) -> Result<Ordinal, SpecError> {
+    let targets = spec_targets(schema, spec, name, column)?;
+    let implied = if column.required == Required::System { Cascade::Cascade } else { Cascade::RemoveLink };
+    let ordinal = add_lookup(schema, table, new, &targets, column.on_delete.unwrap_or(implied));
+    let added = schema.relationships.iter_mut().rev().take(targets.len()).rev();
+    for (relationship, target) in added.zip(&column.targets) {
+        if let (Relationship::OneToMany(one), Some(RelationshipSpec::Full(full))) =
+            (relationship, column.relationships.get(target))
+        {
+            one.on_delete = full.delete;
+            one.follows.clone_from(&full.follows);
+            if let Some(property) = &full.to_many {
+                one.to_many.clone_from(property);
+            }
+        }
+    }
+    Ok(ordinal)
 }
 
 /// Navigation names: the logical name for one target, `<lookup>_<target>` for several, and on
@@ -201,8 +282,12 @@ fn spec_targets(
             (_, true) => format!("{base}_{target}_{}", spec.table),
             (_, false) => format!("{base}_{target}"),
         };
-        let relationship = column.relationships.get(target).cloned();
-        targets.push((id, navigation, relationship.unwrap_or_else(|| format!("{target}_{}_{name}", spec.table))));
+        let relationship = match column.relationships.get(target) {
+            Some(RelationshipSpec::Name(name)) => name.clone(),
+            Some(RelationshipSpec::Full(full)) => full.name.clone(),
+            None => format!("{target}_{}_{name}", spec.table),
+        };
+        targets.push((id, navigation, relationship));
     }
     Ok(targets)
 }
@@ -222,6 +307,7 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
         TypeSpec::Integer => ColumnKind::Integer {
             min: number(column.min, f64::from(i32::MIN)) as i64,
             max: number(column.max_value, f64::from(i32::MAX)) as i64,
+            format: column.format.as_deref().and_then(IntegerFormat::named).unwrap_or_default(),
         },
         TypeSpec::Bigint => ColumnKind::BigInt,
         TypeSpec::Decimal => ColumnKind::Decimal {
@@ -238,6 +324,7 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
             min: number(column.min, -MONEY_MAX),
             max: number(column.max_value, MONEY_MAX),
             precision: column.precision.unwrap_or(2),
+            precision_source: column.precision_source.unwrap_or(2),
             base: None,
             is_base: false,
         },
@@ -256,6 +343,8 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
         TypeSpec::EntityName => ColumnKind::EntityName,
         TypeSpec::File => ColumnKind::File { max_kb: column.max.unwrap_or(32_768) },
         TypeSpec::Image => ColumnKind::Image { max_kb: column.max.unwrap_or(10_240) },
+        // The states stand in a list of their own.
+        TypeSpec::State => ColumnKind::State { states: Vec::new() },
         TypeSpec::PartyList => ColumnKind::PartyList { mask: column.mask },
     }
 }
@@ -277,6 +366,7 @@ fn finish_table(schema: &mut Schema, table: TableId, spec: &TableSpec) -> Result
         let (schema_name, label) = (name.clone(), name.clone());
         entry.keys.push(AlternateKey { id, schema_name, label, columns, status: KeyStatus::Active });
     }
+    entry.collection_name.clone_from(&spec.collection);
     entry.is_principal = spec.principal;
     entry.duplicates = spec.duplicates;
     entry.bulk = spec.bulk;

@@ -9,6 +9,7 @@ mod event;
 mod files;
 mod log;
 mod lookups;
+mod pages;
 mod row;
 mod table;
 

@@ -4,12 +4,11 @@
 //! compare with case folded and trailing blanks dropped, as the product's collation does
 //! (trailing blanks are UNVERIFIED). A row with a null in a key column is in no index of it.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::lookups::LookupIndexes;
+use super::pages::Pages;
 use super::row::{Row, ValueRef};
 use crate::schema::{Ordinal, Table};
 
@@ -37,7 +36,7 @@ struct KeyIndex {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableStore {
-    rows: BTreeMap<Uuid, Row>,
+    rows: Pages,
     indexes: Vec<KeyIndex>,
     lookups: LookupIndexes,
     pub(crate) deletions: Vec<Deletion>,
@@ -84,13 +83,12 @@ impl TableStore {
 
     /// Rows in id order, from the one after `after` on.
     pub(crate) fn rows_after(&self, after: Option<Uuid>) -> impl DoubleEndedIterator<Item = (&Uuid, &Row)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.rows.range((after.map_or(Unbounded, Excluded), Unbounded))
+        self.rows.after(after)
     }
 
     /// Ids of the rows whose lookup or id column holds `id`, in id order.
     pub(crate) fn pointing(&self, column: Ordinal, id: &Uuid) -> Vec<Uuid> {
-        self.lookups.pointing(column, id, self.rows.iter())
+        self.lookups.pointing(column, id, self.rows.after(None))
     }
 
     /// The row with these key values, if the key has an index.
@@ -141,7 +139,7 @@ impl TableStore {
     /// Builds the index of a key; false if two rows share its values.
     pub(crate) fn build_index(&mut self, key: Uuid, columns: &[Ordinal]) -> bool {
         let mut entries = HashMap::new();
-        for (id, row) in &self.rows {
+        for (id, row) in self.rows.after(None) {
             if let Some(hash) = key_hash(columns.iter().map(|ordinal| row.get(*ordinal))) {
                 if entries.insert(hash, *id).is_some() {
                     return false;

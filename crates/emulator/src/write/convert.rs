@@ -64,7 +64,7 @@ pub(crate) fn convert(
     }
     match &column.kind {
         ColumnKind::Text { max, .. } | ColumnKind::Memo { max } => text(table, column, scalar, *max as usize),
-        ColumnKind::Integer { min, max } => {
+        ColumnKind::Integer { min, max, .. } => {
             let number = integer(column, scalar)?;
             if number < *min || number > *max {
                 return Err(out_of_range(Code::IntegerValueOutOfRange, table, column, *min, *max));

@@ -13,6 +13,7 @@ use super::parse::{RowInput, parse_row};
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state, under_status};
 use crate::address::{Reference, elastic_row_id, parse_reference};
+use crate::digests::{self, DIGESTS};
 use crate::error::{ApiError, Code};
 use crate::schema::{ColumnKind, OneToMany, Ordinal, Property, Relationship, Required, Schema, Table, TableId};
 use crate::storage::{Database, Job, JobKind, Value, encode};
@@ -49,7 +50,9 @@ fn create_nested(
     let parents = create_parents(session, database, table, &mut input, depth)?;
     let id = input.id.unwrap_or_else(|| super::events::mint(session, database));
     let mut cells = Vec::with_capacity(input.cells.len() + 24);
-    cells.extend(input.cells.drain(..).filter(|(ordinal, _)| table.column(*ordinal).for_create));
+    // Whether a state that a form could not give is taken is a setting, checked below.
+    let takes = |ordinal: Ordinal| table.column(ordinal).for_create || table.known.state == Some(ordinal);
+    cells.extend(input.cells.drain(..).filter(|(ordinal, _)| takes(*ordinal)));
     for (ordinal, target, bind) in &input.binds {
         if table.column(*ordinal).for_create {
             cells.push((*ordinal, bind_value(session, database, table, *ordinal, *target, bind)?));
@@ -57,6 +60,7 @@ fn create_nested(
     }
     cells.extend(parents);
     check_required(table, &cells)?;
+    let digests = session.sink.then(|| digests::cell(&schema, table, None, &cells));
     if session.settings.defaults_replace_nulls {
         cells.retain(|(ordinal, value)| value.is_some() || !table.defaults.iter().any(|(known, _)| known == ordinal));
     }
@@ -79,11 +83,13 @@ fn create_nested(
     if session.detect_duplicates {
         super::duplicates::check(database, &schema, table, &cells, None)?;
     }
-    if session.sink {
-        keep_keys_only(table, &mut cells);
+    if let Some(digests) = digests {
+        keep_keys_only(table, &mut cells, digests);
     }
     cells.sort_unstable_by_key(|(ordinal, _)| *ordinal);
     let stored = database.put(table.id, row_id, encode(&cells));
+    // Digests are no column, so plug-ins and events do not see them.
+    cells.retain(|(ordinal, _)| *ordinal != DIGESTS);
     stored.map_err(|violation| key_violation(table, &violation, session.settings))?;
     if !session.plugins.is_empty() {
         run_plugins(session, database, &schema, table, row_id)?;
@@ -346,13 +352,14 @@ pub(super) fn name_people(table: &Table, cells: &mut Vec<Cell>, before: Option<&
     cells.push((full, (!name.is_empty()).then(|| Value::Text(name.into()))));
 }
 
-/// The `sink` profile stores what identity and tracking need and drops the rest.
-pub(super) fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>) {
+/// The `sink` profile stores what identity and state need, and digests of the rest.
+pub(super) fn keep_keys_only(table: &Table, cells: &mut Vec<Cell>, digests: Cell) {
     let known = &table.known;
-    let kept = [known.created_on, known.modified_on, known.state, known.status, known.partition, known.ttl];
+    let kept = [known.state, known.status, known.partition, known.ttl];
     cells.retain(|(ordinal, _)| {
         kept.contains(&Some(*ordinal)) || table.keys.iter().any(|key| key.columns.contains(ordinal))
     });
+    cells.push(digests);
 }
 
 /// Creates rows given inside single-valued navigation properties, before the row that needs them.

@@ -6,6 +6,7 @@
 
 mod actions;
 mod activities;
+mod assign;
 mod associate;
 mod bulk;
 mod convert;

@@ -14,6 +14,7 @@ use super::parse::RowInput;
 use super::resolve::bind_value;
 use super::{Session, key_violation, money, run_plugins, state};
 use crate::address::{RowAddress, does_not_exist};
+use crate::digests::{self, DIGESTS};
 use crate::error::{ApiError, Code};
 use crate::schema::{Ordinal, Required, Table};
 use crate::storage::{Database, Value, merge};
@@ -86,10 +87,12 @@ pub(super) fn apply(
     }
     money::complete(session, database, &schema, table, &mut cells, Some(before))?;
     name_people(table, &mut cells, Some(before));
-    if table.known.owner.is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner)) {
+    let is_assigned = table.known.owner.is_some_and(|owner| cells.iter().any(|(ordinal, _)| *ordinal == owner));
+    if is_assigned {
         add_owner(session, database, &schema, table, &mut cells)?;
     }
-    store(session, database, table, id, cells)
+    store(session, database, table, id, cells)?;
+    if is_assigned { super::assign::follow(session, database, table, id) } else { Ok(()) }
 }
 
 /// Writes cells and the columns that say who changed the row when.
@@ -119,9 +122,11 @@ pub(super) fn store(
     }
     let before = database.get(table.id, &id).ok_or_else(|| does_not_exist(table, id))?;
     if session.sink {
-        super::create::keep_keys_only(table, &mut cells);
+        let digests = digests::cell(&schema, table, Some(before), &cells);
+        super::create::keep_keys_only(table, &mut cells, digests);
     }
     let merged = merge(before, &cells);
+    cells.retain(|(ordinal, _)| *ordinal != DIGESTS);
     database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
     let happening = Happening { message: Message::Update, table, row: id, cells: &cells };
     super::events::raise(session, database, &happening)?;

@@ -92,13 +92,13 @@ async fn point_26_dates() {
     let id = world
         .post(
             "contacts",
-            &json!({ "lastname": "a", "birthdate": "2000-02-29", "lastusedincampaign": "2026-01-01T01:30:00.9+01:00" }),
+            &json!({ "lastname": "a", "birthdate": "2000-02-29", "lastonholdtime": "2026-01-01T01:30:00.9+01:00" }),
         )
         .await
         .expect(204)
         .id();
-    let row = world.get(&format!("contacts({id})?$select=birthdate,lastusedincampaign")).await.expect(200).json();
-    assert_eq!((&row["birthdate"], &row["lastusedincampaign"]), (&json!("2000-02-29"), &json!("2026-01-01T00:30:00Z")));
+    let row = world.get(&format!("contacts({id})?$select=birthdate,lastonholdtime")).await.expect(200).json();
+    assert_eq!((&row["birthdate"], &row["lastonholdtime"]), (&json!("2000-02-29"), &json!("2026-01-01T00:30:00Z")));
 }
 
 #[tokio::test]

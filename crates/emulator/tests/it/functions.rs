@@ -134,3 +134,28 @@ async fn choices_are_tested_by_their_values() {
     let path = "wr_orders?$filter=Microsoft.Dynamics.CRM.ContainValues(PropertyName='wr_name',PropertyValues=[\"1\"])";
     world.get(path).await.refused(400, "0x80041120");
 }
+
+#[tokio::test]
+async fn rows_named_by_their_ids_are_found_with_whatever_else_is_asked_of_them() {
+    let world = world().await;
+    let mut ids = Vec::new();
+    for name in ["A", "B", "C", "D"] {
+        ids.push(account(&world, name, None).await);
+    }
+    let missing = "11111111-2222-3333-4444-555555555555";
+    let list = format!("[\"{}\",\"{}\",\"{missing}\",\"{}\"]", ids[3], ids[0], ids[1]);
+    let among = format!("Microsoft.Dynamics.CRM.In(PropertyName='accountid',PropertyValues={list})");
+    assert_eq!(names(&world, &among).await, ["A", "B", "D"]);
+    assert_eq!(names(&world, &format!("{among} and name ne 'B'")).await, ["A", "D"]);
+    assert_eq!(names(&world, &format!("name eq 'C' or {among}")).await, ["A", "B", "C", "D"]);
+    assert_eq!(names(&world, &format!("not {among}")).await, ["C"]);
+    assert_eq!(names(&world, &format!("accountid eq {}", ids[2])).await, ["C"]);
+    assert_eq!(names(&world, &format!("accountid eq {missing}")).await, [""; 0]);
+    let path = format!("accounts?$select=name&$filter={}", among.replace(' ', "%20"));
+    let mut reply = world.get_with(&path, &[("prefer", "odata.maxpagesize=2")]).await.expect(200).json();
+    assert_eq!(reply["value"].as_array().expect("rows").len(), 2);
+    let link = reply["@odata.nextLink"].as_str().expect("a next page").to_owned();
+    let rest = link.split("/api/data/v9.2/").nth(1).expect("a path");
+    reply = world.get_with(rest, &[("prefer", "odata.maxpagesize=2")]).await.expect(200).json();
+    assert_eq!((reply["value"].as_array().expect("rows").len(), reply.get("@odata.nextLink")), (1, None));
+}

@@ -16,6 +16,7 @@ mod operation;
 mod persistence;
 mod relations;
 mod rows;
+mod schema;
 mod sql;
 mod support;
 mod vectors;

@@ -187,3 +187,46 @@ async fn a_sink_keeps_ids_and_keys_and_nothing_else() {
     // What is not kept is checked all the same.
     world.post("wr_orders", &json!({ "wr_qty": 1001 })).await.refused(400, "0x8004432f");
 }
+
+/// The digest of a table as somebody computes it from a source, by the words of the documentation.
+fn digest_of(rows: &[&[(&str, &str)]]) -> String {
+    let hash = xxhash_rust::xxh3::xxh3_64;
+    let rows = rows.iter().map(|row| {
+        let values = row.iter().map(|(column, value)| hash(format!("{column}={value}").as_bytes()) & 0xf_ffff);
+        hash(&values.sum::<u64>().to_le_bytes())
+    });
+    format!("{:016x}", rows.fold(0u64, u64::wrapping_add))
+}
+
+#[tokio::test]
+async fn digests_follow_every_write_and_agree_between_profiles() {
+    let columns = "table=wr_order&columns=wr_name,wr_qty,wr_amount,wr_ordernumber,wr_accountid";
+    let mut answers = Vec::new();
+    for profile in [flowgate_emulator::ProfileName::Sink, flowgate_emulator::ProfileName::Instant] {
+        let world = world_with(Options { profile, ..Options::default() }).await;
+        world.order_table().await;
+        let account = "7a1c2f8e-0000-4000-8000-00000000000a";
+        world.post("accounts", &json!({ "accountid": account, "name": "Contoso" })).await.expect(204);
+        let row = json!({
+            "wr_ordernumber": "1", "wr_name": "né", "wr_qty": 5, "wr_amount": 125.5,
+            "wr_AccountId@odata.bind": format!("/accounts({account})"),
+        });
+        let first = world.post("wr_orders", &row).await.expect(204).id();
+        let second = world.post("wr_orders", &json!({ "wr_name": "gone" })).await.expect(204).id();
+        world.post("wr_orders", &json!({ "wr_ordernumber": "3" })).await.expect(204);
+        let change = json!({ "wr_qty": 6, "wr_amount": null });
+        world.patch(&format!("wr_orders({first})"), &[("if-match", "*")], &change).await.expect(204);
+        world.delete(&format!("wr_orders({second})"), &[]).await.expect(204);
+        let url = format!("{}/__emulator/digests?{columns}", world.root);
+        answers.push(send(world.client.get(url)).await.expect(200).json());
+        let first_row = [("wr_ordernumber", "1"), ("wr_name", "né"), ("wr_qty", "6"), ("wr_accountid", account)];
+        let found = &answers[answers.len() - 1]["wr_order"];
+        assert_eq!(
+            (&found["rows"], &found["digest"]),
+            (&json!(2), &json!(digest_of(&[&[("wr_ordernumber", "3")], &first_row])))
+        );
+        assert_eq!(found["columns"]["wr_ordernumber"]["values"], json!(2));
+        assert_eq!(found["columns"]["wr_amount"], json!(null));
+    }
+    assert_eq!(answers[0], answers[1]);
+}

@@ -90,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) rows: BTreeMap<String, BTreeMap<Uuid, BTreeMap<String, String>>>,
     pub(crate) statuses: BTreeMap<Uuid, Option<i32>>,
     pub(crate) sent: Vec<(Operation, usize)>,
+    pub(crate) unanswered: Option<jiff::Timestamp>,
     pub(crate) columns_sent: BTreeSet<String>,
     pub(crate) faults: Faults,
 }
@@ -320,6 +321,14 @@ impl Destination for FakeDestination {
     fn requests(&self) -> RequestCounts {
         RequestCounts { sent: self.inner.lock().unwrap().sent.len() as u64, throttled: 0 }
     }
+
+    fn unanswered(&self, _table: &str) -> Option<jiff::Timestamp> {
+        self.inner.lock().unwrap().unanswered
+    }
+
+    fn lateness_max(&self) -> Duration {
+        Duration::from_mins(5)
+    }
 }
 
 #[derive(Debug)]
@@ -335,7 +344,8 @@ impl Clock for TestClock {
         Elapsed(Duration::from_millis(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
     }
 
-    fn sleep(&self, _duration: Duration) -> BoxFuture<'static, ()> {
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.0.fetch_add(duration.as_millis() as u64, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async {})
     }
 }

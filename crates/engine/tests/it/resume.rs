@@ -65,3 +65,22 @@ async fn a_change_made_before_the_stop_is_not_forgotten() {
     let names = world.destination.texts("account", "name");
     assert_eq!(names.iter().filter(|name| *name == "changed").count(), 3);
 }
+
+/// Seconds by the clock that a run took.
+fn seconds(outcome: &flowgate_engine::RunOutcome) -> i64 {
+    let record = &outcome.record;
+    record.finished.unwrap().duration_since(record.started).as_secs()
+}
+
+#[tokio::test]
+async fn a_newer_version_waits_until_no_older_one_can_come_late() {
+    let mut world = world();
+    // The clock of each engine begins anew.
+    let given_up = world.engine().clock.now();
+    world.destination.inner.lock().unwrap().unanswered = Some(given_up);
+    assert!(seconds(&world.run().await) < 300, "the first version has nothing to wait for");
+    world.destination.inner.lock().unwrap().unanswered = None;
+    assert!(seconds(&world.run().await) < 300, "nothing is sent");
+    world.stream("person", Table::new(&COLUMNS, &[&["n0", "changed"]]));
+    assert!(seconds(&world.run().await) >= 299);
+}

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use flowgate_config::Loaded;
 use flowgate_core::{CancellationToken, Clock, Code, FlowName, Project};
-use flowgate_http::SystemClock;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -124,7 +123,10 @@ pub(crate) fn main() -> Exit {
     }
     let ended = start_logging(global.log.as_deref()).and_then(|is_logging| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let clock = Arc::new(SystemClock::new(1.0));
+        #[cfg(debug_assertions)]
+        let clock = crate::failpoints::clock();
+        #[cfg(not(debug_assertions))]
+        let clock = Arc::new(flowgate_http::SystemClock::new(1.0));
         let app = App { global, printer, clock, cancel: CancellationToken::new(), is_logging };
         runtime.block_on(async {
             signals::watch(app.cancel.clone(), printer)?;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a step that fails is a test that fails")]
 
+mod arrivals;
 mod spill;
 mod state;
 

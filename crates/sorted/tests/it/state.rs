@@ -7,7 +7,9 @@ use std::sync::Arc;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use flowgate_core::{Code, KeyHash};
-use flowgate_sorted::{Entry, Index, Manifest, SortedError, State, StateWriter, TOMBSTONE, UNCERTAIN, sweep};
+use flowgate_sorted::{
+    Digest, Entry, Index, Manifest, RowChanges, SortedError, State, StateWriter, TOMBSTONE, UNCERTAIN, sweep,
+};
 use fs_err as fs;
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -64,16 +66,21 @@ fn a_bucket_knows_when_nothing_changed() {
     let state = State::open(dir.path(), write(dir.path(), 1, 0, &model([4, 5, 8, 12, 16])));
     let meta = state.meta(0, 0).unwrap();
     let living = model([4, 8, 12, 16]);
-    let keys: Vec<KeyHash> = living.keys().copied().collect();
-    let mut hashes: Vec<u64> = living.values().map(|number| number * 7).collect();
-    assert!(meta.holds_exactly(&keys, &hashes));
-    hashes.swap(0, 1);
-    assert!(!meta.holds_exactly(&keys, &hashes), "values moved between keys");
-    assert!(!meta.holds_exactly(&keys[1..], &hashes[1..]));
+    let mut digests: Vec<Digest> =
+        living.iter().enumerate().map(|(at, (key, number))| Digest::new(*key, number * 7, at as u64, false)).collect();
+    assert!(meta.holds_exactly(&digests));
+    assert!(!meta.holds_exactly(&digests[1..]));
+    let faulty = Digest::new(digests[0].key, digests[0].row_hash, 0, true);
+    assert!(!meta.holds_exactly(&[&[faulty], &digests[1..]].concat()), "a faulty row is not the one in state");
+    let hash = digests[0].row_hash;
+    digests[0].row_hash = digests[1].row_hash;
+    digests[1].row_hash = hash;
+    assert!(!meta.holds_exactly(&digests), "values moved between keys");
     assert_eq!(state.meta(1, 0), None, "no short cut when the bits change");
 
     let uncertain = write(dir.path(), 2, 0, &model([4, 6]));
-    assert!(!uncertain.buckets[0].as_ref().unwrap().holds_exactly(&[key(4), key(6)], &[28, 42]));
+    let digests = [4, 6].map(|number| Digest::new(key(number), number * 7, number, false));
+    assert!(!uncertain.buckets[0].as_ref().unwrap().holds_exactly(&digests));
 }
 
 #[test]
@@ -81,7 +88,7 @@ fn flags_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (state, _) = small(dir.path());
     let manifest = state.manifest();
-    let uncertain: u64 = manifest.buckets.iter().flatten().map(|bucket| bucket.uncertain).sum();
+    let uncertain: u64 = manifest.buckets.iter().flatten().map(|bucket| bucket.totals.uncertain).sum();
     assert_eq!((manifest.rows(), manifest.tombstones(), uncertain), (12, 6, 6));
     let index = state.bucket(0, 0).unwrap().index;
     let row = index.find(key(3)).unwrap();
@@ -172,6 +179,10 @@ fn a_bucket_that_is_not_in_order_is_refused() {
     assert!(!refused(&[1, 2], 2));
 }
 
+fn model_key(model: &Model, bits: u8, bucket: usize, row: usize) -> KeyHash {
+    expected(model, bits, bucket).0.keys[row]
+}
+
 /// What the model says a bucket's rows are.
 fn expected(model: &Model, bits: u8, bucket: usize) -> (Index, Vec<u64>) {
     let here = || model.iter().filter(|(key, _)| key.bucket(bits) == bucket);
@@ -180,6 +191,68 @@ fn expected(model: &Model, bits: u8, bucket: usize) -> (Index, Vec<u64>) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever is changed, run after run, in layers or whole, the state is what a map would be.
+    #[test]
+    fn changes_add_up(
+        runs in prop::collection::vec((prop::collection::btree_map(0_u64..80, any::<bool>(), 0..40), 0_u8..3), 1..20),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = rows(&[]).schema();
+        let mut model = Model::new();
+        let mut state = State::open(dir.path(), Manifest::empty());
+        for (round, (touched, bits)) in runs.into_iter().enumerate() {
+            let round = round as u64;
+            let mut changes: BTreeMap<KeyHash, Option<u64>> = BTreeMap::new();
+            for (number, is_there) in touched {
+                changes.insert(key(number), is_there.then_some(number + 100 * round));
+            }
+            let writer = StateWriter::create(dir.path(), round + 1, bits).unwrap();
+            let mut buckets = Vec::new();
+            for bucket in 0..1 << bits {
+                let before = state.bucket(bits, bucket).unwrap().index;
+                let here: Vec<_> = changes.iter().filter(|(key, _)| key.bucket(bits) == bucket).collect();
+                let change = |(key, number): &(&KeyHash, &Option<u64>)| match **number {
+                    Some(number) => entry(**key, number),
+                    None => RowChanges::remove(entry(**key, 0)),
+                };
+                let index: Index = here.iter().map(change).collect();
+                let numbers: Vec<u64> = here.iter().map(|(_, number)| number.unwrap_or_default()).collect();
+                let changed = RowChanges { index, values: rows(&numbers) };
+                buckets.push(writer.change(&state, bucket, &before, &changed).unwrap());
+            }
+            let manifest = writer.finish(&schema, buckets, round).unwrap();
+            sweep(dir.path(), &manifest).unwrap();
+            state = State::open(dir.path(), manifest);
+            for (key, number) in changes {
+                match number {
+                    Some(number) => model.insert(key, number),
+                    None => model.remove(&key),
+                };
+            }
+            for asked in [0, bits, 2] {
+                for bucket in 0..1 << asked {
+                    let found = state.bucket(asked, bucket).unwrap();
+                    let (index, numbers) = expected(&model, asked, bucket);
+                    prop_assert_eq!(&found.index, &index);
+                    prop_assert_eq!(found.values(&schema).unwrap(), rows(&numbers));
+                    let heads = state.heads(asked, bucket).unwrap();
+                    prop_assert_eq!((heads.keys, heads.row_hashes), (index.keys, index.row_hashes));
+                    if let Some(meta) = state.meta(asked, bucket) {
+                        prop_assert_eq!(meta.totals.rows as usize, index.flags.len());
+                        let tombstones = index.flags.iter().filter(|flags| **flags & TOMBSTONE != 0).count();
+                        prop_assert_eq!(meta.totals.tombstones as usize, tombstones);
+                        let living = (0..index.flags.len()).map(|row| entry(model_key(&model, asked, bucket, row), numbers[row]));
+                        let digests: Vec<Digest> = living
+                            .filter(|entry| !entry.is_tombstone())
+                            .map(|entry| Digest::new(entry.key, entry.row_hash, 0, false))
+                            .collect();
+                        prop_assert_eq!(meta.holds_exactly(&digests), meta.totals.uncertain == 0);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_state_is_the_same_however_it_is_cut(

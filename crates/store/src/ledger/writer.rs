@@ -43,9 +43,11 @@ impl LedgerWriter {
         path.parent().map_or(Ok(()), create_private_dir).map_err(failed)?;
         // Under its final name the file is whole from the start.
         let unfinished = path.with_extension("temp");
+        failpoint::hit("ledger.create").map_err(failed)?;
         let mut file = open(&unfinished, fs::OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(&file_header()).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&unfinished, path).map_err(failed)?;
+        failpoint::hit("ledger.created").map_err(failed)?;
         sync_parent(path).map_err(failed)?;
         Self::start(path, 0)
     }
