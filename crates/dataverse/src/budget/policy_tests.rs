@@ -7,7 +7,7 @@ use flowgate_core::Elapsed;
 use flowgate_core::destination::Class;
 
 use super::facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
-use super::policy::{Policy, PolicySettings};
+use super::policy::{Policy, PolicySettings, Role};
 
 const CHEAP: Cost = Cost { busy: Duration::from_millis(10), entitlement: 1 };
 const SECOND: Cost = Cost { busy: Duration::from_secs(1), entitlement: 100 };
@@ -347,4 +347,51 @@ fn the_snapshot_is_readable_as_json() {
     let json = serde_json::to_value(with_servers(&["a"]).snapshot(at(1.0))).unwrap();
     assert_eq!((json["lanes"][0]["server"].as_str(), json["lanes"][0]["state"].as_str()), (Some("a"), Some("open")));
     assert_eq!(json["waiting"]["interactive"], 0);
+}
+
+/// Batches of a second, as many as go, over `until_s` seconds with `users` users on one server.
+fn rows_of_users(users: u16, until_s: u32) -> u32 {
+    let mut policy = Policy::new(&PolicySettings { users, daily: None, seed: 7 });
+    let mut under_way: Vec<(f64, Grant)> = Vec::new();
+    let mut sent = 0;
+    for tick in 0..10 * until_s {
+        let now_s = 0.1 * f64::from(tick);
+        let (ended, rest) = under_way.into_iter().partition(|(at_s, _)| *at_s <= now_s);
+        under_way = rest;
+        for (_, grant) in ended {
+            let remaining = (policy.snapshot(at(now_s)).lanes.iter())
+                .find(|lane| lane.user == grant.user)
+                .map_or(1_200.0, |lane| 1_200.0 - if lane.is_past_known { lane.used_s } else { 0.0 });
+            policy.complete(at(now_s), &grant, &Ended::Answered(answer("a", 1.0, Some(remaining.max(0.0)))));
+        }
+        while let Verdict::Admitted(grant) = policy.ask(at(now_s), Class::Batch, SECOND) {
+            sent += 1;
+            under_way.push((now_s + 1.0, grant));
+        }
+    }
+    sent
+}
+
+#[test]
+fn two_users_have_twice_the_limits() {
+    let (one, two) = (rows_of_users(1, 600), rows_of_users(2, 600));
+    assert!(f64::from(two) > 1.9 * f64::from(one), "{one} and {two}");
+}
+
+#[test]
+fn a_user_is_used_for_what_it_is_for() {
+    let mut policy = Policy::new(&PolicySettings { users: 2, daily: None, seed: 7 });
+    policy.set_roles(&[Role::Batch, Role::Urgent]);
+    let mut sent = 0;
+    for step in 0..100 {
+        let now_s = 0.5 * f64::from(step);
+        for (class, user) in [(Class::Interactive, 1), (Class::Batch, 0)] {
+            // What the batches' user did before it was first answered is not known.
+            let Verdict::Admitted(grant) = policy.ask(at(now_s), class, CHEAP) else { continue };
+            sent += 1;
+            assert_eq!(grant.user, user, "{class:?} at {now_s} s");
+            policy.complete(at(now_s + 0.01), &grant, &Ended::Answered(answer("a", 0.01, Some(1_100.0))));
+        }
+    }
+    assert!(sent > 190, "{sent}");
 }

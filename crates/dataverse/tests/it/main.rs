@@ -18,4 +18,5 @@ mod session;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod users;
 mod verify;

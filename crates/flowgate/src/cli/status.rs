@@ -1,12 +1,15 @@
-//! `flowgate status`: where every flow stands, and the next thing to do.
+//! `flowgate status`: where every flow stands, what is used of the service's limits, and the next thing to do.
 
 use flowgate_core::{FlowName, Project};
-use flowgate_store::{LetterFilter, LetterStatus, RunRecord, RunState, Store, StoreError};
+use flowgate_dataverse::budget::{ConnectionSnapshot, LaneSnapshot};
+use flowgate_store::{LetterFilter, LetterStatus, RunRecord, RunState, SqliteLanes, Store, StoreError};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::runs::{moment, tone};
 use super::{App, Ended};
 use crate::exit::Exit;
+use crate::render::limits::Limits;
 use crate::render::progress::outcome_text;
 use crate::render::table::{Align, Cell, Table};
 use crate::render::{Tone, json, summary};
@@ -24,10 +27,12 @@ pub(crate) fn run(app: &App) -> Ended {
     let project = &wiring.project;
     let flows =
         project.flows.keys().map(|flow| status_of(wiring.store.as_ref(), flow)).collect::<Result<Vec<_>, _>>()?;
+    let limits = limits_of(&wiring.lanes, app.clock.now())?;
     app.printer.json(&json!({
         "environment": project.environment,
         "project": project.dir,
         "flows": flows.iter().map(|flow| to_json(flow, project)).collect::<Vec<_>>(),
+        "limits": limits.iter().map(Limits::to_json).collect::<Vec<_>>(),
     }));
     let paint = app.printer.out;
     let columns = [("flow", Align::Left), ("last run", Align::Left), ("state", Align::Left), ("rows", Align::Left)];
@@ -36,6 +41,9 @@ pub(crate) fn run(app: &App) -> Ended {
         table.row(cells(flow));
     }
     app.printer.answer(table.render("", paint));
+    for limits in &limits {
+        app.printer.answer(format!("\n{}", limits.to_text(paint)));
+    }
     let next: Vec<_> = flows.iter().filter_map(|flow| flow.next.as_ref()).collect();
     match next.as_slice() {
         [] => app.printer.answer(format!("\n{} nothing to do", paint.good("✓"))),
@@ -59,6 +67,26 @@ fn status_of(store: &dyn Store, flow: &FlowName) -> Result<FlowStatus, StoreErro
         Some(record) => next_action(record, letters),
     };
     Ok(FlowStatus { flow: flow.clone(), last, letters, next })
+}
+
+/// What the budgets of this environment told last.
+fn limits_of(lanes: &SqliteLanes, now: Timestamp) -> Result<Vec<Limits>, StoreError> {
+    let holders = lanes.holders()?;
+    let mut limits = Vec::new();
+    for record in lanes.budgets()? {
+        // Written by another version, or before anything was known: there is nothing to show.
+        let Ok(told) = serde_json::from_str::<ConnectionSnapshot>(&record.snapshot) else { continue };
+        let holder = |lane: &LaneSnapshot| {
+            let identity = &told.users.get(usize::from(lane.user))?.identity;
+            let server = lane.server.as_deref().unwrap_or_default();
+            let found = holders.iter().find(|holder| holder.identity == *identity && holder.server == server)?;
+            Some(found.pid)
+        };
+        let holders = told.budget.lanes.iter().map(holder).collect();
+        let (connection, at) = (record.connection, record.at);
+        limits.push(Limits { connection, at, now, pid: record.pid, is_alive: record.is_alive, told, holders });
+    }
+    Ok(limits)
 }
 
 fn next_action(record: &RunRecord, letters: u64) -> Option<String> {

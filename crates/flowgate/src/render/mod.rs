@@ -4,6 +4,7 @@
 //! Everything else, progress and problems alike, goes to standard error.
 
 pub(crate) mod json;
+pub(crate) mod limits;
 pub(crate) mod number;
 pub(crate) mod paint;
 mod printer;

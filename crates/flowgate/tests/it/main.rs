@@ -10,6 +10,7 @@ mod interruption;
 mod lanes;
 mod output;
 mod service;
+mod shared_limits;
 mod usage;
 // The server is the same as that of the connector's own tests.
 #[path = "../../../connect/tests/it/postgres.rs"]

@@ -142,6 +142,24 @@ impl Place {
         [first, said(output)]
     }
 
+    /// An emulator beside the project, to which `crm` leads as to any environment.
+    pub(crate) fn environment(&self, options: &[&str], time_scale: f64) -> UsedEmulator {
+        let scale = time_scale.to_string();
+        let arguments = [&["emulator", "--time-scale", &scale], options].concat();
+        let mut process = self.spawn(&arguments);
+        let ready: Value = serde_json::from_str(&first_line(&mut process)).unwrap();
+        let text = |key: &str| ready[key].as_str().unwrap().to_owned();
+        self.write("secret", &text("client_secret"));
+        let settings = format!(
+            "url: {}\n      time_scale: {scale}\n      credential: {{ client: {}, secret: \"${{file:secret}}\", token_url: \"{}\" }}",
+            text("url"),
+            text("client_id"),
+            text("token_url")
+        );
+        self.change("flowgate.yaml", "emulator: {}", &settings);
+        UsedEmulator { ready, process: Some(process), _users: None }
+    }
+
     /// The project's emulator, used the way a command uses it.
     pub(crate) fn emulator(&self) -> UsedEmulator {
         let dir = self.file(".flowgate/emulator/crm");
@@ -150,7 +168,7 @@ impl Place {
         users.file().lock_shared().unwrap();
         if let Ok(text) = fs_err::read_to_string(dir.join("ready.json")) {
             let written: Value = serde_json::from_str(&text).unwrap();
-            return UsedEmulator { ready: written["ready"].clone(), process: None, _users: users };
+            return UsedEmulator { ready: written["ready"].clone(), process: None, _users: Some(users) };
         }
         let data = dir.join("data");
         let mut process = self.spawn(&["emulator", "--data", data.to_str().unwrap()]);
@@ -158,7 +176,7 @@ impl Place {
         // Commands that come now share it.
         let written = serde_json::json!({ "ready": ready, "settings": {} });
         self.write(".flowgate/emulator/crm/ready.json", &written.to_string());
-        UsedEmulator { ready, process: Some(process), _users: users }
+        UsedEmulator { ready, process: Some(process), _users: Some(users) }
     }
 
     /// The rows of `account` that have our key, as a plain client reads them: number and name, sorted.
@@ -183,7 +201,7 @@ impl Place {
 pub(crate) struct UsedEmulator {
     pub(crate) ready: Value,
     process: Option<Child>,
-    _users: fs_err::File,
+    _users: Option<fs_err::File>,
 }
 
 impl UsedEmulator {
@@ -256,6 +274,8 @@ fn prepared<'a>(command: &'a mut Command, dir: &Path, arguments: &[&str]) -> &'a
 pub(crate) fn stable<T>(place: &Place, test: impl FnOnce() -> T) -> T {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
+    // What is used of the limits, which a test of its own looks at.
+    settings.add_filter(r"(?s)limits of crm .*?\n\n", "[LIMITS]\n\n");
     settings.add_filter(&regex_of(place.path()), "[DIR]");
     settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[RUN]");
     settings.add_filter(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "[ID]");
