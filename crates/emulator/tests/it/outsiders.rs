@@ -10,7 +10,8 @@ async fn account(world: &World, body: Json) -> String {
 }
 
 fn names(answer: &Json, member: &str) -> Vec<String> {
-    answer["value"].as_array().unwrap().iter().map(|row| row[member].as_str().unwrap().to_owned()).collect()
+    let rows = answer["value"].as_array().expect("a collection");
+    rows.iter().map(|row| row[member].as_str().expect("a text").to_owned()).collect()
 }
 
 #[tokio::test]
