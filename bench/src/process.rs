@@ -62,8 +62,11 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) async fn start(place: &Place) -> Result<Self, Error> {
-        let mut command = tokio::process::Command::new(std::env::current_exe()?);
-        command.arg("emulator").args(["--servers", &place.servers.to_string()]);
+        let program = std::env::current_exe()?;
+        let is_flowgate = program.file_stem().is_some_and(|name| name == "flowgate");
+        let mut command = tokio::process::Command::new(program);
+        // This program again, whichever of the two it is.
+        command.args(is_flowgate.then_some("bench")).arg("emulator").args(["--servers", &place.servers.to_string()]);
         command.args(["--time-scale", &place.time_scale.to_string()]);
         if let Some(path) = &place.record {
             command.arg("--record").arg(path);
