@@ -8,6 +8,8 @@ mod examine;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod provision;
