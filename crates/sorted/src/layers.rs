@@ -53,8 +53,6 @@ pub(crate) fn read_heads(dir: &Path, layers: &[LayerMeta]) -> Result<Heads, Sort
 
 /// Keys and flags of each layer, the lowest first, to the rows that count, by key.
 fn join(layers: &[(&[KeyHash], &[u8])]) -> Vec<Place> {
-    let places =
-        |layer: usize| (0..layers[layer].0.len()).map(move |row| Place { layer: layer as u32, row: row as u32 });
     let key = |place: &Place| layers[place.layer as usize].0[place.row as usize];
     let mut joined: Vec<Place> = Vec::new();
     for (layer, (keys, _)) in layers.iter().enumerate() {
