@@ -101,6 +101,8 @@ fn object(table: &Table, column: &Column, shadow: &Shadow) -> Map<String, Json> 
     });
     if let (Some(length), Json::Object(members)) = (shadow.length, &mut object) {
         members.insert("MaxLength".to_owned(), length.into());
+        members.insert("DatabaseLength".to_owned(), (length * 2).into());
+        members.insert("AutoNumberFormat".to_owned(), Json::Null);
         members.insert("Format".to_owned(), "Text".into());
         members.insert("FormatName".to_owned(), json!({ "Value": "Text" }));
     }
