@@ -303,3 +303,110 @@ fn not_beaten() -> ConnectorError {
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use flowgate_core::ports::{SharedLane, Standing, Tenure};
+    use flowgate_core::{Code, ErrorKind};
+    use flowgate_http::SystemClock;
+
+    use super::*;
+    use crate::budget::{AnswerFacts, Cost, Ended, NotAdmitted, PolicySettings, Shares};
+
+    /// Leases last some milliseconds.
+    const TIME_SCALE: f64 = 1_000.0;
+
+    const COST: Cost = Cost { busy: Duration::from_millis(10), entitlement: 1 };
+
+    /// Others who give all that is asked for, until they cannot be reached.
+    #[derive(Debug, Default, Clone)]
+    struct Others {
+        is_broken: Arc<AtomicBool>,
+        has_left: Arc<AtomicBool>,
+    }
+
+    impl LaneLeases for Others {
+        fn enter(&self, _: &str, _: Timestamp) -> Result<Box<dyn LaneSeat>, ConnectorError> {
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl LaneSeat for Others {
+        fn beat(&self, _: Timestamp, beat: &Beat) -> Result<Beaten, ConnectorError> {
+            if self.is_broken.load(Ordering::Relaxed) {
+                return Err(ConnectorError::new(ErrorKind::Resource, Code::DISK_FULL, "no space left"));
+            }
+            let lane = |server: &str| SharedLane {
+                server: server.to_owned(),
+                tenure: Tenure::Held { epoch: 1 },
+                checkpoint: None,
+                guests: Vec::new(),
+            };
+            let lanes = beat.users[0].lanes.iter().map(|report| lane(&report.server)).collect();
+            Ok(Beaten { users: vec![lanes], rows: 0 })
+        }
+
+        fn leave(&self, _: Timestamp, beat: &Beat) -> Result<(), ConnectorError> {
+            let is_left = |standing: &Standing| matches!(standing, Standing::Left { .. });
+            let all = beat.users[0].lanes.iter().all(|lane| is_left(&lane.standing));
+            self.has_left.store(all, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    fn budget(others: &Others) -> Arc<Budget> {
+        let sharing = Sharing {
+            leases: Arc::new(others.clone()),
+            connection: "crm".to_owned(),
+            identities: vec!["crm app".to_owned()],
+            pool: "crm".to_owned(),
+            time_scale: TIME_SCALE,
+            describe: Box::new(|_| String::new()),
+            state: SharingState::default(),
+        };
+        let policy = Policy::new(&PolicySettings { users: 1, daily: None, seed: 1 });
+        Arc::new(Budget::new(Arc::new(SystemClock::new(TIME_SCALE)), Shares::default(), policy, Some(sharing)))
+    }
+
+    async fn send(budget: &Arc<Budget>, class: Class) -> Result<(), NotAdmitted> {
+        let permit = budget.admit(class, COST).await?;
+        let facts = AnswerFacts {
+            duration: Duration::from_millis(10),
+            cookie: Some(Arc::from("a")),
+            remaining_seconds: Some(1_000.0),
+            ..AnswerFacts::default()
+        };
+        permit.complete(&Ended::Answered(facts));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_lane_is_used_once_it_is_given_and_given_back_at_the_end() {
+        let others = Others::default();
+        let budget = budget(&others);
+        for _ in 0..20 {
+            send(&budget, Class::Batch).await.unwrap();
+        }
+        assert!(budget.snapshot().lanes[0].is_ours);
+        drop(budget);
+        assert!(others.has_left.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn batches_end_with_the_lease_and_say_why_and_interactive_requests_go_on() {
+        let others = Others::default();
+        let budget = budget(&others);
+        send(&budget, Class::Batch).await.unwrap();
+        others.is_broken.store(true, Ordering::Relaxed);
+        let refused = loop {
+            if let Err(refused) = send(&budget, Class::Batch).await {
+                break refused;
+            }
+        };
+        let NotAdmitted::NotShared(error) = refused else { panic!("{refused:?}") };
+        assert_eq!((error.code, error.to_string().as_str()), (Code::DISK_FULL, "no space left"));
+        send(&budget, Class::Interactive).await.unwrap();
+    }
+}

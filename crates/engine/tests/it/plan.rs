@@ -1,7 +1,7 @@
 //! Plans: everything is said, nothing is sent or kept.
 
-use flowgate_core::CancellationToken;
 use flowgate_core::project::Missing;
+use flowgate_core::{CancellationToken, Code};
 
 use crate::fake::{Table, World, load, shape};
 
@@ -35,4 +35,18 @@ async fn a_plan_says_what_a_run_would_do_and_does_nothing() {
     assert_eq!((change.columns[0].now.as_deref(), change.columns[0].then.as_deref()), (Some("Ann"), Some("Eve")));
     assert_eq!(world.destination.take_sent(), []);
     assert_eq!(world.rows().await.updated, 1, "the run then does what the plan said");
+}
+
+#[tokio::test]
+async fn with_several_users_a_load_must_say_who_owns_its_rows() {
+    let mut accounts = shape("account", &["number", "name"], &[("ownerid", "team")]);
+    accounts.needs_owner = true;
+    let mut world = World::new(vec![accounts], vec![load("accounts", "account", "SELECT number, name FROM person")]);
+    world.stream("person", Table::new(&["number", "name"], &[&["1", "Ann"]]));
+    let error = world.engine().plan(&world.flow.name, &CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.code(), Code::OWNER_NOT_MAPPED);
+    assert_eq!(
+        error.to_string(),
+        "`accounts` creates rows of `account` without `ownerid`, and `crm` has several application users"
+    );
 }
