@@ -45,15 +45,13 @@ pub fn row_hashes(rows: &RecordBatch) -> Result<Vec<u64>, SortedError> {
     let mut hashes = vec![START; rows.num_rows()];
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         let column = Plain::of(field.name(), column)?;
-        let seed = column.seed;
+        let hash = |bytes: &[u8]| xxh3_64_with_seed(bytes, column.seed);
         let hashes = hashes.as_mut_slice();
         match column.values {
-            Values::Text(array) => fold_column(hashes, &array, |text| xxh3_64_with_seed(text.as_bytes(), seed)),
-            Values::Boolean(array) => fold_column(hashes, &array, |value| xxh3_64_with_seed(&[u8::from(value)], seed)),
-            Values::Number(array) => fold_column(hashes, &array, |value| xxh3_64_with_seed(&value.to_le_bytes(), seed)),
-            Values::Decimal(array) => {
-                fold_column(hashes, &array, |value| xxh3_64_with_seed(&value.to_le_bytes(), seed))
-            }
+            Values::Text(array) => fold_column(hashes, &array, |text| hash(text.as_bytes())),
+            Values::Boolean(array) => fold_column(hashes, &array, |value| hash(&[u8::from(value)])),
+            Values::Number(array) => fold_column(hashes, &array, |value| hash(&value.to_le_bytes())),
+            Values::Decimal(array) => fold_column(hashes, &array, |value| hash(&value.to_le_bytes())),
         }
     }
     Ok(hashes)
