@@ -21,4 +21,5 @@ mod session;
 mod support;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
 mod verify;
