@@ -101,6 +101,7 @@ def main():
     parser.add_argument("--time-scale", type=float, default=1)
     parser.add_argument("--second-day", action="store_true")
     parser.add_argument("--binary", help="use this binary instead of building one")
+    parser.add_argument("--emulator", help="use this binary of flowgate-emulator instead of `flowgate emulator`")
     arguments = parser.parse_args()
     binary = arguments.binary
     if binary is None:
@@ -108,7 +109,8 @@ def main():
         binary = str(ROOT / "target" / "release" / "flowgate")
     with tempfile.TemporaryDirectory(prefix="flowgate-bench-") as name:
         project = pathlib.Path(name)
-        command = [binary, "emulator", "--listen", "127.0.0.1:0", "--profile", arguments.profile]
+        command = [arguments.emulator] if arguments.emulator else [binary, "emulator"]
+        command += ["--listen", "127.0.0.1:0", "--profile", arguments.profile]
         command += ["--time-scale", str(arguments.time_scale)]
         emulator = subprocess.Popen(command, stdout=subprocess.PIPE)
         try:

@@ -44,7 +44,7 @@ fn compare(old: &State, new: &State, rows: u64) -> Result<Figures, Error> {
         for step in merge(&new.keys, &old.keys) {
             match step {
                 Step::Both { new: at, old: before } => {
-                    changed += u64::from(new.row_hashes[at] != old.row_hashes[before])
+                    changed += u64::from(new.row_hashes[at] != old.row_hashes[before]);
                 }
                 Step::New(_) | Step::Gone(_) => only_one_side += 1,
             }
