@@ -1,6 +1,6 @@
 //! Who loads: Flowgate's policy, the oracle, or a tool with fixed settings.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ pub(crate) trait Client {
     fn sent(&mut self, ticket: u64, outgoing: Outgoing);
 
     fn answered(&mut self, now_s: f64, ticket: u64, answer: &Answer);
+
+    /// Whether it lets callers wait until there is room; otherwise each waits for its own `Retry-After`.
+    fn holds_callers(&self) -> bool {
+        true
+    }
 }
 
 /// Flowgate: the real policy and the real model of costs.
@@ -202,22 +207,27 @@ impl Client for Oracle {
 }
 
 /// A tool with so many threads and so many rows to a request; each thread waits when it is told to.
+/// Callers beside it are its own affair: they send at once, and wait when they are refused.
 pub(crate) struct Fixed {
     threads: u32,
     work: Work,
     busy: u32,
     /// Threads that wait, until when.
     asleep: Vec<f64>,
+    /// Requests of its threads; all others are callers'.
+    under_way: HashSet<u64>,
+    is_batch: bool,
 }
 
 impl Fixed {
     pub(crate) fn new(threads: u32, work: Work) -> Self {
-        Self { threads, work, busy: 0, asleep: Vec::new() }
+        Self { threads, work, busy: 0, asleep: Vec::new(), under_way: HashSet::new(), is_batch: false }
     }
 }
 
 impl Client for Fixed {
     fn batch(&mut self, now_s: f64, _service: &mut Service) -> Next {
+        self.is_batch = true;
         self.asleep.retain(|until_s| *until_s > now_s);
         if self.busy + (self.asleep.len() as u32) < self.threads {
             self.busy += 1;
@@ -227,17 +237,29 @@ impl Client for Fixed {
     }
 
     fn interactive(&mut self, _now_s: f64, _service: &mut Service) -> Next {
-        Next::AfterCompletion
+        self.is_batch = false;
+        Next::Send(Outgoing::load(None, single()))
     }
 
-    fn sent(&mut self, _ticket: u64, _outgoing: Outgoing) {}
+    fn sent(&mut self, ticket: u64, _outgoing: Outgoing) {
+        if self.is_batch {
+            self.under_way.insert(ticket);
+        }
+    }
 
-    fn answered(&mut self, now_s: f64, _ticket: u64, answer: &Answer) {
+    fn answered(&mut self, now_s: f64, ticket: u64, answer: &Answer) {
+        if !self.under_way.remove(&ticket) {
+            return;
+        }
         self.busy = self.busy.saturating_sub(1);
         match answer.kind {
             AnswerKind::Done => {}
             AnswerKind::Refused { retry_after_s, .. } => self.asleep.push(now_s + retry_after_s),
             AnswerKind::Unavailable | AnswerKind::Cut => self.asleep.push(now_s + 1.0),
         }
+    }
+
+    fn holds_callers(&self) -> bool {
+        false
     }
 }

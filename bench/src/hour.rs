@@ -15,7 +15,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 
 use crate::Error;
-use crate::loader::{Loader, names};
+use crate::loader::{Loader, names, of_ready};
 use crate::process::{Place, Process};
 use crate::quantile::Quantiles;
 
@@ -47,7 +47,7 @@ pub struct Hour {
 pub async fn hour(place: &Place, seconds: u64) -> Result<Hour, Error> {
     let process = Process::start(place).await?;
     let ready = &process.ready;
-    let mut loader = Loader::connect(&ready.url, &ready.token, place.time_scale, "contact", names).await?;
+    let mut loader = Loader::connect(of_ready(ready), place.time_scale, "contact", names).await?;
     let clock = SystemClock::new(place.time_scale);
     let now_s = || clock.elapsed().0.as_secs_f64();
     let mut random = Random::new(1);

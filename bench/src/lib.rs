@@ -25,7 +25,7 @@ mod world;
 
 pub use ceiling::{Ceiling, ceiling, ceilings};
 pub use command::{Arguments, Benchmark};
-pub use fixed::{AgainstFixed, FirstLoad, against_fixed, first_load};
+pub use fixed::{AgainstFixed, BestFixed, FirstLoad, against_fixed, first_load};
 pub use hour::{Hour, hour};
 pub use load::{Loaded, Target, load};
 pub use over_http::{OverHttp, RecordedBeside, over_http};
@@ -45,6 +45,8 @@ pub enum Error {
     Unknown(String),
     #[error("the emulator's process: {0}")]
     Emulator(String),
+    #[error("a sweep without settings has no best one")]
+    NoSetting,
     #[error("{0} rows were not loaded")]
     NotLoaded(u64),
     #[error("a file or a process cannot be used: {0}")]

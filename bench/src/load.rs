@@ -1,6 +1,9 @@
 //! `load`: so many rows of ten columns into a place that runs already, and how long that took.
 
-use flowgate_core::{Clock, Destination};
+use std::path::PathBuf;
+
+use flowgate_core::{Clock, Destination, Secret};
+use flowgate_dataverse::{Credential, DataverseOptions};
 use flowgate_http::SystemClock;
 use serde::Serialize;
 
@@ -14,6 +17,9 @@ pub struct Target {
     pub url: String,
     #[arg(long)]
     pub token: String,
+    /// The authority to trust
+    #[arg(long)]
+    pub ca_file: Option<PathBuf>,
     #[arg(long, default_value_t = 20_000)]
     pub rows: u64,
 }
@@ -30,7 +36,10 @@ pub struct Loaded {
 
 pub async fn load(target: &Target) -> Result<Loaded, Error> {
     let clock = SystemClock::new(1.0);
-    let mut loader = Loader::connect(&target.url, &target.token, 1.0, "account", accounts).await?;
+    let credential = Credential::Token(Secret::new(&target.token));
+    let options =
+        DataverseOptions { ca_file: target.ca_file.clone(), ..DataverseOptions::new(&target.url, credential) };
+    let mut loader = Loader::connect(options, 1.0, "account", accounts).await?;
     let mut sum = Ends::default();
     loop {
         loader.begin(target.rows)?;

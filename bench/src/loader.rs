@@ -7,6 +7,7 @@ use arrow_array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, StringArray};
 use flowgate_core::destination::{Class, Operation, Outcome, WriteOptions, WriteUnit};
 use flowgate_core::{CancellationToken, Clock, Destination, Secret, TableShape};
 use flowgate_dataverse::{Credential, Dataverse, DataverseOptions};
+use flowgate_emulator::Ready;
 use flowgate_http::SystemClock;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -31,6 +32,12 @@ pub(crate) struct Loader {
     rows_begun: u64,
 }
 
+/// How to reach an emulator that says it is ready.
+pub(crate) fn of_ready(ready: &Ready) -> DataverseOptions {
+    let credential = Credential::Token(Secret::new(&ready.token));
+    DataverseOptions { ca_file: ready.ca_file.clone(), ..DataverseOptions::new(&ready.url, credential) }
+}
+
 /// Rows by their end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ends {
@@ -41,14 +48,12 @@ pub(crate) struct Ends {
 
 impl Loader {
     pub(crate) async fn connect(
-        url: &str,
-        token: &str,
+        options: DataverseOptions,
         time_scale: f64,
         table: &str,
         make_rows: MakeRows,
     ) -> Result<Self, Error> {
-        let credential = Credential::Token(Secret::new(token));
-        let options = DataverseOptions { time_scale, ..DataverseOptions::new(url, credential) };
+        let options = DataverseOptions { time_scale, ..options };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(1.0));
         let dataverse = Dataverse::connect(options, clock)?;
         let shape = dataverse.describe(table).await?;

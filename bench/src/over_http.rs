@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::client::Paced;
-use crate::loader::{Loader, names};
+use crate::loader::{Loader, names, of_ready};
 use crate::process::{Counted, Place, Process};
 use crate::scenario::{Scenario, Step};
 use crate::windows::{Recorded, figures, read, write};
@@ -63,7 +63,7 @@ pub async fn over_http(scenario: Scenario, record: Option<&Path>) -> Result<Over
     }
     let simulated = simulated.rows as f64 / seconds;
     let record: Option<PathBuf> = record.map(|path| of_scenario(path, scenario, ""));
-    let place = Place { servers: 4, time_scale: TIME_SCALE, record: record.clone() };
+    let place = Place { servers: 4, time_scale: TIME_SCALE, tls: false, record: record.clone() };
     let process = Process::start(&place).await?;
     let mut measured = load_over_http(&process, &steps).await?;
     if let Some(path) = record {
@@ -85,7 +85,7 @@ fn of_scenario(path: &Path, scenario: Scenario, prefix: &str) -> PathBuf {
 
 async fn load_over_http(process: &Process, steps: &[(f64, Step)]) -> Result<OverHttp, Error> {
     let ready = &process.ready;
-    let mut loader = Loader::connect(&ready.url, &ready.token, TIME_SCALE, "contact", names).await?;
+    let mut loader = Loader::connect(of_ready(ready), TIME_SCALE, "contact", names).await?;
     let control = process.control()?;
     let clock = SystemClock::new(TIME_SCALE);
     let now_s = || clock.elapsed().0.as_secs_f64();

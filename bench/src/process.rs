@@ -25,6 +25,9 @@ pub struct Place {
     /// Seconds of the service in a real one
     #[arg(long, default_value_t = 1.0)]
     pub time_scale: f64,
+    /// HTTPS, for clients that insist on it
+    #[arg(long, conflicts_with = "record")]
+    pub tls: bool,
     /// Write one line for each request to this file
     #[arg(long)]
     pub record: Option<PathBuf>,
@@ -36,6 +39,7 @@ pub(crate) async fn serve(place: &Place, print: impl Fn(&str)) -> Result<(), Err
         profile: ProfileName::Realistic,
         servers: Some(place.servers),
         time_scale: place.time_scale,
+        tls: place.tls,
         ..Options::default()
     };
     let emulator = Emulator::start(options).await.map_err(|error| Error::Emulator(error.to_string()))?;
@@ -62,9 +66,15 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) async fn start(place: &Place) -> Result<Self, Error> {
-        let mut command = tokio::process::Command::new(std::env::current_exe()?);
-        command.arg("emulator").args(["--servers", &place.servers.to_string()]);
+        let program = std::env::current_exe()?;
+        let is_flowgate = program.file_stem().is_some_and(|name| name == "flowgate");
+        let mut command = tokio::process::Command::new(program);
+        // This program again, whichever of the two it is.
+        command.args(is_flowgate.then_some("bench")).arg("emulator").args(["--servers", &place.servers.to_string()]);
         command.args(["--time-scale", &place.time_scale.to_string()]);
+        if place.tls {
+            command.arg("--tls");
+        }
         if let Some(path) = &place.record {
             command.arg("--record").arg(path);
         }

@@ -18,10 +18,12 @@ pub enum Scenario {
     SecondClient,
     SecondClientWithoutHeaders,
     SteadyWithoutHeaders,
+    HeadersTellMore,
+    HeadersTellLess,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Steady,
         Self::NoisyNeighbours,
         Self::SlowServers,
@@ -32,6 +34,8 @@ impl Scenario {
         Self::SecondClient,
         Self::SecondClientWithoutHeaders,
         Self::SteadyWithoutHeaders,
+        Self::HeadersTellMore,
+        Self::HeadersTellLess,
     ];
 
     pub fn name(self) -> &'static str {
@@ -46,6 +50,8 @@ impl Scenario {
             Self::SecondClient => "second_client",
             Self::SecondClientWithoutHeaders => "second_client_without_headers",
             Self::SteadyWithoutHeaders => "steady_without_headers",
+            Self::HeadersTellMore => "headers_tell_more",
+            Self::HeadersTellLess => "headers_tell_less",
         }
     }
 
@@ -57,7 +63,7 @@ impl Scenario {
             Self::ServerRestarts | Self::ServersComeAndGo | Self::SecondClient | Self::SecondClientWithoutHeaders => {
                 Some(0.87)
             }
-            Self::SteadyWithoutHeaders => None,
+            Self::SteadyWithoutHeaders | Self::HeadersTellMore | Self::HeadersTellLess => None,
         }
     }
 
@@ -68,6 +74,10 @@ impl Scenario {
             Self::Steady => Vec::new(),
             Self::SteadyWithoutHeaders => {
                 service.has_headers = false;
+                Vec::new()
+            }
+            Self::HeadersTellMore | Self::HeadersTellLess => {
+                service.told_limits = if self == Self::HeadersTellMore { 1.0 + LIE } else { 1.0 - LIE };
                 Vec::new()
             }
             Self::NoisyNeighbours => noise(random, length_s),
@@ -86,6 +96,9 @@ impl Scenario {
         }
     }
 }
+
+/// By how much headers lie, where they do.
+const LIE: f64 = 0.2;
 
 /// One thing that happens. Servers are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq)]

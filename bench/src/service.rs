@@ -76,6 +76,8 @@ pub(crate) struct Service {
     draws_limits: bool,
     next_id: ServerId,
     pub(crate) has_headers: bool,
+    /// The limits as headers tell them, in true ones.
+    pub(crate) told_limits: f64,
     /// Spread of the cost of rows from request to request.
     pub(crate) row_sigma: f64,
     /// Interactive calls are charged and never refused: the oracle's world, in which batches get
@@ -96,6 +98,7 @@ impl Service {
             draws_limits,
             next_id: 0,
             has_headers: true,
+            told_limits: 1.0,
             row_sigma: 0.0,
             spares_interactive: false,
         };
@@ -197,8 +200,10 @@ impl Service {
     /// A request that [`Self::send`] let run is over.
     pub(crate) fn finish(&mut self, now_s: f64, sent_s: f64, running: &Running) -> Answer {
         let (hint, has_headers, spares) = (self.hint(), self.has_headers, self.spares_interactive);
-        let mut kind = AnswerKind::Done;
+        let told_limits = self.told_limits;
+        let (mut kind, mut told_more_s) = (AnswerKind::Done, 0.0);
         if let Some(server) = self.server(running.server) {
+            told_more_s = (told_limits - 1.0) * server.limit_ms() / 1_000.0;
             if server.life == running.life {
                 let user = if spares && running.is_single { (Uuid::max(), 0) } else { (USER, 0) };
                 server.limits.finish(user, now_s, running.busy_ms);
@@ -217,7 +222,7 @@ impl Service {
             kind,
             duration_s: now_s - sent_s,
             server: (kind == AnswerKind::Done).then_some(running.server),
-            remaining_s: is_told.then_some(running.remaining.execution_s),
+            remaining_s: is_told.then_some((running.remaining.execution_s + told_more_s).max(0.0)),
             remaining_requests: is_told.then_some(f64::from(running.remaining.requests)),
             hint,
         }

@@ -72,6 +72,10 @@ pub struct Span {
 enum Event {
     Step(usize),
     Interactive,
+    /// A caller who was refused has waited as told.
+    Return {
+        since_s: f64,
+    },
     Second,
     Done(u64),
     Wake,
@@ -229,6 +233,7 @@ impl<'a> World<'a> {
             match event {
                 Event::Step(index) => self.step(now_s, index),
                 Event::Interactive => self.interactive(now_s),
+                Event::Return { since_s } => self.waiting.push_back(since_s),
                 Event::Second => self.second(now_s),
                 Event::Done(ticket) => self.done(now_s, ticket),
                 // A later wake-up that an earlier one made needless.
@@ -383,6 +388,11 @@ impl<'a> World<'a> {
                 if since_s >= self.span.from_s {
                     self.tally.interactive_s.push(now_s - since_s);
                 }
+            }
+            (Purpose::Interactive { since_s }, AnswerKind::Refused { retry_after_s, .. })
+                if !self.client.holds_callers() =>
+            {
+                self.at(now_s + retry_after_s, Event::Return { since_s });
             }
             (Purpose::Interactive { since_s }, _) => self.waiting.push_front(since_s),
         }

@@ -7,7 +7,7 @@
 //! * `index`: two states of the same load, index against index, from warm files.
 //!
 //! What is made before (both days' files, the first state) is not measured. Figures are for each
-//! core: rows by seconds and threads.
+//! core: rows by the seconds that the process had a processor.
 
 mod data;
 mod index;
@@ -84,6 +84,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Seconds that all threads of this process, those that ended among them, have had a processor.
+pub(crate) fn cpu_seconds() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }
 
 fn run(options: &Options) -> Result<serde_json::Value, Error> {

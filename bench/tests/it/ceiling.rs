@@ -56,3 +56,10 @@ fn a_second_client_on_the_user() {
     holds(Scenario::SecondClient, 0.84);
     holds(Scenario::SecondClientWithoutHeaders, 0.80);
 }
+
+#[test]
+fn limits_that_lie_cost_what_they_deny_and_lose_no_caller() {
+    // Headers that promise a fifth more are found out by refusals, those that promise less are kept to.
+    holds(Scenario::HeadersTellMore, 0.85);
+    holds(Scenario::HeadersTellLess, 0.75);
+}

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The hash of one row's key. The order of hashes is the order of state buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ impl KeyHash {
 /// Builds a [`KeyHash`] from the parts of a key, in the order of the match columns.
 #[derive(Default)]
 pub struct KeyHasher {
-    hasher: Xxh3,
+    parts: Vec<u8>,
 }
 
 impl KeyHasher {
@@ -38,15 +38,15 @@ impl KeyHasher {
     /// Adds a part whose bytes are already canonical (a number, a date, an id).
     pub fn bytes(&mut self, part: &[u8]) -> &mut Self {
         // The length keeps ("ab","c") and ("a","bc") apart.
-        self.hasher.update(&(part.len() as u64).to_le_bytes());
-        self.hasher.update(part);
+        self.parts.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        self.parts.extend_from_slice(part);
         self
     }
 
     /// The hash of all parts so far, and a fresh start.
     pub fn finish(&mut self) -> KeyHash {
-        let hash = self.hasher.digest128();
-        self.hasher.reset();
+        let hash = xxh3_128(&self.parts);
+        self.parts.clear();
         KeyHash(hash)
     }
 }
@@ -56,6 +56,8 @@ pub fn fold_key_text(text: &str) -> Cow<'_, str> {
     let trimmed = text.trim_end_matches(' ');
     if trimmed.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
         Cow::Borrowed(trimmed)
+    } else if trimmed.is_ascii() {
+        Cow::Owned(trimmed.to_ascii_lowercase())
     } else {
         Cow::Owned(trimmed.to_lowercase())
     }

@@ -7,7 +7,7 @@ use flowgate_core::destination::{Class, RequestCounts};
 use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind, Secret};
 use flowgate_http::{Answer, HttpClient, HttpError, HttpOptions, Origin, Request, ScaledClock};
 use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use url::Url;
@@ -255,7 +255,7 @@ impl Client {
         let mut latest = None;
         loop {
             self.wait(wait, bounds, latest.take()).await?;
-            let permit = self.admit(call, bounds).await?;
+            let permit = self.admit(call, bounds, retry.has_failed()).await?;
             let user = permit.user();
             let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
             let (attempt, error, answer) = match self.attempt(call, &url, &token, permit, bounds).await {
@@ -312,10 +312,13 @@ impl Client {
     }
 
     /// A permit for the call. Trials that it is given on the way are made for all.
-    async fn admit(&self, call: &Call, bounds: Bounds<'_>) -> Result<Permit<'_>, CallError> {
+    ///
+    /// A read that failed is its own trial: where every second connection is cut, it would otherwise
+    /// come after each trial that succeeds.
+    async fn admit(&self, call: &Call, bounds: Bounds<'_>, has_failed: bool) -> Result<Permit<'_>, CallError> {
         loop {
             let permit = self.permit(call, bounds).await?;
-            if !permit.is_trial() {
+            if !permit.is_trial() || (has_failed && call.method == Method::GET) {
                 return Ok(permit);
             }
             let token = self.users.token(permit.user(), None).await.map_err(CallError::Fatal)?;

@@ -49,6 +49,11 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
+    /// Whether an attempt met nobody, or its end is not known.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.passing > 0
+    }
+
     /// Decides after an attempt. `jitter` is from 0 to 1.
     pub(crate) fn after(&mut self, attempt: Attempt, is_repeatable: bool, jitter: f64) -> Next {
         match attempt {

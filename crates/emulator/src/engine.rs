@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub(crate) use jobs::{finish_system_job, set_system_job};
 pub(crate) use starting_rows::{base_currency, register_messages};
-pub(crate) use users::{user_of_application, user_of_object};
+pub(crate) use users::{user_of_application, user_of_id, user_of_object};
 
 use crate::auth::Identity;
 use crate::clock::Clock;

@@ -4,6 +4,7 @@
 //! lower-case hexadecimal code. This catalogue is the stand-in's own; no client shares it.
 //! Left out: errors of starting up, which are `StartError`.
 
+use crate::profile::Work;
 use http::StatusCode;
 
 /// A failure as the caller sees it.
@@ -16,6 +17,8 @@ pub(crate) struct ApiError {
     pub(crate) retry_after: Option<u64>,
     /// Further members of the error object, by annotation name.
     pub(crate) details: Vec<(&'static str, String)>,
+    /// What was done until then, which is charged.
+    pub(crate) work: Work,
 }
 
 impl ApiError {
@@ -26,6 +29,7 @@ impl ApiError {
             message: message.into(),
             retry_after: None,
             details: Vec::new(),
+            work: Work::default(),
         }
     }
 

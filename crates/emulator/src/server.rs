@@ -140,8 +140,35 @@ async fn handle(
             let request = Request { method: parts.method, path: rest.to_owned(), query, headers: parts.headers, body };
             reply(service::serve(&engine, &address, request).await)
         }
-        None => reply(Reply::Answer(Answer::error(&ApiError::no_resource(&path), false))),
+        None => reply(Reply::Answer(elsewhere(&path))),
     }
+}
+
+/// Services that an environment has beside the Web API, refused by name.
+fn elsewhere(path: &str) -> Answer {
+    let path_lower = path.to_ascii_lowercase();
+    let named = [
+        ("/xrmservices/2011/organization", "The SOAP Organization service"),
+        ("/xrmservices/", "The SOAP discovery service"),
+        ("/api/discovery", "The discovery service"),
+        ("/api/search", "Dataverse search"),
+    ];
+    let Some((_, name)) = named.iter().find(|(prefix, _)| path_lower.starts_with(prefix)) else {
+        return Answer::error(&ApiError::no_resource(path), false);
+    };
+    let error = ApiError::not_here(name);
+    let mut answer = Answer::error(&error, false);
+    if path_lower.starts_with("/xrmservices/") {
+        // A SOAP client shows the text of a fault and nothing of JSON.
+        let fault = format!(
+            "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body><s:Fault><faultcode>s:Client</faultcode><faultstring>{}</faultstring></s:Fault></s:Body></s:Envelope>",
+            error.message
+        );
+        let status = answer.status;
+        answer = Answer::text("text/xml; charset=utf-8", fault.into_bytes());
+        answer.status = status;
+    }
+    answer
 }
 
 /// Version and rest of `/api/data/v9.x/rest`.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::auth::TokenFault;
 use crate::distort::{self, Plan};
-use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_object};
+use crate::engine::{Engine, Seen, Stats, base_currency, lock, user_of_application, user_of_id, user_of_object};
 use crate::error::{ApiError, Code};
 use crate::events;
 use crate::faults::{Effect, Subject};
@@ -313,7 +313,7 @@ fn authenticate(
         return Err(refused());
     }
     let id = Uuid::parse_str(acting.trim()).map_err(|_| refused())?;
-    let found = if object.is_some() { user_of_object(&database, id) } else { Some((id, business_unit)) };
+    let found = if object.is_some() { user_of_object(&database, id) } else { user_of_id(&database, id) };
     let (acting_user, acting_unit) = found.ok_or_else(refused)?;
     Ok(Caller { user: acting_user, business_unit: acting_unit, delegate: Some(user) })
 }

@@ -51,7 +51,7 @@ pub(crate) async fn adopt(
 ) -> Result<Adopted, RunError> {
     let mapping = &prepared.mapping;
     let bits = prepared.arrivals.bits();
-    let (wanted, lost) = wanted_keys(prepared, last)?;
+    let (known, lost) = known_keys(mapping, last)?;
     let schema = with_id(&mapping.schema);
     let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), bits)?;
     let states = adopted_states(scope, mapping)?;
@@ -59,13 +59,23 @@ pub(crate) async fn adopt(
     if mapping.state_position().is_some() && !columns.iter().any(|column| column == STATUS_COLUMN) {
         columns.push(STATUS_COLUMN.to_owned());
     }
-    let selection = selection(prepared, last.is_some(), wanted.len() as u64)?;
+    let selection = selection(prepared, last.is_some())?;
     let mut pages =
         scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?;
     let mut rows = 0;
+    // Gathered when the first page comes: a new table has none.
+    let mut wanted: Option<Vec<KeyHash>> = None;
     while let Some(page) = pages.next().await {
         scope.require_not_cancelled()?;
-        rows += take_page(&mut spill, mapping, &schema, &states, &wanted, &page?)?;
+        let page = page?;
+        if page.num_rows() == 0 {
+            continue;
+        }
+        let wanted = match &mut wanted {
+            Some(wanted) => wanted,
+            none => none.insert(wanted_keys(prepared, &known)?),
+        };
+        rows += take_page(&mut spill, mapping, &schema, &states, wanted, &page)?;
         scope.tell(Event::Adopting { load: &scope.load.name, rows });
     }
     let spill = spill.finish()?;
@@ -87,24 +97,27 @@ pub(crate) async fn adopt(
     Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
 }
 
-/// Sorted keys that may become state, and the rows of the last state whose keys are damaged: adopting is how
-/// damage is mended, so it must not need what it replaces.
-fn wanted_keys(prepared: &Prepared, last: Option<&State>) -> Result<(Vec<KeyHash>, u64), RunError> {
-    let mapping = &prepared.mapping;
-    let (mut keys, lost) = match last {
-        Some(last) => last.keys_despite_damage(&Arc::new(mapping.schema.project(&mapping.match_positions)?))?,
-        None => (Vec::new(), 0),
-    };
+/// Sorted keys of the last state, and the number of its rows whose keys are damaged: adopting is how damage is mended,
+/// so it must not need what it replaces.
+fn known_keys(mapping: &Mapping, last: Option<&State>) -> Result<(Vec<KeyHash>, u64), RunError> {
+    let Some(last) = last else { return Ok((Vec::new(), 0)) };
+    Ok(last.keys_despite_damage(&Arc::new(mapping.schema.project(&mapping.match_positions)?))?)
+}
+
+/// Sorted keys that may become state.
+fn wanted_keys(prepared: &Prepared, known: &[KeyHash]) -> Result<Vec<KeyHash>, RunError> {
+    let mut keys = known.to_vec();
     for bucket in 0..prepared.arrivals.buckets() {
         keys.extend(prepared.arrivals.digests(bucket)?.iter().map(|digest| digest.key));
     }
     keys.sort_unstable();
     keys.dedup();
-    Ok((keys, lost))
+    Ok(keys)
 }
 
-fn selection(prepared: &Prepared, has_state: bool, keys: u64) -> Result<Selection, RunError> {
-    if keys == 0 || keys > KEYS_ASKED_MAX || has_state {
+fn selection(prepared: &Prepared, has_state: bool) -> Result<Selection, RunError> {
+    let rows = prepared.arrivals.rows();
+    if rows == 0 || rows > KEYS_ASKED_MAX || has_state {
         return Ok(Selection::All);
     }
     let all = prepared.arrivals.keep(&RowSet::all(prepared.arrivals.rows() as usize))?;

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_wait_ends_with_the_lateness_and_is_never_longer() {
-        let max = Duration::from_secs(300);
+        let max = Duration::from_mins(5);
         let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
         assert_eq!(left(at(0), at(100), max), Some(Duration::from_secs(200)));
         assert_eq!(left(at(0), at(300), max), None);

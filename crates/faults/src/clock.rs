@@ -16,7 +16,7 @@ const JUMPS_S: [i64; 4] = [3_600, -3_600, 400 * 86_400, -400 * 86_400];
 const POINTS: &[&str] = &["store.commit", "image.sync", "intent.written", "answer.received", "manifest.swap"];
 
 /// A run without trouble takes a few seconds.
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_mins(1);
 
 pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Result<Outcome> {
     let kind = case % KINDS.len();

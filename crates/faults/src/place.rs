@@ -209,6 +209,7 @@ impl Bench {
         self.complete()?;
         self.compare()?;
         let again = self.run(None)?;
+        ensure!(again.is_complete(), "a further run fails: {}", again.said);
         ensure!(again.report["rows"]["unchanged"] == self.size, "a further run finds work: {}", again.report["rows"]);
         self.compare()
     }

@@ -5,6 +5,7 @@
 //! before the step or after it; from one image of each case the flow is run, and every row compared.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -50,7 +51,7 @@ pub(crate) fn case(bench: &mut Bench, case: usize, random: &mut Random) -> Resul
     let (cut, work) = (TempDir::new()?, TempDir::new()?);
     copy(&state, cut.path())?;
     let kept = contents(&image(&cut, &work, |_| Ok(()))?).context("before anything is lost")?;
-    let lost = contents(&image(&cut, &work, |dir| unsynced(point, dir)?.iter().try_for_each(|part| part.lose_all()))?)
+    let lost = contents(&image(&cut, &work, |dir| unsynced(point, dir)?.iter().try_for_each(Unsynced::lose_all))?)
         .context("when all is lost")?;
     for number in 0..IMAGES {
         let found = contents(&image(&cut, &work, |dir| lose(point, dir, random))?);
@@ -84,13 +85,21 @@ struct Unsynced {
     path: PathBuf,
     /// Bytes from the start that are.
     durable: usize,
-    /// The name may be missing. `Some`: or the file still go by an earlier one.
-    name: Option<Option<PathBuf>>,
+    name: Name,
+}
+
+/// What may have become of a file's name.
+enum Name {
+    Durable,
+    /// It may be missing.
+    New,
+    /// It may be missing, or the file still go by this one.
+    Renamed(PathBuf),
 }
 
 impl Unsynced {
     fn lose_all(&self) -> Result<()> {
-        if self.name.is_some() {
+        if !matches!(self.name, Name::Durable) {
             return Ok(fs_err::remove_file(&self.path)?);
         }
         let bytes = fs_err::read(&self.path)?;
@@ -113,11 +122,11 @@ impl Unsynced {
                 }
             }
             3 => match &self.name {
-                Some(Some(earlier)) => return Ok(fs_err::rename(&self.path, earlier)?),
-                Some(None) => return Ok(fs_err::remove_file(&self.path)?),
-                None => {}
+                Name::Renamed(earlier) => return Ok(fs_err::rename(&self.path, earlier)?),
+                Name::New => return Ok(fs_err::remove_file(&self.path)?),
+                Name::Durable => {}
             },
-            _ if self.name.is_some() => return Ok(fs_err::remove_file(&self.path)?),
+            _ if !matches!(self.name, Name::Durable) => return Ok(fs_err::remove_file(&self.path)?),
             _ => bytes.truncate(from),
         }
         Ok(fs_err::write(&self.path, bytes)?)
@@ -130,17 +139,17 @@ fn lose(point: &str, dir: &Path, random: &mut Random) -> Result<()> {
 
 /// What is not known to be on disk when a process stops at `point`.
 fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
-    let new = |path: PathBuf| Unsynced { path, durable: 0, name: Some(None) };
+    let new = |path: PathBuf| Unsynced { path, durable: 0, name: Name::New };
     let renamed = |path: PathBuf, earlier: PathBuf| {
         let durable = fs_err::metadata(&path).map_or(0, |metadata| metadata.len() as usize);
-        Unsynced { path, durable, name: Some(Some(earlier)) }
+        Unsynced { path, durable, name: Name::Renamed(earlier) }
     };
     Ok(match point {
         "ledger.torn" | "ledger.sync" => {
             let path = files(dir, ".ledger")?.pop().context("there is no ledger")?;
             let bytes = fs_err::read(&path)?;
             let durable = bytes.windows(4).rposition(|window| window == b"FGGR").context("the ledger has no group")?;
-            vec![Unsynced { path, durable, name: None }]
+            vec![Unsynced { path, durable, name: Name::Durable }]
         }
         "ledger.created" => {
             let earlier = |path: &Path| path.with_extension("temp");
@@ -170,7 +179,7 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
         _ => {
             let path = files(dir, "runs.db-wal")?.pop().context("there is no write-ahead log")?;
             let durable = last_transaction(&fs_err::read(&path)?);
-            vec![Unsynced { path, durable, name: None }]
+            vec![Unsynced { path, durable, name: Name::Durable }]
         }
     })
 }
@@ -224,7 +233,7 @@ fn contents(dir: &Path) -> Result<Contents> {
         let bits = state.manifest().bits;
         for bucket in 0..1_usize << bits {
             let rows = state.bucket(bits, bucket)?.index.len();
-            database.push_str(&format!("; version {}, bucket {bucket}: {rows} rows", record.version));
+            write!(database, "; version {}, bucket {bucket}: {rows} rows", record.version)?;
         }
     }
     let mut ledgers = BTreeMap::new();

@@ -50,15 +50,15 @@ const CHANGES: &[Change] = &[
     },
     Change {
         name: "option removed",
-        make: |bench| option(bench, "DeleteOptionValue", json!({})),
-        unmake: |bench| option(bench, "InsertOptionValue", json!({ "Label": label("South") })),
+        make: |bench| option(bench, "DeleteOptionValue", &json!({})),
+        unmake: |bench| option(bench, "InsertOptionValue", &json!({ "Label": label("South") })),
         exits: &[1, 3],
         codes: &["FG05"],
     },
     Change {
         name: "option renamed",
-        make: |bench| option(bench, "UpdateOptionValue", json!({ "Label": label("East"), "MergeLabels": false })),
-        unmake: |bench| option(bench, "UpdateOptionValue", json!({ "Label": label("South"), "MergeLabels": false })),
+        make: |bench| option(bench, "UpdateOptionValue", &json!({ "Label": label("East"), "MergeLabels": false })),
+        unmake: |bench| option(bench, "UpdateOptionValue", &json!({ "Label": label("South"), "MergeLabels": false })),
         exits: &[0, 3],
         codes: &["FG05"],
     },
@@ -84,7 +84,7 @@ pub(crate) const KINDS: &[&str] =
 
 pub(crate) fn case(bench: &mut Bench, case: usize, _random: &mut Random) -> Result<Outcome> {
     let change = &CHANGES[case % CHANGES.len()];
-    let is_amid = case / CHANGES.len() % 2 == 0;
+    let is_amid = (case / CHANGES.len()).is_multiple_of(2);
     bench.begin(2)?;
     add_note(bench, "wr_Note")?;
     add_band(bench)?;
@@ -161,7 +161,7 @@ fn set_length(bench: &Bench, length: u32) -> Result<()> {
     Ok(())
 }
 
-fn option(bench: &Bench, action: &str, more: Value) -> Result<()> {
+fn option(bench: &Bench, action: &str, more: &Value) -> Result<()> {
     let mut body = json!({ "EntityLogicalName": "account", "AttributeLogicalName": "wr_band", "Value": SOUTH });
     if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
         body.extend(more.clone());

@@ -132,13 +132,44 @@ impl Digests {
                 return Err(cut());
             }
         }
-        digests.sort_unstable();
-        Ok(digests)
+        Ok(sorted(&digests, self.buckets.len()))
     }
 
     fn path(&self, bucket: usize) -> PathBuf {
         self.dir.join(format!("{bucket:05}{SUFFIX}"))
     }
+}
+
+/// Rows of one cell of [`sorted`], about.
+const CELL_ROWS: usize = 8;
+
+/// `digests`, which are of one of `buckets` buckets, in their order. Keys are hashes, so they spread evenly: laid out
+/// in cells by their next bits, only neighbours are left to be sorted.
+fn sorted(digests: &[Digest], buckets: usize) -> Vec<Digest> {
+    let cell_bits = (digests.len() / CELL_ROWS).max(1).ilog2();
+    let skipped = buckets.ilog2();
+    let cell = |digest: &Digest| match cell_bits {
+        0 => 0,
+        bits => ((digest.key.0 << skipped) >> (128 - bits)) as usize,
+    };
+    let mut starts = vec![0_u32; (1 << cell_bits) + 1];
+    for digest in digests {
+        starts[cell(digest) + 1] += 1;
+    }
+    for at in 1..starts.len() {
+        starts[at] += starts[at - 1];
+    }
+    let mut next = starts.clone();
+    let mut laid = vec![Digest::new(KeyHash(0), 0, 0, false); digests.len()];
+    for digest in digests {
+        let place = &mut next[cell(digest)];
+        laid[*place as usize] = *digest;
+        *place += 1;
+    }
+    for bounds in starts.windows(2) {
+        laid[bounds[0] as usize..bounds[1] as usize].sort_unstable();
+    }
+    laid
 }
 
 fn decode(mut bytes: &[u8], digests: &mut Vec<Digest>) -> Option<()> {

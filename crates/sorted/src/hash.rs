@@ -9,7 +9,9 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    Array, ArrayAccessor, ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray,
+};
 use arrow_buffer::NullBuffer;
 use arrow_cast::cast;
 use arrow_schema::{ArrowError, DataType, TimeUnit};
@@ -43,28 +45,30 @@ pub fn row_hashes(rows: &RecordBatch) -> Result<Vec<u64>, SortedError> {
     let mut hashes = vec![START; rows.num_rows()];
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         let column = Plain::of(field.name(), column)?;
-        let seed = column.seed;
-        match &column.values {
-            Values::Text(array) => {
-                fold_column(&mut hashes, array.iter(), |text| xxh3_64_with_seed(text.as_bytes(), seed));
-            }
-            Values::Boolean(array) => {
-                fold_column(&mut hashes, array.iter(), |value| xxh3_64_with_seed(&[u8::from(value)], seed));
-            }
-            Values::Number(array) => {
-                fold_column(&mut hashes, array.iter(), |value| xxh3_64_with_seed(&value.to_le_bytes(), seed));
-            }
-            Values::Decimal(array) => {
-                fold_column(&mut hashes, array.iter(), |value| xxh3_64_with_seed(&value.to_le_bytes(), seed));
-            }
+        let hash = |bytes: &[u8]| xxh3_64_with_seed(bytes, column.seed);
+        let hashes = hashes.as_mut_slice();
+        match column.values {
+            Values::Text(array) => fold_column(hashes, &array, |text| hash(text.as_bytes())),
+            Values::Boolean(array) => fold_column(hashes, &array, |value| hash(&[u8::from(value)])),
+            Values::Number(array) => fold_column(hashes, &array, |value| hash(&value.to_le_bytes())),
+            Values::Decimal(array) => fold_column(hashes, &array, |value| hash(&value.to_le_bytes())),
         }
     }
     Ok(hashes)
 }
 
-fn fold_column<T>(hashes: &mut [u64], values: impl Iterator<Item = Option<T>>, hash: impl Fn(T) -> u64) {
-    for (slot, value) in hashes.iter_mut().zip(values) {
-        *slot = fold(*slot, value.map_or(seed::NULL, &hash));
+fn fold_column<A: ArrayAccessor + Copy>(hashes: &mut [u64], array: A, hash: impl Fn(A::Item) -> u64) {
+    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => {
+            for (row, slot) in hashes.iter_mut().enumerate() {
+                *slot = fold(*slot, hash(array.value(row)));
+            }
+        }
+        Some(nulls) => {
+            for (row, slot) in hashes.iter_mut().enumerate() {
+                *slot = fold(*slot, if nulls.is_valid(row) { hash(array.value(row)) } else { seed::NULL });
+            }
+        }
     }
 }
 

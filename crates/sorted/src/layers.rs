@@ -53,14 +53,17 @@ pub(crate) fn read_heads(dir: &Path, layers: &[LayerMeta]) -> Result<Heads, Sort
 
 /// Keys and flags of each layer, the lowest first, to the rows that count, by key.
 fn join(layers: &[(&[KeyHash], &[u8])]) -> Vec<Place> {
-    let places =
-        |layer: usize| (0..layers[layer].0.len()).map(move |row| Place { layer: layer as u32, row: row as u32 });
     let key = |place: &Place| layers[place.layer as usize].0[place.row as usize];
-    let mut joined: Vec<Place> = if layers.is_empty() { Vec::new() } else { places(0).collect() };
-    for layer in 1..layers.len() {
+    let mut joined: Vec<Place> = Vec::new();
+    for (layer, (keys, _)) in layers.iter().enumerate() {
+        let places = (0..keys.len()).map(|row| Place { layer: layer as u32, row: row as u32 });
+        if layer == 0 {
+            joined = places.collect();
+            continue;
+        }
         let mut below = joined.into_iter().peekable();
-        let mut next = Vec::with_capacity(below.len() + layers[layer].0.len());
-        for place in places(layer) {
+        let mut next = Vec::with_capacity(below.len() + keys.len());
+        for place in places {
             while let Some(lower) = below.next_if(|lower| key(lower) <= key(&place)) {
                 if key(&lower).cmp(&key(&place)) == Ordering::Less {
                     next.push(lower);

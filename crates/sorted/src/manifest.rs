@@ -187,9 +187,8 @@ impl Manifest {
     }
 
     pub(crate) fn names(&self, file: &str) -> bool {
-        let name = file.rsplit_once('.').map_or(file, |(name, _)| name);
         let mut layers = self.buckets.iter().flatten().flat_map(|bucket| &bucket.layers);
-        layers.any(|layer| layer.name == name) && !file.ends_with(".temp")
+        layers.any(|layer| layer.index() == file || layer.values() == file)
     }
 }
 

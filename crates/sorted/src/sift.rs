@@ -44,7 +44,9 @@ pub fn sift(digests: &[Digest], heads: &Heads, is_open: impl Fn(KeyHash) -> bool
             sifted.settled += 1;
             sifted.in_state += 1;
         } else {
-            group.iter().for_each(|digest| wanted.insert(digest.ordinal() as usize));
+            for digest in group {
+                wanted.insert(digest.ordinal() as usize);
+            }
             if is_in_state {
                 sifted.touched.insert(old);
                 sifted.in_state += u64::from(heads.flags[old] & TOMBSTONE == 0);

@@ -47,9 +47,9 @@ impl State {
                 found.index = index;
                 found.places = places;
             } else {
-                for row in first..end {
+                for (row, place) in places.iter().enumerate().take(end).skip(first) {
                     found.index.push(index.entry(row));
-                    found.places.push(Place { layer: places[row].layer + layers_before, ..places[row] });
+                    found.places.push(Place { layer: place.layer + layers_before, ..*place });
                 }
             }
             found.layers.extend_from_slice(&meta.layers);

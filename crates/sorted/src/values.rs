@@ -155,7 +155,7 @@ impl ValuesFile {
             }
         }
         let columns = builders.into_iter().map(ColumnBuilder::finish).collect::<Result<Vec<_>, _>>()?;
-        in_columns(schema, &self.schema, columns, rows.len())
+        in_columns(schema, &self.schema, &columns, rows.len())
     }
 
     /// Ranges of `rows` that are read at once.
@@ -204,7 +204,7 @@ fn read_more(file: &mut fs::File, path: &Path, mut bytes: Vec<u8>, more: usize) 
 fn in_columns(
     schema: &SchemaRef,
     stored: &Schema,
-    columns: Vec<Option<ArrayRef>>,
+    columns: &[Option<ArrayRef>],
     rows: usize,
 ) -> Result<RecordBatch, SortedError> {
     let column = |name: &str| columns.get(stored.index_of(name).ok()?).cloned().flatten();

@@ -81,6 +81,9 @@ const SLOWNESS_FROM_S: f64 = 0.25;
 /// where the window is full, no batch could.
 const FORGOTTEN_ANSWERS: u32 = 3;
 
+/// A server that restarts is away for longer than this; a connection that is cut is no restart.
+const RESTART_S_MIN: f64 = 2.0;
+
 /// How a lane meets a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Room {
@@ -427,11 +430,13 @@ impl Lane {
 
     /// An answer of any kind that the application gave: somebody is there.
     pub(super) fn is_reached(&mut self, now_s: f64) {
+        let was_restarted = self.gate.down_for_s(now_s) >= RESTART_S_MIN;
         if self.gate.reached() {
             self.ramp = (RAMP_AFTER_OUTAGE, now_s);
             self.outage = Some(Outage { ended_s: now_s, limit_before_s: self.time.estimate() });
             self.forgotten_answers = 0;
-            self.trials = Trials { left: FORGOTTEN_ANSWERS - 1, reached_s: now_s, ..self.trials };
+            let left = if was_restarted { FORGOTTEN_ANSWERS - 1 } else { 0 };
+            self.trials = Trials { left, reached_s: now_s, ..self.trials };
         }
     }
 

@@ -287,9 +287,13 @@ fn a_trial_that_nobody_answers_is_one_more_failure() {
 fn a_forgotten_window_is_seen_by_trials_where_no_batch_could_go() {
     let mut policy = with_servers(&["a"]);
     drive(&mut policy, 290.0, SECOND, Some(1_200.0));
-    let grant = admitted(&mut policy, 290.0, Class::Interactive, CHEAP);
+    // The first may be a draw, which is sent to no lane.
+    let grants = [290.0, 290.05].map(|now_s| admitted(&mut policy, now_s, Class::Interactive, CHEAP));
+    let grant = grants.into_iter().find(|grant| grant.cookie.is_some()).unwrap();
     policy.complete(at(290.1), &grant, &Ended::Unavailable(AnswerFacts::default()));
-    let mut now_s = 290.5;
+    let trial = given_to_batch(&mut policy, 290.5).unwrap();
+    policy.complete(at(292.5), &trial, &Ended::Unavailable(AnswerFacts::default()));
+    let mut now_s = 293.5;
     for _ in 0..3 {
         let trial = given_to_batch(&mut policy, now_s).unwrap();
         assert!(trial.is_trial);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flowgate_core::ConnectorError;
 use flowgate_core::destination::{Operation, Outcome};
+use flowgate_http::Answer;
 use http::header::{CONTENT_TYPE, IF_MATCH};
 use http::{HeaderName, HeaderValue, Method};
 
@@ -153,7 +154,8 @@ impl Writer<'_> {
         call.is_repeatable = parts.iter().all(is_repeatable);
         let answer = self.client.call(&call, self.bounds).await?;
         let kind = answer.header("content-type").unwrap_or_default();
-        let Some(answers) = decode(kind, &answer.body) else {
+        let answers = decode(kind, &answer.body).filter(|answers| belong_to(answers, parts.len()));
+        let Some(answers) = answers else {
             // Done, perhaps; but what was done cannot be read.
             let message = "the answer to a batch of requests is not of the expected form";
             return Err(CallError::Unknown(ConnectorError::new(
@@ -186,6 +188,13 @@ impl Writer<'_> {
         call.is_repeatable = is_repeatable(part);
         call
     }
+}
+
+/// Whether each answer is that of the part in its place: one for each, or fewer because a failure ended the batch.
+/// With one too many, or one missing in the middle, a refusal would be taken for another row's.
+fn belong_to(answers: &[Answer], parts: usize) -> bool {
+    answers.len() == parts
+        || (answers.len() < parts && answers.last().is_some_and(|answer| !answer.status.is_success()))
 }
 
 /// Updates and deletes end the same however often they are sent; creates and actions do not.

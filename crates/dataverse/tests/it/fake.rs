@@ -77,6 +77,12 @@ pub(crate) struct State {
     pub(crate) version: u32,
     /// Answers to reads whose address contains the text.
     pub(crate) pages: Vec<(String, Reply)>,
+    /// Of every answer.
+    pub(crate) more_headers: Vec<(&'static str, &'static str)>,
+    /// Without an answer; every other time after the request was run.
+    pub(crate) closes_every_second: bool,
+    pub(crate) connections: usize,
+    pub(crate) closed: usize,
 }
 
 pub(crate) struct Fake {
@@ -115,13 +121,21 @@ impl Fake {
 
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
     let Some(request) = read_request(&mut stream).await else { return };
-    let reply = {
+    let (reply, more_headers) = {
         let mut state = state.lock().unwrap();
-        state.handle(&request)
+        state.connections += 1;
+        let is_closed = state.closes_every_second && state.connections.is_multiple_of(2);
+        state.closed += usize::from(is_closed);
+        let is_run = !is_closed || state.connections.is_multiple_of(4);
+        let reply = if is_run { state.handle(&request) } else { None };
+        (reply.filter(|_| !is_closed), state.more_headers.clone())
     };
     let Some(reply) = reply else { return };
     let mut text = format!("HTTP/1.1 {} X\r\nx-ms-dop-hint: 4\r\nconnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
+        write!(text, "{name}: {value}\r\n").unwrap();
+    }
+    for (name, value) in more_headers {
         write!(text, "{name}: {value}\r\n").unwrap();
     }
     write!(text, "content-length: {}\r\n\r\n{}", reply.body.len(), reply.body).unwrap();

@@ -321,3 +321,20 @@ async fn what_was_stopped_before_it_was_sent_is_unsent() {
     assert_eq!(letters(&write_within(&dataverse, unit, Duration::ZERO).await.unwrap()), "--");
     assert_eq!(fake.count(CREATE), 0);
 }
+
+#[tokio::test]
+async fn answers_that_cannot_be_matched_to_their_rows_are_none() {
+    let part = |status: &str| format!("--b\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status}\r\n\r\n\r\n");
+    let (done, refused) = (part("204 No Content"), part("400 Bad Request"));
+    for answers in [[&done, &done, &refused].as_slice(), &[&done]] {
+        let fake = Fake::start().await;
+        hold(&fake, 1, "A");
+        hold(&fake, 2, "B");
+        let dataverse = connect(&fake);
+        let body = answers.iter().map(|answer| answer.as_str()).collect::<String>() + "--b--\r\n";
+        let headers = vec![("content-type".to_owned(), "multipart/mixed; boundary=b".to_owned())];
+        fake.fail("$batch", FaultKind::Reply(Reply { status: 200, headers, body }));
+        let unit = plain_unit(&dataverse, Operation::Delete, &[1, 2], &[]).await;
+        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "??", "{answers:?}");
+    }
+}

@@ -8,6 +8,8 @@ mod examine;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod provision;
@@ -19,4 +21,5 @@ mod session;
 mod support;
 #[cfg(test)]
 mod users;
+#[cfg(test)]
 mod verify;

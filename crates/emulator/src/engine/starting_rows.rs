@@ -75,10 +75,41 @@ pub(super) fn add_starting_rows(database: &mut Database, identity: &Identity, no
         let subject = vec![("title", text("Default Subject")), ("featuremask", Value::Int(1))];
         put(database, "subject", stable_id("subject:root"), &system(subject));
         add_solutions(database, &who, &system);
+        add_views(database, &schema, &system);
         add_messages(database, &system);
         Ok(())
     });
     debug_assert!(result.is_ok());
+}
+
+/// The public views of a table: its active rows, all of them and the caller's own.
+fn add_views(database: &mut Database, schema: &Schema, system: Stamp<'_>) {
+    let with_state = |table: &&Arc<Table>| table.writable && table.known.state.is_some() && !table.is_intersect;
+    for table in schema.live_tables().filter(with_state) {
+        let Some(name) = table.primary_name() else { continue };
+        let (logical, plural, shown) = (&table.logical, &table.plural, &name.logical);
+        for (title, own) in [
+            (format!("Active {plural}"), ""),
+            (format!("My Active {plural}"), "<condition attribute=\"ownerid\" operator=\"eq-userid\"/>"),
+        ] {
+            if !own.is_empty() && table.known.owner.is_none() {
+                continue;
+            }
+            let query = format!(
+                "<fetch version=\"1.0\" mapping=\"logical\"><entity name=\"{logical}\"><attribute name=\"{shown}\"/><order attribute=\"{shown}\" descending=\"false\"/><filter type=\"and\"><condition attribute=\"statecode\" operator=\"eq\" value=\"0\"/>{own}</filter></entity></fetch>"
+            );
+            let values = vec![
+                ("name", Value::Text(title.clone().into())),
+                ("fetchxml", Value::Text(query.into())),
+                ("returnedtypecode", Value::Text(logical.as_str().into())),
+                ("querytype", Value::Int(0)),
+                ("isdefault", Value::Int(i64::from(own.is_empty()))),
+                ("statecode", Value::Int(0)),
+                ("statuscode", Value::Int(1)),
+            ];
+            put(database, "savedquery", stable_id(&format!("view:{logical}:{title}")), &system(values));
+        }
+    }
 }
 
 type Lookup<'a> = &'a dyn Fn(&str, Uuid) -> Value;

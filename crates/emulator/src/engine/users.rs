@@ -14,6 +14,13 @@ pub(crate) fn user_of_object(database: &Database, object: Uuid) -> Option<(Uuid,
     find_user(database, "azureactivedirectoryobjectid", object)
 }
 
+/// A user by its own id.
+pub(crate) fn user_of_id(database: &Database, id: Uuid) -> Option<(Uuid, Uuid)> {
+    let users = database.schema.by_logical("systemuser")?;
+    let row = database.get(users.id, &id)?;
+    Some((id, row.lookup(users.ordinal("businessunitid")).map_or(Uuid::nil(), |(_, unit)| unit)))
+}
+
 /// The user whose column holds an id, with its business unit.
 fn find_user(database: &Database, column: &str, wanted: Uuid) -> Option<(Uuid, Uuid)> {
     let users = database.schema.by_logical("systemuser")?;

@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 
 use super::render;
 use super::write::{
-    COMPONENT_COLUMN, add_component, body_of, change, created, kind_of, label_of, require_prefix, solution, text,
+    COMPONENT_COLUMN, add_component, body_of, change, created, given_label, kind_of, label_of, require_prefix,
+    solution, text,
 };
 use crate::error::{ApiError, Code};
 use crate::schema::{
@@ -31,6 +32,7 @@ pub(super) fn new_column(schema: &Schema, body: &Json) -> Result<NewColumn, ApiE
         logical: schema_name.to_lowercase(),
         schema_name: schema_name.to_owned(),
         label: label_of(body, "DisplayName", schema_name),
+        description: given_label(body, "Description"),
         kind: column_kind(schema, body, schema_name)?,
         required: required_level(body),
         is_custom: true,
@@ -109,7 +111,7 @@ pub(super) fn column_kind(schema: &Schema, body: &Json, schema_name: &str) -> Re
 fn boolean_kind(body: &Json) -> ColumnKind {
     let set = body.get("OptionSet").cloned().unwrap_or_default();
     let label = |name: &str, otherwise: &str| {
-        set.get(name).map_or_else(|| otherwise.to_owned(), |option| label_of(option, "Label", otherwise))
+        set.get(name).map_or_else(|| otherwise.into(), |option| label_of(option, "Label", otherwise))
     };
     ColumnKind::Boolean { true_label: label("TrueOption", "Yes"), false_label: label("FalseOption", "No") }
 }

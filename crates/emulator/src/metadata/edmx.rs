@@ -4,10 +4,11 @@
 //! client can build its classes from it. Left out: actions whose parameters are complex types of
 //! their own, and activities as types derived from `activitypointer` (UNVERIFIED in section 4).
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::profile::Message;
-use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
+use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table, TableId};
 use crate::web::{Answer, Call};
 
 /// What users and teams have in common.
@@ -67,7 +68,7 @@ pub(crate) fn edmx(schema: &Schema, query: &str) -> Answer {
     }
     out.push_str("<EntityContainer Name=\"System\">\n");
     for table in schema.live_tables() {
-        entity_set(table, annotated, &mut out);
+        entity_set(schema, table, annotated, &mut out);
     }
     for name in ["WhoAmI", "RetrieveVersion", "RetrieveTotalRecordCount"] {
         line(&mut out, format_args!("<FunctionImport Name=\"{name}\" Function=\"Microsoft.Dynamics.CRM.{name}\" />"));
@@ -82,18 +83,41 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.push('\n');
 }
 
-fn entity_set(table: &Table, annotated: bool, out: &mut String) {
+fn entity_set(schema: &Schema, table: &Table, annotated: bool, out: &mut String) {
     let (set, logical) = (&table.set_name, &table.logical);
-    if annotated && table.change_tracking {
-        line(
-            out,
-            format_args!(
-                "<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\"><Annotation Term=\"Org.OData.Capabilities.V1.ChangeTracking\"><Record><PropertyValue Property=\"Supported\" Bool=\"true\" /></Record></Annotation></EntitySet>"
-            ),
-        );
-    } else {
-        line(out, format_args!("<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\" />"));
+    line(out, format_args!("<EntitySet Name=\"{set}\" EntityType=\"Microsoft.Dynamics.CRM.{logical}\">"));
+    for (path, target) in bindings(schema, table) {
+        line(out, format_args!("<NavigationPropertyBinding Path=\"{path}\" Target=\"{target}\" />"));
     }
+    if annotated && table.change_tracking {
+        out.push_str("<Annotation Term=\"Org.OData.Capabilities.V1.ChangeTracking\"><Record><PropertyValue Property=\"Supported\" Bool=\"true\" /></Record></Annotation>");
+    }
+    out.push_str("</EntitySet>\n");
+}
+
+/// The sets that a table's navigation properties lead to, by property.
+fn bindings<'s>(schema: &'s Schema, table: &'s Table) -> BTreeMap<&'s str, &'s str> {
+    let set = |id: TableId| schema.table(id).set_name.as_str();
+    let mut bindings = BTreeMap::new();
+    for column in table.live_columns().filter(|column| column.logical != "ownerid") {
+        if let ColumnKind::Lookup { targets } = &column.kind {
+            bindings.extend(targets.iter().map(|target| (target.navigation.as_str(), set(target.table))));
+        }
+    }
+    for relationship in &schema.relationships {
+        match relationship {
+            Relationship::OneToMany(one) if one.referenced == table.id => {
+                bindings.insert(&one.to_many, set(one.referencing));
+            }
+            Relationship::ManyToMany(many) => {
+                for side in (0..2).filter(|side| many.tables[*side] == table.id) {
+                    bindings.insert(&many.navigation[side], set(many.tables[1 - side]));
+                }
+            }
+            Relationship::OneToMany(_) => {}
+        }
+    }
+    bindings
 }
 
 fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
@@ -161,11 +185,12 @@ fn property(schema: &Schema, column: &Column, out: &mut String) {
                 } else {
                     &schema.table(target.table).logical
                 };
+                let id = if kind == "principal" { "ownerid" } else { schema.table(target.table).primary_id() };
                 line(
                     out,
                     format_args!(
-                        "<NavigationProperty Name=\"{}\" Type=\"mscrm.{kind}\" Nullable=\"true\" />",
-                        target.navigation
+                        "<NavigationProperty Name=\"{}\" Type=\"mscrm.{kind}\" Nullable=\"true\"><ReferentialConstraint Property=\"{}\" ReferencedProperty=\"{id}\" /></NavigationProperty>",
+                        target.navigation, column.wire
                     ),
                 );
             }

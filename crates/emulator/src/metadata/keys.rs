@@ -27,7 +27,7 @@ pub(super) fn add_elastic_key(table: &mut Table) {
         table.keys.push(AlternateKey {
             id: stable_id(&format!("{}.key.{name}", table.logical)),
             schema_name: name.to_owned(),
-            label: name.to_owned(),
+            label: name.into(),
             columns: vec![0, partition as u16],
             status: KeyStatus::Active,
         });

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::write::{body_of, change, label_of, text};
+use super::write::{body_of, change, given_label, label_of, text};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
-use crate::schema::{Column, ColumnKind, Opt, OptionSet, Schema, TableId};
+use crate::schema::{Column, ColumnKind, Label, Opt, OptionSet, Schema, TableId};
 use crate::web::{Access, Answer, Call, Request};
 
 /// First value of a publisher with the option prefix 10000.
@@ -146,10 +146,23 @@ fn option_mut<'s>(set: &'s mut OptionSet, body: &Json) -> Result<&'s mut Opt, Ap
     found.ok_or_else(|| ApiError::new(Code::PicklistValueOutOfRange, format!("The option {value} does not exist.")))
 }
 
+/// Gives a label the languages of the body; those it lacks stay with `MergeLabels` only.
+fn relabel(body: &Json, label: &mut Label) {
+    let given = given_label(body, "Label");
+    if given.languages().next().is_none() {
+        return;
+    }
+    if body.get("MergeLabels").and_then(Json::as_bool) == Some(true) {
+        label.merge(&given);
+    } else {
+        *label = given;
+    }
+}
+
 fn update_option(schema: &mut Schema, body: &Json) -> Result<Option<i64>, ApiError> {
     edit_set(schema, body, |set| {
         let option = option_mut(set, body)?;
-        option.label = label_of(body, "Label", &option.label.clone());
+        relabel(body, &mut option.label);
         Ok(())
     })?;
     Ok(None)
@@ -206,7 +219,7 @@ fn update_state(schema: &mut Schema, body: &Json) -> Result<Option<i64>, ApiErro
     };
     let state = states.iter_mut().find(|state| Some(i64::from(state.value)) == value);
     let state = state.ok_or_else(|| ApiError::new(Code::InvalidState, "The state does not exist."))?;
-    state.label = label_of(body, "Label", &state.label.clone());
+    relabel(body, &mut state.label);
     if let Some(default) = body.get("DefaultStatusCode").and_then(Json::as_i64) {
         state.default_status = default as i32;
     }

@@ -199,12 +199,17 @@ fn collection(call: &Call<'_>, set: &str, objects: &[Object]) -> Answer {
 /// An object with `$select` and `$expand` applied.
 fn shown(schema: &Schema, table: Option<&Table>, object: &Object, options: &QueryOptions) -> Result<Object, ApiError> {
     let mut result = select(object, options.select.as_deref())?;
+    if let Some(languages) = options.other.get("LabelLanguages") {
+        let languages: Vec<u64> = languages.split(',').filter_map(|code| code.trim().parse().ok()).collect();
+        result.values_mut().for_each(|value| keep_languages(value, &languages));
+    }
     let Some(expand) = &options.expand else {
         return Ok(result);
     };
     for item in split_outside_quotes(expand, ',') {
         let (name, inner) = split_segment(item.trim());
-        let mut nested = QueryOptions { aliases: options.aliases.clone(), ..QueryOptions::default() };
+        let (aliases, other) = (options.aliases.clone(), options.other.clone());
+        let mut nested = QueryOptions { aliases, other, ..QueryOptions::default() };
         for option in split_outside_quotes(inner.unwrap_or(""), ';') {
             match option.trim().split_once('=') {
                 Some(("$select", value)) => nested.select = Some(value.to_owned()),
@@ -240,9 +245,27 @@ fn expanded(
     }
     match object.get(name) {
         // A choice set inside a column.
-        Some(Json::Object(inner)) => Ok(Json::Object(select(inner, options.select.as_deref())?)),
+        Some(Json::Object(inner)) => Ok(Json::Object(shown(schema, None, inner, options)?)),
         Some(Json::Null) => Ok(Json::Null),
         _ => Err(ApiError::query(format!("Could not find a navigation property named '{name}'."))),
+    }
+}
+
+/// Leaves the labels of a definition in these languages.
+fn keep_languages(value: &mut Json, languages: &[u64]) {
+    let is_kept = |label: &Json| label["LanguageCode"].as_u64().is_some_and(|code| languages.contains(&code));
+    match value {
+        Json::Object(members) => {
+            if members.get("UserLocalizedLabel").is_some_and(|label| !is_kept(label)) {
+                members.insert("UserLocalizedLabel".to_owned(), Json::Null);
+            }
+            match members.get_mut("LocalizedLabels") {
+                Some(Json::Array(labels)) => labels.retain(is_kept),
+                _ => members.values_mut().for_each(|member| keep_languages(member, languages)),
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| keep_languages(item, languages)),
+        _ => {}
     }
 }
 

@@ -9,7 +9,9 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::render;
-use super::write::{add_component, body_of, change, created, kind_of, label_of, require_prefix, solution, text};
+use super::write::{
+    add_component, body_of, change, created, given_label, kind_of, label_of, require_prefix, solution, text,
+};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::schema::{
@@ -198,6 +200,7 @@ fn lookup_column(schema: &Schema, table: TableId, lookup: &Json) -> Result<NewCo
     Ok(NewColumn {
         logical: schema_name.to_lowercase(),
         label: label_of(lookup, "DisplayName", &schema_name),
+        description: given_label(lookup, "Description"),
         schema_name,
         kind: ColumnKind::Lookup { targets: Vec::new() },
         required: Required::None,

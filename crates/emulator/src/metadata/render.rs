@@ -4,21 +4,21 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use crate::schema::{
-    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, Follow, KeyStatus, ManyToMany, OneToMany, Opt, OptionSet,
-    Ownership, Required, Schema, State, Table, stable_id,
+    AlternateKey, Cascade, Column, ColumnKind, DateBehavior, Follow, KeyStatus, LANGUAGE, Label, ManyToMany, OneToMany,
+    Opt, OptionSet, Ownership, Required, Schema, State, Table, stable_id,
 };
 
-const LANGUAGE: u32 = 1033;
-
-pub(super) fn label(text: &str) -> Json {
-    if text.is_empty() {
-        return json!({ "LocalizedLabels": [], "UserLocalizedLabel": null });
-    }
-    let localized = json!({
-        "Label": text, "LanguageCode": LANGUAGE, "IsManaged": false,
-        "MetadataId": stable_id(&format!("label:{text}")), "HasChanged": null,
-    });
-    json!({ "LocalizedLabels": [localized], "UserLocalizedLabel": localized })
+/// A label in every language it has. The caller's language is the organisation's.
+pub(super) fn label(label: &Label) -> Json {
+    let localized = |(language, text): (u32, &str)| {
+        json!({
+            "Label": text, "LanguageCode": language, "IsManaged": false,
+            "MetadataId": stable_id(&format!("label:{language}:{text}")), "HasChanged": null,
+        })
+    };
+    let all: Vec<Json> = label.languages().map(localized).collect();
+    let own = label.languages().find(|(language, _)| *language == LANGUAGE).map(localized);
+    json!({ "LocalizedLabels": all, "UserLocalizedLabel": own })
 }
 
 /// A managed property, whose value stands one level down.
@@ -55,7 +55,7 @@ pub(super) fn table(table: &Table) -> Map<String, Json> {
         "PrimaryImageAttribute": primary_image(table),
         "DisplayName": label(&table.label),
         "DisplayCollectionName": label(&table.plural),
-        "Description": label(""),
+        "Description": label(&table.description),
         "OwnershipType": ownership,
         "TableType": if table.is_elastic { "Elastic" } else { "Standard" },
         "DataProviderId": null,
@@ -145,7 +145,7 @@ pub(super) fn column(schema: &Schema, table: &Table, column: &Column) -> Map<Str
         "AttributeType": kind,
         "AttributeTypeName": { "Value": kind_name },
         "DisplayName": label(&column.label),
-        "Description": label(""),
+        "Description": label(&column.description),
         "RequiredLevel": { "Value": required(column.required), "CanBeChanged": true, "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings" },
         "IsValidForCreate": column.for_create,
         "IsValidForUpdate": column.for_update && column.ordinal != 0,
@@ -254,7 +254,7 @@ fn behavior_name(behavior: DateBehavior) -> &'static str {
 
 fn option(option: &Opt) -> Json {
     let mut object = json!({
-        "Value": option.value, "Label": label(&option.label), "Description": label(""), "Color": null,
+        "Value": option.value, "Label": label(&option.label), "Description": label(&Label::default()), "Color": null,
         "IsManaged": false, "MetadataId": null, "HasChanged": null,
     });
     if let Some(state) = option.state {
@@ -280,7 +280,7 @@ fn states_set(table: &Table, states: &[State]) -> Json {
             let mut shown = option(&Opt { value: state.value, label: state.label.clone(), state: None });
             shown["@odata.type"] = "#Microsoft.Dynamics.CRM.StateOptionMetadata".into();
             shown["DefaultStatus"] = state.default_status.into();
-            shown["InvariantName"] = state.label.clone().into();
+            shown["InvariantName"] = state.label.to_string().into();
             shown
         })
         .collect();

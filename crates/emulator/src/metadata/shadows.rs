@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::render::{label, required};
-use crate::schema::{Column, ColumnKind, Required, Schema, Table, stable_id};
+use crate::schema::{Column, ColumnKind, Label, Required, Schema, Table, stable_id};
 
 /// Tables whose names are also kept by their sound.
 const WITH_YOMI: [&str; 4] = ["systemuser", "account", "contact", "externalparty"];
@@ -36,7 +36,7 @@ pub(super) fn of_column(schema: &Schema, table: &Table, column: &Column) -> Vec<
         _ => Vec::new(),
     };
     let is_new = |shadow: &Shadow| table.columns.iter().all(|known| known.logical != shadow.logical);
-    shadows.into_iter().filter(is_new).map(|shadow| object(table, column, shadow)).collect()
+    shadows.into_iter().filter(is_new).map(|shadow| object(table, column, &shadow)).collect()
 }
 
 fn of_lookup(column: &Column, targets: &[&str]) -> Vec<Shadow> {
@@ -71,7 +71,7 @@ fn named(column: &Column, end: &str, kind: [&'static str; 3], length: Option<u32
     Shadow { logical: schema_name.to_lowercase(), schema_name, kind, length }
 }
 
-fn object(table: &Table, column: &Column, shadow: Shadow) -> Map<String, Json> {
+fn object(table: &Table, column: &Column, shadow: &Shadow) -> Map<String, Json> {
     let [kind, kind_name, metadata_type] = shadow.kind;
     let level = if column.required == Required::System { Required::System } else { Required::None };
     // The table that a lookup points at is written with it, by name of the navigation property.
@@ -84,8 +84,8 @@ fn object(table: &Table, column: &Column, shadow: Shadow) -> Map<String, Json> {
         "EntityLogicalName": table.logical,
         "AttributeType": kind,
         "AttributeTypeName": { "Value": kind_name },
-        "DisplayName": label(""),
-        "Description": label(""),
+        "DisplayName": label(&Label::default()),
+        "Description": label(&Label::default()),
         "RequiredLevel": { "Value": required(level), "CanBeChanged": false, "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings" },
         "IsValidForCreate": is_type && column.for_create,
         "IsValidForUpdate": is_type && column.for_update,
@@ -101,6 +101,8 @@ fn object(table: &Table, column: &Column, shadow: Shadow) -> Map<String, Json> {
     });
     if let (Some(length), Json::Object(members)) = (shadow.length, &mut object) {
         members.insert("MaxLength".to_owned(), length.into());
+        members.insert("DatabaseLength".to_owned(), (length * 2).into());
+        members.insert("AutoNumberFormat".to_owned(), Json::Null);
         members.insert("Format".to_owned(), "Text".into());
         members.insert("FormatName".to_owned(), json!({ "Value": "Text" }));
     }

@@ -11,11 +11,11 @@ use serde_json::Value as Json;
 
 use super::columns::{column_kind, required_level};
 use super::render;
-use super::write::{body_of, change, kind_of, label_of};
+use super::write::{body_of, change, given_label, kind_of, label_of};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::parse_xml;
-use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table};
+use crate::schema::{Column, ColumnKind, DateBehavior, Label, Relationship, Schema, Table};
 use crate::web::{Access, Answer, Call, Request};
 
 /// Members that make the difference between a label kept and a label cleared.
@@ -29,9 +29,11 @@ impl Labels {
         Labels { merge: value.is_some_and(|value| value.eq_ignore_ascii_case("true")) }
     }
 
-    fn apply(&self, body: &Json, member: &str, label: &mut String) {
-        let otherwise = if self.merge { label.clone() } else { String::new() };
-        *label = label_of(body, member, &otherwise);
+    fn apply(&self, body: &Json, member: &str, label: &mut Label) {
+        if !self.merge {
+            *label = Label::default();
+        }
+        label.merge(&given_label(body, member));
     }
 }
 
@@ -75,6 +77,7 @@ pub(super) fn put_table(
             let entry = Arc::make_mut(&mut schema.tables[usize::from(id)]);
             labels.apply(&body, "DisplayName", &mut entry.label);
             labels.apply(&body, "DisplayCollectionName", &mut entry.plural);
+            labels.apply(&body, "Description", &mut entry.description);
             turn_on(&mut entry.change_tracking, &body, "ChangeTrackingEnabled")?;
             turn_on(&mut entry.has_notes, &body, "HasNotes")?;
             turn_on(&mut entry.has_activities, &body, "HasActivities")?;
@@ -110,6 +113,7 @@ pub(super) fn put_column(
             let entry = Arc::make_mut(&mut schema.tables[usize::from(id)]);
             let column = &mut entry.columns[usize::from(ordinal)];
             labels.apply(&body, "DisplayName", &mut column.label);
+            labels.apply(&body, "Description", &mut column.description);
             if body.get("RequiredLevel").is_some() && column.is_custom {
                 column.required = required_level(&body);
             }

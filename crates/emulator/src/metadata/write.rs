@@ -20,7 +20,7 @@ use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::QueryOptions;
 use crate::schema::{
-    NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column,
+    LANGUAGE, Label, NewTable, Opt, Ownership, Relationship, Schema, State, TableId, add_activity_columns, add_column,
     add_system_lookups, add_table, stable_id,
 };
 use crate::storage::{Database, Value, encode};
@@ -88,10 +88,23 @@ pub(super) fn flag(body: &Json, name: &str) -> bool {
     value.and_then(Json::as_bool).or_else(|| value?.get("Value")?.as_bool()).unwrap_or(false)
 }
 
-pub(super) fn label_of(body: &Json, name: &str, otherwise: &str) -> String {
+/// The label of a definition in every language it is given in, or another text.
+pub(super) fn label_of(body: &Json, name: &str, otherwise: &str) -> Label {
+    let given = given_label(body, name);
+    if given.languages().next().is_none() { otherwise.into() } else { given }
+}
+
+/// The label of a definition, in no language where it has none.
+pub(super) fn given_label(body: &Json, name: &str) -> Label {
     let labels = body.get(name).and_then(|label| label.get("LocalizedLabels")).and_then(Json::as_array);
-    let first = labels.and_then(|labels| labels.first()).and_then(|label| label.get("Label")).and_then(Json::as_str);
-    first.unwrap_or(otherwise).to_owned()
+    let mut found = Label::default();
+    for label in labels.into_iter().flatten() {
+        let language = label.get("LanguageCode").and_then(Json::as_u64).and_then(|code| u32::try_from(code).ok());
+        if let Some(text) = label.get("Label").and_then(Json::as_str) {
+            found.set(language.unwrap_or(LANGUAGE), text);
+        }
+    }
+    found
 }
 
 pub(super) fn kind_of(body: &Json) -> &str {
@@ -251,8 +264,8 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         _ => Ownership::User,
     };
     let state = |value: i32, label: &str, status: i32| {
-        let option = Opt { value: status, label: label.to_owned(), state: Some(value) };
-        (State { value, label: label.to_owned(), default_status: status }, vec![option])
+        let option = Opt { value: status, label: label.into(), state: Some(value) };
+        (State { value, label: label.into(), default_status: status }, vec![option])
     };
     let label = label_of(body, "DisplayName", schema_name);
     NewTable {
@@ -260,6 +273,7 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         schema_name: schema_name.to_owned(),
         set_name: body.get("EntitySetName").and_then(Json::as_str).map(str::to_owned),
         plural: label_of(body, "DisplayCollectionName", &format!("{label}s")),
+        description: given_label(body, "Description"),
         label,
         object_type_code: None,
         ownership,

@@ -44,7 +44,7 @@ pub(super) fn related_ids(
 }
 
 /// The table whose hierarchy a column names rows of, and its lookup to the row above.
-fn hierarchy_of(scope: &Scope<'_>, table: &Table, column: &Column) -> Result<(TableId, Ordinal), ApiError> {
+pub(super) fn hierarchy_of(scope: &Scope<'_>, table: &Table, column: &Column) -> Result<(TableId, Ordinal), ApiError> {
     let tables: Vec<TableId> = match &column.kind {
         ColumnKind::Lookup { targets } => targets.iter().map(|target| target.table).collect(),
         ColumnKind::Guid if column.ordinal == 0 => vec![table.id],

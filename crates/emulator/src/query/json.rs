@@ -257,21 +257,21 @@ pub(crate) fn formatted(
 ) -> Option<String> {
     match (value, &column.kind) {
         (ValueRef::Int(number), ColumnKind::Boolean { true_label, false_label }) => {
-            Some(if *number != 0 { true_label.clone() } else { false_label.clone() })
+            Some(if *number != 0 { true_label.to_string() } else { false_label.to_string() })
         }
         (ValueRef::Int(number), ColumnKind::State { states }) => {
-            states.iter().find(|state| i64::from(state.value) == *number).map(|state| state.label.clone())
+            states.iter().find(|state| i64::from(state.value) == *number).map(|state| state.label.to_string())
         }
         (ValueRef::Int(number), kind) => match kind.options() {
             Some(options) => {
-                options.iter().find(|option| i64::from(option.value) == *number).map(|option| option.label.clone())
+                options.iter().find(|option| i64::from(option.value) == *number).map(|option| option.label.to_string())
             }
             None => Some(grouped(&number.to_string())),
         },
         (ValueRef::Choices(choices), kind) => {
             let options = kind.options()?;
             let labels = choices.iter().filter_map(|choice| options.iter().find(|option| option.value == *choice));
-            Some(labels.map(|option| option.label.as_str()).collect::<Vec<_>>().join("; "))
+            Some(labels.map(|option| &*option.label).collect::<Vec<_>>().join("; "))
         }
         (ValueRef::Decimal(number), ColumnKind::Money { precision, .. }) => {
             Some(format!("{}{}", currency_symbol(database, schema, view), amount(*number, *precision)))

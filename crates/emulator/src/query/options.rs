@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
+use uuid::Uuid;
 
 use crate::error::{ApiError, Code};
 
@@ -22,6 +23,8 @@ pub(crate) struct QueryOptions {
     pub(crate) delta_token: Option<String>,
     pub(crate) fetch_xml: Option<String>,
     pub(crate) sql: Option<String>,
+    /// The table of views and the view whose query is asked for.
+    pub(crate) view: Option<(&'static str, Uuid)>,
     pub(crate) partition: Option<String>,
     /// `$id` of a disassociate request.
     pub(crate) id: Option<String>,
@@ -63,9 +66,8 @@ impl QueryOptions {
                 "fetchXml" => options.fetch_xml = Some(value),
                 "sql" => options.sql = Some(value),
                 "partitionId" => options.partition = Some(value.trim_matches('\'').to_owned()),
-                "savedQuery" | "userQuery" => {
-                    return Err(ApiError::not_here(&format!("the query option '{name}'")));
-                }
+                "savedQuery" => options.view = Some(("savedquery", parse_id(&name, &value)?)),
+                "userQuery" => options.view = Some(("userquery", parse_id(&name, &value)?)),
                 _ if name.starts_with('$') => return Err(unsupported(&name)),
                 _ if name.starts_with('@') => {
                     options.aliases.insert(name, value);
@@ -83,6 +85,11 @@ fn parse_count(name: &str, value: &str) -> Result<u64, ApiError> {
     value.parse().map_err(|_| {
         ApiError::bad_request(format!("Invalid value '{value}' for {name} query option found. The {name} query option requires a non-negative integer value."))
     })
+}
+
+fn parse_id(name: &str, value: &str) -> Result<Uuid, ApiError> {
+    let message = || ApiError::bad_request(format!("The value '{value}' of {name} is not the id of a view."));
+    Uuid::parse_str(value.trim_matches('\'')).map_err(|_| message())
 }
 
 fn unsupported(name: &str) -> ApiError {

@@ -272,7 +272,7 @@ impl<'a> Parser<'a> {
         let rest = self.rest();
         let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Vec<serde_json::Value>>();
         let Some(Ok(items)) = stream.next() else {
-            return Err(self.error("a JSON array was expected"));
+            return self.quoted_list();
         };
         self.at += stream.byte_offset();
         let text = |item: serde_json::Value| match item {
@@ -280,6 +280,28 @@ impl<'a> Parser<'a> {
             other => other.to_string(),
         };
         Ok(Operand::List(items.into_iter().map(text).collect()))
+    }
+
+    /// `['1','2']`: the service reads single quotes, too, as OData literals have them.
+    fn quoted_list(&mut self) -> Result<Operand, ApiError> {
+        let mut items = Vec::new();
+        self.at += 1;
+        loop {
+            self.blanks();
+            if !self.rest().starts_with('\'') {
+                return Err(self.error("a JSON array was expected"));
+            }
+            items.push(self.quoted()?);
+            self.blanks();
+            match self.rest().chars().next() {
+                Some(',') => self.at += 1,
+                Some(']') => {
+                    self.at += 1;
+                    return Ok(Operand::List(items));
+                }
+                _ => return Err(self.error("a JSON array was expected")),
+            }
+        }
     }
 
     fn word(&mut self) -> Result<Operand, ApiError> {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::kinds::{ColumnKind, Label, LookupTarget, Opt, OptionSet, Required, State};
+use super::kinds::{ColumnKind, LookupTarget, Opt, OptionSet, Required, State};
+use super::label::Label;
 use super::model::{Cascade, Column, ManyToMany, OneToMany, Ordinal, Ownership, Relationship, Schema, Table, TableId};
 use super::stable_id;
 use super::standard::{add_standard_columns, add_state_columns};
@@ -23,6 +24,7 @@ pub(crate) struct NewTable {
     pub(crate) set_name: Option<String>,
     pub(crate) label: Label,
     pub(crate) plural: Label,
+    pub(crate) description: Label,
     pub(crate) object_type_code: Option<i32>,
     pub(crate) ownership: Ownership,
     pub(crate) is_activity: bool,
@@ -42,6 +44,7 @@ pub(crate) struct NewColumn {
     pub(crate) logical: String,
     pub(crate) schema_name: String,
     pub(crate) label: Label,
+    pub(crate) description: Label,
     pub(crate) kind: ColumnKind,
     pub(crate) required: Required,
     pub(crate) is_custom: bool,
@@ -56,7 +59,8 @@ impl NewColumn {
         NewColumn {
             logical: schema_name.to_lowercase(),
             schema_name: schema_name.to_owned(),
-            label: label.to_owned(),
+            label: label.into(),
+            description: Label::default(),
             kind,
             required: Required::None,
             is_custom: false,
@@ -89,6 +93,7 @@ pub(crate) fn add_table(schema: &mut Schema, new: NewTable) -> TableId {
         collection_name: None,
         label: new.label,
         plural: new.plural,
+        description: new.description,
         object_type_code: new.object_type_code.unwrap_or(next_code),
         primary_name: None,
         ownership: new.ownership,
@@ -135,11 +140,11 @@ fn plural_of(logical: &str) -> String {
 }
 
 /// A choice's local set of options.
-pub(crate) fn choice_set(name: &str, label: &str, options: Vec<Opt>) -> OptionSet {
+pub(crate) fn choice_set(name: &str, label: &Label, options: Vec<Opt>) -> OptionSet {
     OptionSet {
         id: stable_id(&format!("set:{name}")),
         name: name.to_owned(),
-        label: label.to_owned(),
+        label: label.clone(),
         is_global: false,
         options,
     }
@@ -157,6 +162,7 @@ pub(super) fn push_column(table: &mut Table, new: NewColumn) -> Ordinal {
         logical: new.logical,
         schema_name: new.schema_name,
         label: new.label,
+        description: new.description,
         kind: new.kind,
         required: new.required,
         enforced: false,
@@ -191,7 +197,7 @@ pub(crate) fn add_column(schema: &mut Schema, table: TableId, new: NewColumn) ->
     let entry = Arc::make_mut(&mut schema.tables[usize::from(table)]);
     let ordinal = push_column(entry, new);
     for (suffix, kind) in parts {
-        let text = if *suffix == "Id" { label.as_str() } else { "" };
+        let text = if *suffix == "Id" { &*label } else { "" };
         let mut part = NewColumn::system(&format!("{schema_name}{suffix}"), text, kind());
         part.is_custom = is_custom;
         push_column(entry, part);
@@ -361,8 +367,9 @@ pub(crate) fn add_many_to_many(
         logical: intersect.to_lowercase(),
         schema_name: intersect.to_owned(),
         set_name: Some(format!("{}set", intersect.to_lowercase())),
-        label: intersect.to_owned(),
-        plural: intersect.to_owned(),
+        label: intersect.into(),
+        plural: intersect.into(),
+        description: Label::default(),
         object_type_code: None,
         ownership: Ownership::None,
         is_activity: false,

@@ -5,10 +5,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::label::Label;
 use super::model::{Ordinal, TableId};
-
-/// A text for people, in the one language the stand-in speaks (1033).
-pub(crate) type Label = String;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

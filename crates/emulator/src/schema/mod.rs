@@ -7,6 +7,7 @@
 
 mod build;
 mod kinds;
+mod label;
 mod model;
 mod spec;
 mod standard;
@@ -17,6 +18,7 @@ pub(crate) use build::{
     choice_set,
 };
 pub(crate) use kinds::{ColumnKind, DateBehavior, IntegerFormat, Opt, OptionSet, Required, State};
+pub(crate) use label::{LANGUAGE, Label};
 pub(crate) use model::{
     AlternateKey, Cascade, Column, DeletedPart, Follow, Follows, KeyStatus, Known, ManyToMany, OneToMany, Ordinal,
     Ownership, PartKind, Property, Relationship, Schema, Table, TableId,

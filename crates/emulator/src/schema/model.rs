@@ -10,7 +10,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::kinds::{ColumnKind, Label, OptionSet, Required};
+use super::kinds::{ColumnKind, OptionSet, Required};
+use super::label::Label;
 
 /// A table's place in [`Schema::tables`]; never reused.
 pub(crate) type TableId = u16;
@@ -33,6 +34,8 @@ pub(crate) struct Column {
     pub(crate) logical: String,
     pub(crate) schema_name: String,
     pub(crate) label: Label,
+    #[serde(default)]
+    pub(crate) description: Label,
     pub(crate) kind: ColumnKind,
     pub(crate) required: Required,
     /// Whether a create without it is refused; `ApplicationRequired` alone binds forms only.
@@ -191,6 +194,8 @@ pub(crate) struct Table {
     pub(crate) collection_name: Option<String>,
     pub(crate) label: Label,
     pub(crate) plural: Label,
+    #[serde(default)]
+    pub(crate) description: Label,
     pub(crate) object_type_code: i32,
     pub(crate) primary_name: Option<Ordinal>,
     pub(crate) ownership: Ownership,

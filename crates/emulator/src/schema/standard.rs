@@ -51,7 +51,7 @@ pub(super) fn add_state_columns(table: &mut Table, states: Vec<(State, Vec<Opt>)
         return;
     }
     let (states, options): (Vec<_>, Vec<_>) = states.into_iter().unzip();
-    let set = choice_set(&format!("{}_statuscode", table.logical), "Status Reason", options.concat());
+    let set = choice_set(&format!("{}_statuscode", table.logical), &"Status Reason".into(), options.concat());
     let mut state = NewColumn::system("StateCode", "Status", ColumnKind::State { states }).writable();
     state.required = Required::System;
     push_column(table, state);

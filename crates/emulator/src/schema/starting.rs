@@ -9,6 +9,7 @@ use super::build::{
     DECIMAL_MAX, MONEY_MAX, NewColumn, NewTable, add_column, add_lookup, add_many_to_many, add_table, choice_set,
 };
 use super::kinds::{ColumnKind, DateBehavior, IntegerFormat, Opt, Required, State};
+use super::label::Label;
 use super::model::{AlternateKey, Cascade, KeyStatus, Ordinal, Relationship, Schema, Table, TableId};
 use super::spec::{ColumnSpec, RelationshipSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables};
 use super::stable_id;
@@ -163,14 +164,15 @@ fn new_table(spec: &TableSpec) -> NewTable {
         let options: Vec<Opt> =
             state.status.0.iter().map(|(value, label)| option(value, label, Some(state.value))).collect();
         let default_status = options.first().map_or(0, |option| option.value);
-        (State { value: state.value, label: state.label.clone(), default_status }, options)
+        (State { value: state.value, label: state.label.as_str().into(), default_status }, options)
     });
     NewTable {
         logical: spec.table.clone(),
         schema_name: spec.schema.clone(),
         set_name: spec.set.clone(),
-        label: spec.label.clone(),
-        plural: spec.plural.clone(),
+        label: spec.label.as_str().into(),
+        description: Label::default(),
+        plural: spec.plural.as_str().into(),
         object_type_code: spec.code,
         ownership: spec.ownership,
         is_activity: spec.activity,
@@ -185,7 +187,7 @@ fn new_table(spec: &TableSpec) -> NewTable {
 }
 
 fn option(value: &str, label: &str, state: Option<i32>) -> Opt {
-    Opt { value: value.parse().unwrap_or_default(), label: label.to_owned(), state }
+    Opt { value: value.parse().unwrap_or_default(), label: label.into(), state }
 }
 
 fn add_spec_column(
@@ -198,7 +200,8 @@ fn add_spec_column(
     let new = NewColumn {
         logical: name.to_owned(),
         schema_name: column.schema.clone(),
-        label: column.label.clone(),
+        label: column.label.as_str().into(),
+        description: Label::default(),
         kind: spec_kind(spec, name, column),
         required: column.required,
         is_custom: spec.custom,
@@ -296,7 +299,7 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
     let number = |value: Option<f64>, otherwise: f64| value.unwrap_or(otherwise);
     let set = || {
         let options = column.options.0.iter().map(|(value, label)| option(value, label, None)).collect();
-        choice_set(&format!("{}_{name}", spec.table), &column.label, options)
+        choice_set(&format!("{}_{name}", spec.table), &column.label.as_str().into(), options)
     };
     match column.kind {
         TypeSpec::String => ColumnKind::Text {
@@ -329,8 +332,8 @@ fn spec_kind(spec: &TableSpec, name: &str, column: &ColumnSpec) -> ColumnKind {
             is_base: false,
         },
         TypeSpec::Boolean => ColumnKind::Boolean {
-            true_label: column.true_label.clone().unwrap_or_else(|| "Yes".to_owned()),
-            false_label: column.false_label.clone().unwrap_or_else(|| "No".to_owned()),
+            true_label: column.true_label.as_deref().unwrap_or("Yes").into(),
+            false_label: column.false_label.as_deref().unwrap_or("No").into(),
         },
         TypeSpec::Datetime => ColumnKind::DateTime {
             behavior: column.behavior,
@@ -363,7 +366,7 @@ fn finish_table(schema: &mut Schema, table: TableId, spec: &TableSpec) -> Result
     for (name, columns) in &spec.keys {
         let columns = columns.iter().map(|column| find(entry, column)).collect::<Result<Vec<_>, _>>()?;
         let id = stable_id(&format!("{}.key.{name}", spec.table));
-        let (schema_name, label) = (name.clone(), name.clone());
+        let (schema_name, label) = (name.clone(), name.as_str().into());
         entry.keys.push(AlternateKey { id, schema_name, label, columns, status: KeyStatus::Active });
     }
     entry.collection_name.clone_from(&spec.collection);

@@ -2,9 +2,12 @@
 //!
 //! Format: magic `FGEMULOG`, format `u32`, then records of length `u32`, CRC-32C `u32`, payload;
 //! all integers little endian. A payload is a run of items: `S` schema as JSON, `R` a row,
-//! `D` a deletion, `N` an auto-number, `F` a file's content, `G` a file that is gone (from format 2). Promise: a transaction is one record, so it is there or
-//! not after `kill -9`; a torn tail is cut off on opening. A rewrite goes to a second file that
-//! takes the first one's name. Left out: surviving power loss, for which nothing is synced.
+//! `D` a deletion, `N` an auto-number, `F` a file's content, `G` a file that is gone (both from
+//! format 2). From format 3 on, labels of the schema may have several languages.
+//!
+//! Promise: a transaction is one record, so it is there or not after `kill -9`; a torn tail is cut
+//! off on opening. A rewrite goes to a second file that takes the first one's name. Left out:
+//! surviving power loss, for which nothing is synced.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use super::table::Deletion;
 use crate::schema::{Schema, TableId};
 
 const MAGIC: &[u8; 8] = b"FGEMULOG";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The oldest format that is still read; it is rewritten on opening.
 const FORMAT_MIN: u32 = 1;
 /// Rewriting pauses nobody for long below this size.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Access, Answer, Call, Request};
 use crate::error::{ApiError, Code};
-use crate::profile::Message;
+use crate::profile::{Message, Work};
 use crate::query::write_text;
 use crate::schema::{Schema, Table};
 use crate::write::{BulkKind, parse_targets, run_bulk};
@@ -61,7 +61,10 @@ pub(super) fn answer(
         Err(error) if error.is(Code::PartialBulkFailure) => {
             return Ok(finish(Answer::error(&error, true)));
         }
-        Err(error) => return Err(error),
+        Err(mut error) => {
+            error.work = Work { message, extra_ms: call.settings.plugin_ms * error.work.rows as f64, ..error.work };
+            return Err(error);
+        }
     };
     let shows_ids = kind == BulkKind::Create || (kind == BulkKind::Update && !call.settings.update_multiple_no_content);
     Ok(finish(if shows_ids { ids(call, name, &result.ids) } else { Answer::no_content() }))

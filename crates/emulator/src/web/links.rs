@@ -28,6 +28,7 @@ pub(super) fn answer(
             Property::ToOne(ordinal, _) => related_row(call, access, request, row, ordinal),
             _ => collection(call, access, request, row, (name, property)),
         },
+        ("GET", []) => member(call, access, request, row, (name, property), key.unwrap_or_default()),
         ("GET", ["$ref"]) => reference(call, access, row, (name, property)),
         ("GET", ["$count"]) if key.is_none() => count(call, access, request, row, (name, property)),
         ("POST" | "PUT", ["$ref"]) => associate(call, access, request, row, (name, property)),
@@ -79,6 +80,28 @@ fn reference(
     write_text(&format!("{}/{}({id})", call.base, row.schema.table(table).set_name), &mut body);
     body.push(b'}');
     Ok(Answer::json(body))
+}
+
+/// One row of a collection, by its key.
+fn member(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    request: &Request,
+    row: &RowRequest<'_>,
+    property: (&str, Property),
+    inner: &str,
+) -> Result<Answer, ApiError> {
+    let found = related(access, row, property)?;
+    let table = row.schema.table(found.table);
+    let address = parse_predicate(row.schema, table, inner)?;
+    let is_member = access.read(|database| {
+        let id = address.find(database, table);
+        id.is_some_and(|id| found.ids(database).contains(&id))
+    });
+    if !is_member {
+        return Err(address.missing(table));
+    }
+    super::rows::retrieve(call, access, request, &RowRequest { schema: row.schema, table, address, inner })
 }
 
 /// Links to every row of a collection, up to a page.

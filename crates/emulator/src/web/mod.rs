@@ -99,6 +99,7 @@ impl Answer {
     pub(crate) fn error(error: &ApiError, with_annotations: bool) -> Self {
         let mut answer = Answer::json(error.body(with_annotations));
         answer.status = error.status;
+        answer.work = error.work;
         if let Some(seconds) = error.retry_after {
             answer.set("retry-after", &seconds.to_string());
         }

@@ -90,6 +90,9 @@ pub(super) fn answer_table(
             let (property_name, key) = split_segment(name);
             match table.properties.get(property_name) {
                 Some(Property::Column(ordinal)) => rows::property(call, access, request, &row, *ordinal, tail),
+                Some(Property::LookupValue(ordinal)) if request.method == Method::GET => {
+                    rows::property(call, access, request, &row, *ordinal, tail)
+                }
                 Some(property @ (Property::ToOne(..) | Property::ToMany(_))) => {
                     links::answer(call, access, request, &row, (property_name, *property), key, tail)
                 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{Access, Answer, Call, Preferences, Request};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::query::{
     Fetch, Predicate, QueryOptions, Reader, SqlContext, Tracking, parse_fetch_xml, parse_sql, read_changes,
@@ -11,7 +13,7 @@ use crate::query::{
 };
 use crate::schema::{Schema, Table};
 use crate::settings::Settings;
-use crate::storage::Database;
+use crate::storage::{Database, ValueRef};
 
 pub(super) fn tracking<'a>(call: &Call<'a>, database: &Database, schema: &Schema) -> Tracking<'a> {
     let days = schema.by_logical("organization").and_then(|table| {
@@ -45,7 +47,21 @@ fn fetch_query(settings: &Settings, options: &QueryOptions, reader: &Reader<'_>)
             };
             parse_sql(text, &context).map(Some)
         }
-        (None, None) => Ok(None),
+        (None, None) => match options.view {
+            Some((views, id)) => parse_fetch_xml(&view_query(reader, views, id)?).map(Some),
+            None => Ok(None),
+        },
+    }
+}
+
+/// The FetchXML that a saved view or a user's own keeps.
+fn view_query(reader: &Reader<'_>, views: &str, id: Uuid) -> Result<String, ApiError> {
+    let missing = || ApiError::new(Code::ObjectDoesNotExist, format!("{views} With Id = {id} Does Not Exist"));
+    let table = reader.scope.schema.by_logical(views).ok_or_else(missing)?;
+    let row = reader.database.get(table.id, &id).ok_or_else(missing)?;
+    match table.ordinal("fetchxml").and_then(|ordinal| row.get(ordinal)) {
+        Some(ValueRef::Text(query)) => Ok(query.to_owned()),
+        _ => Err(ApiError::query(format!("The view {id} has no FetchXML."))),
     }
 }
 

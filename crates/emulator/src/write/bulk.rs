@@ -62,7 +62,11 @@ pub(crate) fn run_bulk(
             Ok(Some((id, done))) => result.add(id, done),
             Ok(None) => {}
             Err(error) if table.is_elastic => failures.push((index, id, error)),
-            Err(error) => return Err(error),
+            // All is undone, but the rows until then took their time.
+            Err(mut error) => {
+                error.work.rows = index as u64 + 1;
+                return Err(error);
+            }
         }
     }
     if failures.is_empty() { Ok(result) } else { Err(partial_failure(&failures)) }

@@ -88,9 +88,9 @@ pub(crate) fn under_status(error: ApiError, status: u16) -> ApiError {
 /// The error of an alternate key that is taken.
 pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &Settings) -> ApiError {
     let key = table.keys.iter().find(|key| key.id == violation.key);
-    let name = key.map_or("", |key| key.label.as_str());
+    let name = key.map_or("", |key| &*key.label);
     let columns: Vec<&str> =
-        key.into_iter().flat_map(|key| &key.columns).map(|ordinal| table.column(*ordinal).label.as_str()).collect();
+        key.into_iter().flat_map(|key| &key.columns).map(|ordinal| &*table.column(*ordinal).label).collect();
     let message = format!(
         "Entity Key {name} violated. A record with the same value for {} already exists. A duplicate record cannot be \
          created. Select one or more unique values and try again.",

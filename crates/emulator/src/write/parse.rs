@@ -206,9 +206,14 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                     let link: Cow<'de, str> = map.next_value()?;
                     row.address = Some(target_address(context, &link).map_err(|error| context.fail(error))?);
                 }
-                Member::Child(name, property) => {
-                    row.children.push((name, property, map.next_value()?));
-                }
+                Member::Child(name, property) => match (property, map.next_value::<serde_json::Value>()?) {
+                    // A navigation property that leads nowhere clears its lookup, as a null bind does.
+                    (Property::ToOne(ordinal, target), serde_json::Value::Null) => {
+                        let nowhere = bind_reference(context.schema, None).map_err(|error| context.fail(error))?;
+                        row.binds.push((ordinal, target, nowhere));
+                    }
+                    (property, value) => row.children.push((name, property, value)),
+                },
                 Member::Ignored => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -208,3 +208,80 @@ async fn publishing_needs_a_document_and_tables_that_exist() {
     world.post("PublishXml", &json!({ "ParameterXml": "<x" })).await.refused(400, "0x80040201");
     world.post("PublishAllXml", &json!({})).await.expect(204);
 }
+
+fn in_languages(labels: &[(u32, &str)]) -> Json {
+    let labels: Vec<Json> = labels
+        .iter()
+        .map(|(language, text)| json!({ "@odata.type": "Microsoft.Dynamics.CRM.LocalizedLabel", "Label": text, "LanguageCode": language }))
+        .collect();
+    json!({ "@odata.type": "Microsoft.Dynamics.CRM.Label", "LocalizedLabels": labels })
+}
+
+/// Language codes and texts of a label.
+fn languages(label: &Json) -> Vec<(u64, String)> {
+    let labels = label["LocalizedLabels"].as_array().expect("a label");
+    labels
+        .iter()
+        .map(|one| (one["LanguageCode"].as_u64().expect("a code"), one["Label"].as_str().expect("a text").to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn labels_keep_every_language() {
+    let world = world().await;
+    let both = [(1031, "Auftrag"), (1033, "Order")].map(|(language, text): (u64, &str)| (language, text.to_owned()));
+    let mut definition = table("wr_Order", "Order");
+    definition["DisplayName"] = in_languages(&[(1031, "Auftrag"), (1033, "Order")]);
+    definition["Description"] = in_languages(&[(1033, "What was ordered")]);
+    world.post("EntityDefinitions", &definition).await.expect(204);
+    let path = "EntityDefinitions(LogicalName='wr_order')";
+    let read = world.get(path).await.expect(200).json();
+    let mut found = languages(&read["DisplayName"]);
+    found.sort_unstable();
+    assert_eq!(found, both);
+    assert_eq!(read["DisplayName"]["UserLocalizedLabel"]["Label"], "Order");
+    assert_eq!(languages(&read["Description"]), [(1033, "What was ordered".to_owned())]);
+    let german = world.get(&format!("{path}?$select=DisplayName&LabelLanguages=1031")).await.expect(200).json();
+    assert_eq!(languages(&german["DisplayName"]), [(1031, "Auftrag".to_owned())]);
+    assert!(german["DisplayName"]["UserLocalizedLabel"].is_null());
+
+    // One language put in place: with MergeLabels the other stays, without it goes.
+    let mut changed = read.clone();
+    changed["DisplayName"] = in_languages(&[(1033, "Purchase")]);
+    let put = |body: &Json, merge: &'static str| {
+        world.request(reqwest::Method::PUT, path).header("MSCRM.MergeLabels", merge).json(body)
+    };
+    send(put(&changed, "true")).await.expect(204);
+    let merged = world.get(path).await.json();
+    assert_eq!(languages(&merged["DisplayName"]), [(1033, "Purchase".to_owned()), (1031, "Auftrag".to_owned())]);
+    send(put(&changed, "false")).await.expect(204);
+    assert_eq!(languages(&world.get(path).await.json()["DisplayName"]), [(1033, "Purchase".to_owned())]);
+}
+
+#[tokio::test]
+async fn options_keep_every_language() {
+    let world = world().await;
+    world.post("EntityDefinitions", &table("wr_Order", "Order")).await.expect(204);
+    let option = json!({ "Value": 1, "Label": in_languages(&[(1033, "Red"), (1031, "Rot"), (1036, "Rouge")]) });
+    let column = json!({ "@odata.type": "Microsoft.Dynamics.CRM.PicklistAttributeMetadata", "SchemaName": "wr_Colour",
+        "DisplayName": in_languages(&[(1033, "Colour")]), "OptionSet": { "IsGlobal": false, "Options": [option] } });
+    let path = "EntityDefinitions(LogicalName='wr_order')/Attributes";
+    world.post(path, &column).await.expect(204);
+    let choices = format!(
+        "{path}(LogicalName='wr_colour')/Microsoft.Dynamics.CRM.PicklistAttributeMetadata?$select=LogicalName&$expand=OptionSet"
+    );
+    let read = world.get(&choices).await.expect(200).json();
+    let label = &read["OptionSet"]["Options"][0]["Label"];
+    assert_eq!(languages(label).iter().map(|(code, _)| *code).collect::<Vec<_>>(), [1033, 1031, 1036]);
+    let french = world.get(&format!("{choices}&LabelLanguages=1036")).await.expect(200).json();
+    assert_eq!(languages(&french["OptionSet"]["Options"][0]["Label"]), [(1036, "Rouge".to_owned())]);
+    let update = |merge: bool| {
+        json!({ "EntityLogicalName": "wr_order", "AttributeLogicalName": "wr_colour", "Value": 1,
+            "Label": in_languages(&[(1033, "Crimson")]), "MergeLabels": merge })
+    };
+    for (merge, left) in [(true, 3), (false, 1)] {
+        world.post("UpdateOptionValue", &update(merge)).await.expect(204);
+        let read = world.get(&choices).await.json();
+        assert_eq!(languages(&read["OptionSet"]["Options"][0]["Label"]).len(), left);
+    }
+}

@@ -13,6 +13,7 @@ mod functions;
 mod fuzz;
 mod limits;
 mod operation;
+mod outsiders;
 mod persistence;
 mod relations;
 mod rows;

@@ -26,7 +26,8 @@ async fn the_starting_tables_are_those_of_the_table_reference() {
             }
             for (value, label) in fact["options"].as_object().into_iter().flatten() {
                 let options = &named(&choices["value"], "LogicalName", name)["OptionSet"]["Options"];
-                let option = options.as_array().unwrap().iter().find(|option| option["Value"].to_string() == *value);
+                let option =
+                    options.as_array().unwrap().iter().find(|option| option["Value"].as_i64() == value.parse().ok());
                 assert_eq!(option.unwrap()["Label"]["UserLocalizedLabel"]["Label"], *label, "{table}.{name} {value}");
             }
         }
@@ -45,7 +46,11 @@ async fn the_starting_tables_are_those_of_the_table_reference() {
 }
 
 fn named<'a>(list: &'a Json, member: &str, name: &str) -> &'a Json {
-    list.as_array().unwrap().iter().find(|item| item[member] == *name).unwrap_or_else(|| panic!("{name} is missing"))
+    list.as_array()
+        .expect("a list")
+        .iter()
+        .find(|item| item[member] == *name)
+        .unwrap_or_else(|| panic!("{name} is missing"))
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The command line: one file a command, and what they share.
 
+mod bench;
 mod check;
 mod doctor;
 pub(crate) mod emulator;
@@ -94,6 +95,8 @@ enum Command {
     Emulator(emulator::Serve),
     /// Run the roads agency's example over four days and check the outcome
     Demo(crate::demo::Demo),
+    /// Measure the loader against the limits of the service, on this machine
+    Bench(bench::Bench),
     /// Describe the program as one JSON object, for the reference pages
     #[command(hide = true)]
     Reference,
@@ -153,6 +156,7 @@ async fn dispatch(app: &App, command: Command) -> Ended {
         Command::Letters(letters) => letters.run(app),
         Command::Emulator(serve) => serve.run(app).await,
         Command::Demo(demo) => demo.run(app).await,
+        Command::Bench(bench) => bench.run(app).await,
         Command::Reference => Ok(reference::run()),
     }
 }

@@ -19,7 +19,7 @@ fn a_mistyped_command_names_the_nearest() {
 
 #[test]
 fn commands_of_later_versions_are_not_pretended() {
-    for command in ["undo", "reconcile", "serve", "query", "bench"] {
+    for command in ["undo", "reconcile", "serve", "query"] {
         let said = run_in(Path::new("."), &[command]);
         assert_eq!(said.status, 2, "{command}");
         assert!(said.err.starts_with(&format!("error[FG0001]: there is no command `{command}`")), "{}", said.err);

@@ -103,7 +103,9 @@ proptest! {
         prop_assert_eq!(found, expected);
 
         let mut set = RowSet::none(numbers.len());
-        wanted.iter().for_each(|row| set.insert(*row));
+        for row in &wanted {
+            set.insert(*row);
+        }
         let wanted: BTreeSet<usize> = wanted.into_iter().filter(|row| *row < numbers.len()).collect();
         let kept = arrivals.keep(&set).unwrap();
         let mut found = BTreeSet::new();

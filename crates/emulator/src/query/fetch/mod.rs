@@ -93,6 +93,8 @@ pub(crate) struct Attribute {
     pub(crate) aggregate: Option<Method>,
     pub(crate) is_group: bool,
     pub(crate) date_grouping: Option<DateGrouping>,
+    /// Shows how many rows stand directly below the row, in the hierarchy of its table.
+    pub(crate) counts_children: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use super::plan::{Elements, Node, column_named};
 use super::{Attribute, DateGrouping, Fetch, Method, Order};
 use crate::error::{ApiError, Code};
 use crate::query::compile::Scope;
+use crate::query::hierarchy::hierarchy_of;
 use crate::query::totals::is_number;
-use crate::schema::{Column, ColumnKind, Ordinal};
+use crate::schema::{Column, ColumnKind, Ordinal, Table};
 
 /// A column of the answer.
 pub(super) struct Output {
@@ -22,6 +23,8 @@ pub(super) struct Output {
     pub(super) is_renamed: bool,
     pub(super) method: Option<Method>,
     pub(super) date_grouping: Option<DateGrouping>,
+    /// Counts the rows whose lookup points at the row, in place of a value.
+    pub(super) children: Option<Ordinal>,
 }
 
 pub(super) struct OrderBy {
@@ -63,6 +66,9 @@ pub(super) fn outputs(
             }
             output.method = attribute.aggregate;
             output.date_grouping = attribute.date_grouping;
+            if attribute.counts_children {
+                output.children = Some(children(scope, query, attribute, table, column)?);
+            }
             if !outputs.iter().any(|known| known.name == output.name && known.column == output.column) {
                 outputs.push(output);
             }
@@ -80,7 +86,30 @@ pub(super) fn outputs(
 /// A column under its own name, behind the name of its table if that is a linked one.
 fn plain_output(index: usize, node: &Node, column: &Column) -> Output {
     let name = if index == 0 { column.wire.clone() } else { format!("{}.{}", node.name, column.logical) };
-    Output { node: index, column: column.ordinal, name, is_renamed: index > 0, method: None, date_grouping: None }
+    Output {
+        node: index,
+        column: column.ordinal,
+        name,
+        is_renamed: index > 0,
+        method: None,
+        date_grouping: None,
+        children: None,
+    }
+}
+
+/// The lookup that leads from a row to the one above it in the hierarchy of its table.
+fn children(
+    scope: &Scope<'_>,
+    query: &Fetch,
+    attribute: &Attribute,
+    table: &Table,
+    column: &Column,
+) -> Result<Ordinal, ApiError> {
+    if query.is_aggregate || attribute.alias.is_none() || column.ordinal != 0 {
+        let message = "A row aggregate needs an alias and the primary id of a query that does not aggregate.";
+        return Err(ApiError::new(Code::InvalidAggregate, message));
+    }
+    hierarchy_of(scope, table, column).map(|(_, parent)| parent)
 }
 
 fn check_attribute(query: &Fetch, attribute: &Attribute, column: &Column) -> Result<(), ApiError> {

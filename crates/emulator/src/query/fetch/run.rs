@@ -108,6 +108,12 @@ fn write_tuple(reader: &Reader<'_>, query: &Fetch, plan: &Plan, tuple: &Tuple<'_
         }
         let Some(view) = tuple[output.node] else { continue };
         separate(&mut is_first, out);
+        if let Some(parent) = output.children {
+            let count = reader.database.store(view.table.id).pointing(parent, &view.id()).len();
+            write_name(&output.name, "", out);
+            out.extend_from_slice(count.to_string().as_bytes());
+            continue;
+        }
         write_output(reader, view, output, value.as_ref(), out);
     }
     out.push(b'}');

@@ -179,9 +179,13 @@ fn attribute(node: Node<'_, '_>) -> Result<Attribute, ApiError> {
         "addedby",
     ];
     check_attributes(node, &known)?;
-    if node.has_attribute("rowaggregate") {
-        return Err(ApiError::not_here("the FetchXML attribute 'rowaggregate'"));
-    }
+    let counts_children = match node.attribute("rowaggregate") {
+        None => false,
+        Some(name) if name.eq_ignore_ascii_case("countchildren") => true,
+        Some(other) => {
+            return Err(invalid_node(&format!("The row aggregate '{other}' is not valid.")));
+        }
+    };
     let is_distinct = flag(node, "distinct")?;
     let aggregate = match node.attribute("aggregate") {
         None => None,
@@ -203,6 +207,7 @@ fn attribute(node: Node<'_, '_>) -> Result<Attribute, ApiError> {
         aggregate,
         is_group: flag(node, "groupby")?,
         date_grouping,
+        counts_children,
     })
 }
 

@@ -184,7 +184,10 @@ impl Statement {
                  or the GROUP BY clause."
             )));
         }
-        Ok((at, Attribute { name, alias, aggregate: item.method, is_group, date_grouping: None }))
+        Ok((
+            at,
+            Attribute { name, alias, aggregate: item.method, is_group, date_grouping: None, counts_children: false },
+        ))
     }
 
     fn check_groups(&self, context: &SqlContext<'_>) -> Result<(), ApiError> {

@@ -280,9 +280,9 @@ describe("functions and actions", () => {
   test("what does not exist is refused by name", async () => {
     const error = await refused(api.callAction({ actionName: "WinOpportunity", action: {} }), 501);
     assert.match(error.message, /WinOpportunity/);
-    await refused(api.search("x"), 404);
-    await refused(api.suggest("xyz"), 404);
-    await refused(api.autocomplete("xyz"), 404);
+    await refused(api.search("x"), 501);
+    await refused(api.suggest("xyz"), 501);
+    await refused(api.autocomplete("xyz"), 501);
     await refused(api.getBackgroundOperationStatus("11111111-1111-4111-8111-111111111111"), 404);
     await refused(api.cancelBackgroundOperation("11111111-1111-4111-8111-111111111111"), 404);
   });
