@@ -164,7 +164,8 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
             let named = fs_err::read_dir(dir)?.count();
             ensure!(named > 0, "the state is empty");
             let manifest = manifest_text(dir)?.unwrap_or_default();
-            let is_named = |path: &PathBuf| manifest.contains(&*path.file_name().unwrap_or_default().to_string_lossy());
+            // A manifest names a layer, whose two files are called like it.
+            let is_named = |path: &PathBuf| manifest.contains(&*path.file_stem().unwrap_or_default().to_string_lossy());
             let mut parts = files(dir, ".index")?;
             parts.extend(files(dir, ".values")?);
             parts.retain(|path| !is_named(path));
