@@ -8,18 +8,15 @@ use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, ErrorKind, S
 use flowgate_http::{Answer, HttpClient, HttpError, HttpOptions, Origin, Request, ScaledClock};
 use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use jiff::tz::TimeZone;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use crate::admission::{budget, not_admitted};
 use crate::answer::budget_end;
 use crate::auth::{Authority, Token};
-use crate::budget::{
-    AnswerFacts, Budget, ConnectionSnapshot, Ended as BudgetEnded, NotAdmitted, Permit, Policy, PolicySettings, Shares,
-    Sharing, Snapshot, Waits,
-};
+use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, Snapshot, Waits};
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::cost::Costs;
 use crate::fault::{FaultClass, Refusal, is_front_end, is_html};
@@ -477,18 +474,6 @@ fn failed(error: HttpError) -> (Attempt, CallError) {
     (Attempt::Refused(FaultClass::Configuration), CallError::Fatal(error.into()))
 }
 
-fn not_admitted(why: NotAdmitted) -> CallError {
-    CallError::Fatal(match why {
-        NotAdmitted::NotShared(error) => error,
-        NotAdmitted::DailyBudgetUsed { daily } => {
-            let message = format!("the daily budget of {daily} requests is used up");
-            ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message).hint(
-                "raise `budget.daily` of the connection, or run again tomorrow: the run continues where it stopped",
-            )
-        }
-    })
-}
-
 fn too_late() -> ConnectorError {
     let message = "the deadline passed while waiting for the service limits";
     ConnectorError::new(ErrorKind::Throttled, Code::THROTTLED, message)
@@ -498,46 +483,6 @@ fn too_late() -> ConnectorError {
 fn http_options(options: &DataverseOptions, allowed_origins: Vec<Origin>) -> HttpOptions {
     let defaults = HttpOptions::to(allowed_origins);
     HttpOptions { ca_file: options.ca_file.clone(), proxy: options.proxy.clone(), ..defaults }
-}
-
-fn budget(
-    options: &DataverseOptions,
-    addresses: &Addresses,
-    users: &Arc<Users>,
-    costs: &Arc<Costs>,
-    clock: Arc<dyn Clock>,
-) -> Result<Budget, ConnectorError> {
-    let bad_setting = |message: String| ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message);
-    let zone = TimeZone::get(&options.time_zone)
-        .map_err(|_| bad_setting(format!("`{}` is not a time zone", options.time_zone)))?;
-    let shares = Shares::new(&options.budget.batch, zone).map_err(|text| {
-        bad_setting(format!("`{text}` is not a time of the week")).hint("write `Mon-Fri 08:00-18:00` or `22:00-06:00`")
-    })?;
-    let seed = Uuid::new_v4().as_u64_pair().0;
-    let settings = PolicySettings { users: users.count() as u16, daily: options.budget.daily, seed };
-    let mut policy = Policy::new(&settings);
-    policy.set_roles(&users.roles());
-    let sharing = options.sharing.as_ref().map(|sharing| Sharing {
-        leases: Arc::clone(&sharing.leases),
-        connection: sharing.connection.clone(),
-        identities: users.identities(),
-        pool: addresses.service.to_string(),
-        time_scale: options.time_scale,
-        describe: describe(options.time_scale, users, costs),
-        state: crate::budget::SharingState::default(),
-    });
-    Ok(Budget::new(clock, shares, policy, sharing))
-}
-
-/// Makes what `status` shows of a budget.
-fn describe(time_scale: f64, users: &Arc<Users>, costs: &Arc<Costs>) -> Box<dyn Fn(Snapshot) -> String + Send + Sync> {
-    let (users, costs) = (Arc::clone(users), Arc::clone(costs));
-    Box::new(move |budget| {
-        let (users, messages) = (users.snapshot(), costs.snapshot());
-        let shown = ConnectionSnapshot { time_scale, users, budget, messages };
-        // Numbers and names only: that they cannot be written as JSON is not possible.
-        serde_json::to_string(&shown).unwrap_or_default()
-    })
 }
 
 /// The headers of dossier section 3.1, and the call's own.

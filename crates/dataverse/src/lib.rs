@@ -9,6 +9,7 @@
 //!
 //! Left out: what is written and in which order, and remembering it (that is the engine's).
 
+mod admission;
 mod answer;
 mod auth;
 pub mod budget;

@@ -22,6 +22,27 @@ pub(super) fn is_paced(class: Class) -> bool {
     }
 }
 
+/// What an application user is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    #[default]
+    All,
+    /// Interactive requests and events.
+    Urgent,
+    /// Batches and exports.
+    Batch,
+}
+
+impl Role {
+    pub(super) fn fits(self, class: Class) -> bool {
+        match self {
+            Self::All => true,
+            Self::Urgent => !is_paced(class),
+            Self::Batch => is_paced(class),
+        }
+    }
+}
+
 /// How much urgent requests use of a lane.
 #[derive(Debug, Clone)]
 pub(super) struct UrgentUse {

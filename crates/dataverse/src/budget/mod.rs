@@ -31,10 +31,11 @@ use flowgate_core::destination::{Class, RequestCounts};
 use flowgate_core::{Clock, ConnectorError, Elapsed};
 use tokio::sync::Notify;
 
+pub use classes::Role;
 pub use facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
 pub use keeper::LaneKeeper;
 pub(crate) use keeper::{Sharing, SharingState};
-pub use policy::{Policy, PolicySettings, Role};
+pub use policy::{Policy, PolicySettings};
 pub(crate) use share::Shares;
 pub use snapshot::{
     ConnectionSnapshot, EntitlementSnapshot, LaneSnapshot, MessageSnapshot, Snapshot, UserSnapshot, WaitingSnapshot,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use flowgate_core::Elapsed;
 use flowgate_core::destination::Class;
 
-use super::classes::is_paced;
+use super::classes::{Role, is_paced};
 use super::discovery::{DRAWS_AT_ONCE, Discovery};
 use super::entitlement::Entitlement;
 use super::facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
@@ -71,27 +71,6 @@ pub struct PolicySettings {
     pub daily: Option<u64>,
     /// Spreads the returns of several processes after a refusal.
     pub seed: u64,
-}
-
-/// What an application user is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Role {
-    #[default]
-    All,
-    /// Interactive requests and events.
-    Urgent,
-    /// Batches and exports.
-    Batch,
-}
-
-impl Role {
-    fn fits(self, class: Class) -> bool {
-        match self {
-            Self::All => true,
-            Self::Urgent => !is_paced(class),
-            Self::Batch => is_paced(class),
-        }
-    }
 }
 
 #[derive(Debug)]

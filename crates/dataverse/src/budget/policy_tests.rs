@@ -6,8 +6,9 @@ use std::time::Duration;
 use flowgate_core::Elapsed;
 use flowgate_core::destination::Class;
 
+use super::classes::Role;
 use super::facts::{AnswerFacts, Cost, Ended, Grant, Throttled, ThrottledBy, Verdict};
-use super::policy::{Policy, PolicySettings, Role};
+use super::policy::{Policy, PolicySettings};
 
 const CHEAP: Cost = Cost { busy: Duration::from_millis(10), entitlement: 1 };
 const SECOND: Cost = Cost { busy: Duration::from_secs(1), entitlement: 100 };

@@ -197,12 +197,13 @@ fn hold(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 
 fn to_connector_error(error: StoreError) -> ConnectorError {
     let (kind, code) = (error.kind(), error.code());
+    if matches!(error, StoreError::DiskFull { .. }) {
+        return ConnectorError::new(kind, code, error.to_string());
+    }
     let message = "the limits of the service cannot be shared with other processes";
-    let shown = if kind == ErrorKind::Corrupt || kind == ErrorKind::Configuration {
-        ConnectorError::new(kind, code, message)
-            .hint("`lanes.db` of the state directory may be removed while no command runs: only the use of the last minutes is forgotten")
-    } else {
-        ConnectorError::new(kind, code, message)
-    };
-    shown.caused_by(error)
+    let shown = ConnectorError::new(kind, code, message).caused_by(error);
+    if kind == ErrorKind::Corrupt {
+        return shown.hint("remove `lanes.db` of the state directory while no command runs: what is lost is the use of the last minutes, and the day's count");
+    }
+    shown
 }
