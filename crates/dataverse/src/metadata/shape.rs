@@ -80,8 +80,11 @@ impl Definitions {
         let level = common.required_level.as_ref().map(|level| level.value.as_str());
         let is_primary_id = self.entity.primary_id_attribute.as_deref() == Some(&common.logical_name);
         let is_numbered = detail.auto_number_format.as_deref().is_some_and(|format| !format.is_empty());
+        // Two-option columns and choices take their default.
+        let has_default = matches!(type_name(common), "Boolean" | "Picklist");
         level == Some("SystemRequired")
             && common.is_valid_for_create != Some(false)
+            && !has_default
             && !is_primary_id
             && !is_numbered
             && !FILLED_BY_SERVICE.contains(&common.logical_name.as_str())
