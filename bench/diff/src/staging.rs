@@ -9,7 +9,7 @@ use arrow_schema::SchemaRef;
 use arrow_select::take::take;
 use flowgate_core::KeyHash;
 use flowgate_sorted::{
-    Arrivals, ArrivalsWriter, BucketMeta, ColumnComparer, Entry, Index, Manifest, RowChanges, RowSet, Sifted,
+    Arrivals, ArrivalsWriter, BucketMeta, ColumnComparer, Entry, Index, Known, Manifest, RowChanges, RowSet, Sifted,
     SortedRows, Spill, State, StateBucket, StateWriter, Step, bits_for, key_hashes, merge, row_hashes, sift,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -21,6 +21,9 @@ use crate::data::{self, Day};
 use crate::{Error, Options, cpu_seconds};
 
 const BATCH_ROWS: usize = 8_192;
+
+/// As much as the engine gives.
+const KNOWN_BYTES_MAX: usize = 192 << 20;
 
 /// The columns that make the key.
 const KEY: [usize; 1] = [0];
@@ -108,9 +111,10 @@ impl Counts {
 
 fn day(options: &Options, image: &std::path::Path, last: &State) -> Result<Done, Error> {
     let (started, begun) = (Instant::now(), cpu_seconds());
-    let arrivals = arrive(options, image, last)?;
+    let mut arrivals = arrive(options, image, last)?;
     let arrived = cpu_seconds();
-    let (sifted, spill) = sift_all(options, &arrivals, last)?;
+    let known = arrivals.take_known();
+    let (sifted, spill) = sift_all(options, &arrivals, &known, last)?;
     let settled = cpu_seconds();
     let writer = StateWriter::create(&options.dir.join("state"), last.manifest().version + 1, arrivals.bits())?;
     let folded = in_threads(options.threads, arrivals.buckets(), |bucket| {
@@ -137,12 +141,13 @@ fn arrive(options: &Options, image: &std::path::Path, last: &State) -> Result<Ar
     let groups = builder.metadata().num_row_groups();
     let rows = builder.metadata().file_metadata().num_rows() as u64;
     let bits = if last.manifest().rows() > 0 { last.manifest().bits } else { bits_for(rows) };
-    let writer = Mutex::new(ArrivalsWriter::create(&options.dir.join("state").join("arrivals"), schema, bits)?);
+    let known = Known::read(last, bits, KNOWN_BYTES_MAX)?;
+    let writer = Mutex::new(ArrivalsWriter::create(&options.dir.join("state").join("arrivals"), schema, bits, known)?);
     in_threads(options.threads, groups, |group| {
         for batch in open()?.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build()? {
             let batch = batch?;
             let keys: Vec<KeyHash> = key_hashes(&batch.project(&KEY)?)?.into_iter().flatten().collect();
-            let hashes = row_hashes(&batch)?;
+            let hashes = row_hashes(&batch, 0)?;
             let sound = BooleanArray::from(vec![false; batch.num_rows()]);
             writer.lock().unwrap_or_else(PoisonError::into_inner).push(&batch, &keys, &hashes, &sound)?;
         }
@@ -151,20 +156,24 @@ fn arrive(options: &Options, image: &std::path::Path, last: &State) -> Result<Ar
     Ok(writer.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?)
 }
 
-fn sift_all(options: &Options, arrivals: &Arrivals, last: &State) -> Result<(Vec<Sifted>, Spill), Error> {
-    let bits = arrivals.bits();
-    let wanted = Mutex::new(RowSet::none(arrivals.rows() as usize));
+fn sift_all(
+    options: &Options,
+    arrivals: &Arrivals,
+    known: &Known,
+    last: &State,
+) -> Result<(Vec<Sifted>, Spill), Error> {
+    let rows = arrivals.rows() as usize;
     let sifted = in_threads(options.threads, arrivals.buckets(), |bucket| {
-        let digests = arrivals.digests(bucket)?;
-        if let Some(meta) = last.meta(bits, bucket).filter(|meta| meta.holds_exactly(&digests)) {
-            return Ok(Sifted::whole(meta));
-        }
-        let heads = last.heads(bits, bucket)?;
-        let mut wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(sift(&digests, &heads, |_| false, &mut wanted))
+        let mut wanted = RowSet::none(rows);
+        let sifted = sift((arrivals, known), last, bucket, None, &mut wanted)?;
+        Ok((sifted, wanted))
     })?;
-    let wanted = wanted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((sifted, arrivals.keep(&wanted)?))
+    // No key comes twice here, so nothing is recalled.
+    let mut wanted = RowSet::none(rows);
+    for (_, of_bucket) in &sifted {
+        of_bucket.iter().for_each(|row| wanted.insert(row));
+    }
+    Ok((sifted.into_iter().map(|(sifted, _)| sifted).collect(), arrivals.keep(&wanted)?.finish()?))
 }
 
 /// Decides the rows that are not settled, and writes the bucket's next state as if all were acknowledged.

@@ -116,6 +116,7 @@ codes! {
     IMBALANCE = 409, "the accounting equations do not hold", "A defect of Flowgate: please report it with `flowgate runs --json`.";
     STORAGE_FAILED = 410, "reading or writing local state failed", "The cause follows.";
     WENT_BACK_IN_TIME = 411, "the destination is older than our state", "It was restored or copied: `flowgate run FLOW --adopt` reads it again.";
+    STATE_OF_OTHER_ROWS = 412, "the state is of another table, or of other match columns", "`flowgate run FLOW --adopt` reads the rows that the new keys find.";
     INTERNAL = 499, "a defect of Flowgate", "Please report it.";
     // Reasons a row becomes a letter.
     ROW_TOO_LONG = 500, "a text longer than the column", "";

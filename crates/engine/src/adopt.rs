@@ -120,7 +120,7 @@ fn selection(prepared: &Prepared, has_state: bool) -> Result<Selection, RunError
     if rows == 0 || rows > KEYS_ASKED_MAX || has_state {
         return Ok(Selection::All);
     }
-    let all = prepared.arrivals.keep(&RowSet::all(prepared.arrivals.rows() as usize))?;
+    let all = prepared.arrivals.keep(&RowSet::all(prepared.arrivals.rows() as usize))?.finish()?;
     let rows = all.buckets(0..prepared.arrivals.buckets())?.rows;
     Ok(Selection::Keys(rows.project(&prepared.mapping.match_positions)?))
 }
@@ -157,7 +157,7 @@ fn take_page(
     }
     let canonical = RecordBatch::try_new(Arc::clone(&mapping.schema), columns.clone())?;
     let keys = key_hashes(&canonical.project(&mapping.match_positions)?)?;
-    let hashes = row_hashes(&canonical)?;
+    let hashes = row_hashes(&canonical, mapping.rules_seed())?;
     columns.push(column(ID_COLUMN)?);
     let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
     let is_wanted = |key: &Option<KeyHash>| key.is_some_and(|key| wanted.binary_search(&key).is_ok());

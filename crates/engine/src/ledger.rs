@@ -46,6 +46,8 @@ pub(crate) struct Past {
     pub(crate) unanswered_creates: HashMap<KeyHash, (Uuid, u64)>,
     /// Status changes and deletes whose end is unknown.
     unanswered_others: Vec<KeyHash>,
+    /// Whether an earlier process sent something in this pass.
+    pub(crate) was_stopped: bool,
 }
 
 impl Past {
@@ -184,6 +186,7 @@ pub(crate) async fn open(
             if base == Some(manifest_version) { past.take(row) } else { past.take_folded(row) }
         }
         sequence = sequence.max(replay.next_sequence());
+        past.was_stopped = number == pass && replay.rows().next().is_some();
         is_based = number == pass && bases.last().is_some_and(|(_, version)| *version == manifest_version);
     }
     let path = path(run_dir, pass);

@@ -95,6 +95,8 @@ pub(crate) struct Loader<'a, 'b> {
     pub(crate) sequence: u64,
     pub(crate) done: u64,
     pub(crate) total: u64,
+    /// Gone rows are for the pass after this one, when nothing refers to them any more.
+    pub(crate) leaves_gone: bool,
     /// Seconds spent on status changes, part of the whole load's.
     pub(crate) state_seconds: f64,
 }
@@ -129,8 +131,10 @@ impl Loader<'_, '_> {
         let wave = bucket.state_wave();
         self.run_wave(&mut bucket, &wave).await?;
         self.state_seconds += self.scope.clock().elapsed().since(started).as_secs_f64();
-        let wave = bucket.gone_wave(self.scope.load.missing);
-        self.run_wave(&mut bucket, &wave).await?;
+        if !self.leaves_gone {
+            let wave = bucket.gone_wave(self.scope.load.missing);
+            self.run_wave(&mut bucket, &wave).await?;
+        }
         self.letters.save()?;
         Ok(bucket.ends)
     }

@@ -10,7 +10,7 @@ use arrow_schema::{DataType, Schema, SchemaRef};
 use flowgate_core::project::{ColumnRule, Load, Lookup, Master};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::{Code, ColumnKind, TableShape};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::RunError;
 use crate::stage::ROW_COLUMN;
@@ -106,6 +106,18 @@ impl Mapping {
     /// The one match column is the table's primary id: rows bring their ids with them.
     pub(crate) fn is_matched_by_id(&self) -> bool {
         matches!(self.match_positions.as_slice(), [one] if self.columns[*one].name == self.shape.primary_id)
+    }
+
+    /// What of the column rules makes another row of the same values: a row that was written under other rules is
+    /// compared anew.
+    pub(crate) fn rules_seed(&self) -> u64 {
+        let ruled = self.columns.iter().filter(|column| column.rule != ColumnRule::default());
+        ruled.fold(0, |seed, column| xxh3_64_with_seed(format!("{} {:?}", column.name, column.rule).as_bytes(), seed))
+    }
+
+    /// Whether the state of a row holds what was prepared, with nothing kept of what was there before.
+    pub(crate) fn state_is_as_prepared(&self) -> bool {
+        self.columns.iter().all(|column| column.rule == ColumnRule::default())
     }
 
     /// Whether the match columns are an active alternate key, a building one, or none.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use flowgate_core::destination::Changes;
 use flowgate_core::project::{Deletes, Load};
-use flowgate_core::{LoadRows, failpoint};
+use flowgate_core::{KeyHash, LoadRows, failpoint};
 use flowgate_sorted::{
-    BucketMeta, Manifest, RowSet, Sifted, SortedError, Spill, State, StateBucket, StateWriter, bits_for, sift,
+    BucketMeta, Known, Manifest, RowSet, Sifted, SortedError, Spill, SpillWriter, State, StateBucket, StateWriter,
+    bits_for, sift,
 };
 use flowgate_store::Phase;
 use flowgate_store::ledger::LedgerWriter;
@@ -24,13 +25,16 @@ use crate::ledger::{self, Past};
 use crate::letters::Letters;
 use crate::load::{Loader, count};
 use crate::mapping::{KeyState, Mapping};
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::{Buckets, Prepared, as_prepared, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
 use crate::{DiffCounts, Event, RunError, guard, late, witness};
 
 /// Rows that are decided and sent together: enough to keep every lane busy, few enough to hold in memory.
 const PART_ROWS_GOAL: u64 = 262_144;
+
+/// Memory in which the state waits for rows to arrive: room for 16 million.
+const KNOWN_BYTES_MAX: usize = 192 << 20;
 
 /// A load that is prepared and compared, before anything is sent.
 pub(crate) struct Compared {
@@ -67,13 +71,17 @@ impl FlowRun<'_> {
         let mapping = map(&scope, transforms).await?;
         let mut letters = Letters::open(&scope, &mapping.metadata_version)?;
         let dir = self.run_dir().join(load.name.as_str());
-        let prepared = prepare(&scope, transforms, &mut letters, mapping, dir.join("buckets"), self.bits(load)).await?;
+        let bits = self.bits(load);
+        let known = self.known(load, &mapping, bits, pass)?;
+        let buckets = Buckets { dir: dir.join("buckets"), bits, known };
+        let prepared = prepare(&scope, transforms, &mut letters, mapping, buckets).await?;
         let transformed = engine.clock.elapsed();
         let compared = self.compare(&scope, prepared, &letters, &dir, pass).await?;
         let deferred = compared.prepared.deferred;
         let diffed = engine.clock.elapsed();
         self.note_compared(load, &compared)?;
-        let stopped = self.guard(load, &compared);
+        // What the second pass sends belongs to changes that the first one was allowed.
+        let stopped = pass == 1 && self.guard(load, &compared);
         let state_seconds = if self.is_plan {
             let (plan, creates) = self.plan_load(&scope, &compared, &letters)?;
             self.keep_plan(load, plan, creates);
@@ -81,7 +89,7 @@ impl FlowRun<'_> {
         } else if stopped {
             0.0
         } else {
-            self.send(&scope, &mut letters, compared, pass, deferred).await?
+            self.send(&scope, &mut letters, compared).await?
         };
         let loaded = engine.clock.elapsed();
         self.add_seconds("transform", transformed.since(started));
@@ -114,6 +122,20 @@ impl FlowRun<'_> {
         }
     }
 
+    /// What settles rows as they arrive. Nothing does where the state is to be read anew, or is not all that a row was:
+    /// of several rows with one key, and under column rules, more than the state has may be needed.
+    fn known(&self, load: &Load, mapping: &Mapping, bits: u8, pass: u8) -> Result<Known, RunError> {
+        let is_read_anew = self.options.adopt && pass == 1;
+        if is_read_anew || mapping.latest_position.is_some() || !mapping.state_is_as_prepared() {
+            return Ok(Known::nothing());
+        }
+        // What is wrong with a state is said when rows are compared with it.
+        match self.engine.open_state(&self.flow.name, &load.name).ok().flatten() {
+            Some(state) => Ok(Known::read(&state, bits, KNOWN_BYTES_MAX)?),
+            None => Ok(Known::nothing()),
+        }
+    }
+
     /// The images of the streams that the load's SELECT reads.
     fn images_of<'b>(&'b self, load: &Load) -> impl Iterator<Item = &'b flowgate_store::ImageRecord> {
         let tables = flowgate_sql::inspect(&load.sql.text).map(|found| found.tables).unwrap_or_default();
@@ -125,7 +147,7 @@ impl FlowRun<'_> {
     async fn compare(
         &mut self,
         scope: &Scope<'_>,
-        prepared: Prepared,
+        mut prepared: Prepared,
         letters: &Letters<'_>,
         dir: &std::path::Path,
         pass: u8,
@@ -147,7 +169,7 @@ impl FlowRun<'_> {
         }
         confirm_creates(scope, &prepared, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
-        let (sifted, spill) = sifted(&prepared, &state, &past)?;
+        let (sifted, spill) = sifted(&mut prepared, &state, &past)?;
         let mut compared = Compared {
             prepared,
             sifted,
@@ -298,10 +320,9 @@ impl FlowRun<'_> {
         scope: &'s Scope<'s>,
         letters: &mut Letters<'s>,
         compared: Compared,
-        pass: u8,
-        deferred: u64,
     ) -> Result<f64, RunError> {
         let load = scope.load;
+        let is_last_pass = compared.is_last_pass(scope);
         let bits = compared.prepared.arrivals.bits();
         let counts = compared.counts;
         let mut totals = compared.counts.waiting();
@@ -332,6 +353,7 @@ impl FlowRun<'_> {
                 sequence: sent.sequence,
                 done: sent.done,
                 total,
+                leaves_gone: !is_last_pass,
                 state_seconds: 0.0,
             };
             let ends = loader.send(&diff).await?;
@@ -348,7 +370,7 @@ impl FlowRun<'_> {
             metas.extend(fold(&compared.prepared.mapping, &known_columns, files, &diff, &ends, sequence)?);
         }
         letters.save()?;
-        if !totals.is_complete() {
+        if totals.pending > 0 || (is_last_pass && totals.gone_pending > 0) {
             return Ok(sent.state_seconds);
         }
         let mut next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
@@ -358,11 +380,9 @@ impl FlowRun<'_> {
             let before = manifest.witnesses.as_ref();
             Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
         };
-        let was_stopped = compared.sequence > 0;
-        next.unanswered = late::unanswered(scope, manifest.unanswered, was_stopped);
+        next.unanswered = late::unanswered(scope, manifest.unanswered, compared.past.was_stopped);
         failpoint::hit("manifest.swap")?;
-        let is_done = pass == 2 || deferred == 0;
-        self.swap(load, &next, manifest.version, is_done)?;
+        self.swap(load, &next, manifest.version, is_last_pass)?;
         failpoint::hit("manifest.swapped")?;
         flowgate_sorted::sweep(&self.engine.state_dir(&self.flow.name, &load.name), &next)?;
         self.engine.tell(Event::Loaded { load: &load.name, rows: totals });
@@ -371,6 +391,11 @@ impl FlowRun<'_> {
 }
 
 impl Compared {
+    /// Whether no reference waits for another pass.
+    fn is_last_pass(&self, scope: &Scope<'_>) -> bool {
+        scope.pass == 2 || self.prepared.deferred == 0
+    }
+
     /// Consecutive buckets, in groups that are decided and sent together.
     pub(crate) fn groups(&self) -> Vec<Range<usize>> {
         let mut groups: Vec<Range<usize>> = Vec::new();
@@ -407,20 +432,29 @@ impl Compared {
 }
 
 /// What digests settle of each bucket, and the rows that they do not.
-fn sifted(prepared: &Prepared, state: &State, past: &Past) -> Result<(Vec<Sifted>, Spill), RunError> {
+fn sifted(prepared: &mut Prepared, state: &State, past: &Past) -> Result<(Vec<Sifted>, Spill), RunError> {
+    let known = prepared.arrivals.take_known();
     let arrivals = &prepared.arrivals;
-    let bits = arrivals.bits();
+    let is_open = |key| past.knows(key);
+    let is_open: Option<&dyn Fn(KeyHash) -> bool> = if past.is_empty() { None } else { Some(&is_open) };
     let mut wanted = RowSet::none(arrivals.rows() as usize);
     let mut sifted = Vec::with_capacity(arrivals.buckets());
     for bucket in 0..arrivals.buckets() {
-        let digests = arrivals.digests(bucket)?;
-        let whole = state.meta(bits, bucket).filter(|meta| past.is_empty() && meta.holds_exactly(&digests));
-        sifted.push(match whole {
-            Some(meta) => Sifted::whole(meta),
-            None => sift(&digests, &state.heads(bits, bucket)?, |key| past.knows(key), &mut wanted),
-        });
+        sifted.push(sift((arrivals, &known), state, bucket, is_open, &mut wanted)?);
     }
-    Ok((sifted, arrivals.keep(&wanted)?))
+    drop(known);
+    let mut spill = arrivals.keep(&wanted)?;
+    for (bucket, sifted) in sifted.iter().enumerate().filter(|(_, sifted)| sifted.recalled.count() > 0) {
+        recall(&mut spill, prepared, &state.bucket(arrivals.bits(), bucket)?.only(&sifted.recalled))?;
+    }
+    Ok((sifted, spill.finish()?))
+}
+
+/// Brings rows that did not wait among those that are looked at: the state holds them as they arrived.
+fn recall(spill: &mut SpillWriter, prepared: &Prepared, rows: &StateBucket) -> Result<(), RunError> {
+    let values = rows.values(&prepared.mapping.schema)?;
+    let arrived = as_prepared(prepared.arrivals.schema(), &values)?;
+    Ok(spill.push(&arrived, &rows.index.keys, &rows.index.row_hashes)?)
 }
 
 /// Running sums over the parts of a load.

@@ -17,7 +17,7 @@ use flowgate_core::project::{StateAction, StateRule};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
 use flowgate_core::{Code, KeyHash, TableShape};
-use flowgate_sorted::{Arrivals, ArrivalsWriter, RowSet, key_hashes, row_hashes};
+use flowgate_sorted::{Arrivals, ArrivalsWriter, Known, RowSet, key_hashes, row_hashes};
 use futures::StreamExt;
 
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -46,21 +46,29 @@ pub(crate) struct Prepared {
     pub(crate) deferred: u64,
 }
 
-/// Runs the load's SELECT and brings its rows into 2^bits buckets under `dir`.
+/// Where prepared rows go.
+pub(crate) struct Buckets {
+    pub(crate) dir: PathBuf,
+    /// There are 2^bits of them.
+    pub(crate) bits: u8,
+    /// Rows that need not go into any.
+    pub(crate) known: Known,
+}
+
+/// Runs the load's SELECT and brings its rows into buckets.
 pub(crate) async fn prepare<'a>(
     scope: &'a Scope<'a>,
     transforms: &Transforms,
     letters: &mut Letters<'a>,
     mapping: Mapping,
-    dir: PathBuf,
-    bits: u8,
+    buckets: Buckets,
 ) -> Result<Prepared, RunError> {
     let select = transforms.select(scope.load).await?;
     let select_schema = Arc::clone(&select.schema);
     let lookups = Lookups::find(scope, &mapping, transforms, &select_schema).await?;
     let latest = mapping.latest_position.map(|at| select_schema.field(at).data_type().clone());
     let bucket_schema = bucket_schema(&mapping.schema, latest);
-    let arrivals = ArrivalsWriter::create(&dir, Arc::clone(&bucket_schema), bits)?;
+    let arrivals = ArrivalsWriter::create(&buckets.dir, Arc::clone(&bucket_schema), buckets.bits, buckets.known)?;
     let state_codes = state_codes(scope.load.state.as_ref(), &mapping.shape)?;
     let mut work = Work {
         scope,
@@ -73,6 +81,7 @@ pub(crate) async fn prepare<'a>(
         prepared: 0,
         keyless: 0,
         deferred: 0,
+        seed: mapping.rules_seed(),
         mapping: &mapping,
     };
     let mut rows = select.run(scope.load).await?;
@@ -98,6 +107,13 @@ fn bucket_schema(canonical: &SchemaRef, latest: Option<DataType>) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// Rows of which the state knew everything, as they arrived: without a fault.
+pub(crate) fn as_prepared(schema: &SchemaRef, canonical: &RecordBatch) -> Result<RecordBatch, RunError> {
+    let mut columns = canonical.columns().to_vec();
+    columns.push(Arc::new(BooleanArray::from(vec![false; canonical.num_rows()])));
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
 /// The preparation under way.
 struct Work<'a, 'b> {
     scope: &'a Scope<'a>,
@@ -111,6 +127,8 @@ struct Work<'a, 'b> {
     prepared: u64,
     keyless: u64,
     deferred: u64,
+    /// Of the row hashes.
+    seed: u64,
 }
 
 impl Work<'_, '_> {
@@ -127,7 +145,7 @@ impl Work<'_, '_> {
                 *fault = Some(RowFault::new(Code::ROW_NULL_KEY, None, "a match column is empty"));
             }
         }
-        let hashes = row_hashes(&canonical)?;
+        let hashes = row_hashes(&canonical, self.seed)?;
         self.write_letters(select, &canonical, &keys, &hashes, &faults)?;
         self.push(select, &canonical, &keys, &hashes, &faults)
     }

@@ -1,9 +1,10 @@
 //! Whether the destination still is the one that the state describes.
 //!
 //! A restored environment has forgotten rows and changes that the state takes for granted; a copied one answers
-//! under another identity. Either would make a load skip what is missing. So each state keeps a few rows it wrote
-//! last, with the versions they had, and before the first write of a run they are looked at again: versions there
-//! only ever rise. `run --adopt` reads the destination anew and takes new witnesses.
+//! under another identity. Either would make a load skip what is missing. A load that was given another table or
+//! other match columns finds none of its keys in the state, and would create what is there. So each state keeps what
+//! it is of, and a few rows it wrote last, with the versions they had, and before the first write of a run they are
+//! looked at again: versions there only ever rise. `run --adopt` reads the destination anew and takes new witnesses.
 
 use std::collections::HashSet;
 
@@ -22,7 +23,7 @@ const WITNESSES_MAX: usize = 24;
 /// So many rows that are all gone were not removed by people one by one.
 const MISSING_MIN: usize = 4;
 
-/// Fails if the destination is older than `manifest`, or another one. `removed`: rows that this run itself deleted.
+/// Fails if the destination is older than `manifest`, or another one, or the load another. `removed`: rows that this run itself deleted.
 pub(crate) async fn check(
     scope: &Scope<'_>,
     mapping: &Mapping,
@@ -30,6 +31,7 @@ pub(crate) async fn check(
     removed: &HashSet<Uuid>,
 ) -> Result<(), RunError> {
     let Some(known) = &manifest.witnesses else { return Ok(()) };
+    require_same_keys(scope, known)?;
     let rows: Vec<&Witness> = known.rows.iter().filter(|witness| !removed.contains(&witness.id)).collect();
     let ids: Vec<Uuid> = rows.iter().map(|witness| witness.id).collect();
     let seen = scope.destination.sight(&mapping.shape, &ids).await?;
@@ -52,6 +54,26 @@ pub(crate) async fn check(
         rows.len()
     );
     Err(refusal(scope, message, "the environment was restored to an earlier moment"))
+}
+
+fn require_same_keys(scope: &Scope<'_>, known: &Witnesses) -> Result<(), RunError> {
+    let load = scope.load;
+    if known.table == load.table && known.match_columns == load.match_columns {
+        return Ok(());
+    }
+    let rows_of = |table: &str, columns: &[String]| format!("rows of `{table}` by `{}`", columns.join("`, `"));
+    let message = format!(
+        "load `{}` now matches {}, and its state is of {}",
+        load.name,
+        rows_of(&load.table, &load.match_columns),
+        rows_of(&known.table, &known.match_columns)
+    );
+    Err(RunError::refused(Code::STATE_OF_OTHER_ROWS, message)
+        .hint("no key would be found in the state, and every row would be created once more; nothing was sent")
+        .hint(format!(
+            "`flowgate run {} --adopt` reads the rows that the new keys find and goes on from them",
+            scope.flow.name
+        )))
 }
 
 fn refusal(scope: &Scope<'_>, message: String, cause: &str) -> RunError {
@@ -77,7 +99,8 @@ pub(crate) async fn take(
     }
     let Sighting { identity, versions } = scope.destination.sight(&mapping.shape, &ids).await?;
     let rows = ids.into_iter().zip(versions).filter_map(|(id, version)| Some(Witness { id, version: version? }));
-    Ok(Witnesses { identity, rows: rows.collect() })
+    let (table, match_columns) = (scope.load.table.clone(), scope.load.match_columns.clone());
+    Ok(Witnesses { identity, table, match_columns, rows: rows.collect() })
 }
 
 /// Keeps the newest of many ids.

@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
     Case {
         ending: "runs.db",
         moment: Moment::BetweenDays,
-        deed: Deed::Replace(b"{\"format\":2,", b"{\"format\":9,"),
+        deed: Deed::Replace(b"{\"format\":3,", b"{\"format\":9,"),
         mend: Mend::PutBack,
     },
     Case { ending: ".ledger", moment: Moment::Amid, deed: Deed::Newer(8), mend: Mend::PutBack },

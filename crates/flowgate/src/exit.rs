@@ -60,7 +60,7 @@ impl Exit {
     pub(crate) fn of_code(code: Code) -> Self {
         match code {
             Code::CANCELLED => Self::Interrupted,
-            Code::GUARD | Code::WENT_BACK_IN_TIME => Self::Guarded,
+            Code::GUARD | Code::WENT_BACK_IN_TIME | Code::STATE_OF_OTHER_ROWS => Self::Guarded,
             Code::PROVISION_REFUSED => Self::Usage,
             Code(number) if number < 100 => Self::Usage,
             _ => Self::Failed,
@@ -93,5 +93,6 @@ mod tests {
         assert_eq!(Exit::of_code(Code::UNKNOWN_KEY), Exit::Usage);
         assert_eq!(Exit::of_code(Code::CONNECTION_FAILED), Exit::Failed);
         assert_eq!(Exit::of_code(Code::WENT_BACK_IN_TIME), Exit::Guarded);
+        assert_eq!(Exit::of_code(Code::STATE_OF_OTHER_ROWS), Exit::Guarded);
     }
 }

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     report("row hashes, ten columns", rows, || {
         for batch in &batches {
-            black_box(row_hashes(batch).is_ok());
+            black_box(row_hashes(batch, 0).is_ok());
         }
     })?;
     let keys: Vec<Vec<KeyHash>> = keys
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut writer = SpillWriter::create(&dir, batches[0].schema(), 3)?;
     for (batch, keys) in batches.iter().zip(&keys) {
-        writer.push(batch, keys, &row_hashes(batch)?)?;
+        writer.push(batch, keys, &row_hashes(batch, 0)?)?;
     }
     let spill = writer.finish()?;
     let mut sorted = 0;

@@ -1,8 +1,9 @@
 //! Rows as they arrive, in any order: their digests go to key buckets, their values to one log.
 //!
-//! Most rows of most runs did not change, and their digests alone say so. Values are therefore not
-//! sorted when they arrive: they wait in the order they came, and only the rows that turn out to be
-//! wanted are read back, in one pass, and brought into buckets. Small data never touches the disk.
+//! Most rows of most runs did not change. Those that the state is known to hold exactly so are settled
+//! at once and leave nothing behind. Of the others the digests will say more, so values are not sorted
+//! when they arrive: they wait in the order they came, and only the rows that turn out to be wanted are
+//! read back, in one pass, and brought into buckets. Small data never touches the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use flowgate_core::KeyHash;
 use crate::chunk::{self, Chunk, ChunkReader};
 use crate::digest::{self, Digests};
 use crate::file::{create_dir, remove_files};
-use crate::{BITS_MAX, Digest, RowSet, SortedError, Spill, SpillWriter};
+use crate::{BITS_MAX, Digest, Known, RowSet, SortedError, SpillWriter};
 
 /// Values, and digests, that are kept in memory before any go to disk.
 const BUFFER_BYTES: usize = 32 << 20;
@@ -28,14 +29,17 @@ pub struct ArrivalsWriter {
     dir: PathBuf,
     schema: SchemaRef,
     bits: u8,
+    known: Known,
     digests: Digests,
     log: Log,
+    /// Rows that wait.
     rows: u64,
 }
 
 impl ArrivalsWriter {
-    /// Begins to take rows of `schema` into 2^bits buckets. What an earlier process left in `dir` is removed.
-    pub fn create(dir: &Path, schema: SchemaRef, bits: u8) -> Result<Self, SortedError> {
+    /// Begins to take rows of `schema` into 2^bits buckets; those that are `known` do not wait. What an earlier
+    /// process left in `dir` is removed.
+    pub fn create(dir: &Path, schema: SchemaRef, bits: u8, known: Known) -> Result<Self, SortedError> {
         if bits > BITS_MAX {
             return Err(SortedError::Misused("more buckets than there may be"));
         }
@@ -47,6 +51,7 @@ impl ArrivalsWriter {
             dir: dir.to_owned(),
             schema,
             bits,
+            known,
             digests: Digests::new(dir, 1 << bits, BUFFER_BYTES),
             log,
             rows: 0,
@@ -72,20 +77,37 @@ impl ArrivalsWriter {
         if [keys.len(), row_hashes.len(), is_faulty.len()] != [rows.num_rows(); 3] {
             return Err(SortedError::Misused("rows, keys, hashes and faults of different number"));
         }
+        let waits = BooleanArray::from(self.known.settle(keys, row_hashes, is_faulty));
+        if waits.true_count() == keys.len() {
+            return self.wait(rows.clone(), keys.to_vec(), row_hashes.to_vec(), is_faulty);
+        }
+        let waiting: Vec<usize> = waits.values().set_indices().collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let rows = filter_record_batch(rows, &waits).map_err(SortedError::arrow("choosing rows"))?;
+        let keys = waiting.iter().map(|row| keys[*row]).collect();
+        let row_hashes = waiting.iter().map(|row| row_hashes[*row]).collect();
+        let is_faulty: BooleanArray = waiting.iter().map(|row| Some(is_faulty.value(*row))).collect();
+        self.wait(rows, keys, row_hashes, &is_faulty)
+    }
+
+    fn wait(
+        &mut self,
+        rows: RecordBatch,
+        keys: Vec<KeyHash>,
+        row_hashes: Vec<u64>,
+        is_faulty: &BooleanArray,
+    ) -> Result<(), SortedError> {
         let ordinals = self.rows..self.rows + keys.len() as u64;
         self.rows = ordinals.end;
         for (((key, row_hash), ordinal), is_faulty) in
-            keys.iter().zip(row_hashes).zip(ordinals.clone()).zip(is_faulty.values())
+            keys.iter().zip(&row_hashes).zip(ordinals.clone()).zip(is_faulty.values())
         {
             self.digests.push(key.bucket(self.bits), Digest::new(*key, *row_hash, ordinal, is_faulty));
         }
         self.digests.make_room()?;
-        self.log.push(Chunk {
-            keys: keys.to_vec(),
-            row_hashes: row_hashes.to_vec(),
-            ordinals: ordinals.collect(),
-            rows: rows.clone(),
-        })
+        self.log.push(Chunk { keys, row_hashes, ordinals: ordinals.collect(), rows })
     }
 
     /// Ends the taking in.
@@ -97,6 +119,7 @@ impl ArrivalsWriter {
             dir: self.dir,
             schema: self.schema,
             bits: self.bits,
+            known: self.known,
             digests: self.digests,
             log: self.log,
             rows: self.rows,
@@ -104,12 +127,13 @@ impl ArrivalsWriter {
     }
 }
 
-/// All rows that arrived.
+/// All rows that arrived and were not settled at once.
 #[derive(Debug)]
 pub struct Arrivals {
     dir: PathBuf,
     schema: SchemaRef,
     bits: u8,
+    known: Known,
     digests: Digests,
     log: Log,
     rows: u64,
@@ -128,16 +152,26 @@ impl Arrivals {
         1 << self.bits
     }
 
+    /// The columns in which rows arrived.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Which rows were settled at once. It takes much memory, and is asked for only once.
+    pub fn take_known(&mut self) -> Known {
+        std::mem::replace(&mut self.known, Known::nothing())
+    }
+
     /// The digests of one bucket, by key, equal keys by arrival.
     pub fn digests(&self, bucket: usize) -> Result<Vec<Digest>, SortedError> {
         self.digests.sorted(bucket)
     }
 
-    /// Brings the rows `wanted`, by their ordinals, into buckets.
-    pub fn keep(&self, wanted: &RowSet) -> Result<Spill, SortedError> {
+    /// Brings the rows `wanted`, by their ordinals, into buckets, to which others may be added.
+    pub fn keep(&self, wanted: &RowSet) -> Result<SpillWriter, SortedError> {
         let mut spill = SpillWriter::create(&self.dir.join(KEPT_DIR), self.schema.clone(), self.bits)?;
         if wanted.count() == 0 {
-            return spill.finish();
+            return Ok(spill);
         }
         let mut found = 0;
         for chunk in self.log.chunks()? {
@@ -148,7 +182,7 @@ impl Arrivals {
         if found != self.rows {
             return Err(SortedError::damaged(&self.log.path, format!("it has {found} of {} rows", self.rows)));
         }
-        spill.finish()
+        Ok(spill)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Keys and rows to hashes.
 //!
-//! A row hash is made column by column over canonical rows (core's module `shape`): each value by
-//! XXH3-64, seeded with its type so that `1` and `'1'` differ, nulls apart from any value, and the
-//! columns folded together in their order. It is compared only between rows of one key, so a change
-//! goes unseen with a chance of 5e-20. The hashes are stored: the recipe never changes.
+//! A row hash is made column by column over canonical rows (core's module `shape`): first the names,
+//! because a value that moves to another column is a change; then each value by XXH3-64, seeded with
+//! its type so that `1` and `'1'` differ, nulls apart from any value, and the columns folded together
+//! in their order. It is compared only between rows of one key, so a change goes unseen with a chance
+//! of 5e-20. The hashes are stored: the recipe never changes.
 //!
 //! A key hash folds text as the destination compares it ([`flowgate_core::key`]).
 
@@ -23,6 +24,7 @@ use crate::SortedError;
 
 /// Seeds by type. Stored hashes depend on them.
 mod seed {
+    pub(super) const NAME: u64 = 0;
     pub(super) const NULL: u64 = 1;
     pub(super) const BOOLEAN: u64 = 2;
     pub(super) const INTEGER: u64 = 3;
@@ -40,9 +42,13 @@ mod seed {
 /// Where every row hash begins, and the multiplier of [`fold`]: odd, otherwise arbitrary.
 const START: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// One hash a row, over all columns of `rows` in their order.
-pub fn row_hashes(rows: &RecordBatch) -> Result<Vec<u64>, SortedError> {
-    let mut hashes = vec![START; rows.num_rows()];
+/// One hash a row, over all columns of `rows` in their order. `seed` stands for all else that makes
+/// another row of the same values.
+pub fn row_hashes(rows: &RecordBatch, seed: u64) -> Result<Vec<u64>, SortedError> {
+    let names = rows.schema_ref().fields().iter();
+    let start =
+        names.fold(START ^ seed, |hash, field| fold(hash, xxh3_64_with_seed(field.name().as_bytes(), seed::NAME)));
+    let mut hashes = vec![start; rows.num_rows()];
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
         let column = Plain::of(field.name(), column)?;
         let hash = |bytes: &[u8]| xxh3_64_with_seed(bytes, column.seed);
@@ -231,7 +237,7 @@ mod tests {
             Arc::new(Decimal128Array::from(vec![Some(1250), None]).with_precision_and_scale(38, 2).unwrap()),
         ]);
         // Numbers that a changed recipe would break: then every stored row would look changed.
-        assert_eq!(row_hashes(&rows).unwrap(), [2_510_465_643_896_596_089, 17_858_263_346_558_957_118]);
+        assert_eq!(row_hashes(&rows, 0).unwrap(), [18_306_697_441_193_841_704, 7_229_784_519_754_798_129]);
     }
 
     #[test]
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn types_nulls_order_and_neighbours_are_told_apart() {
-        let hash = |columns| row_hashes(&batch(columns)).unwrap()[0];
+        let hash = |columns| row_hashes(&batch(columns), 0).unwrap()[0];
         let text = |value: Option<&str>| Arc::new(StringArray::from(vec![value])) as ArrayRef;
         let whole = |value| Arc::new(Int32Array::from(vec![value])) as ArrayRef;
         let hashes = [
@@ -263,7 +269,7 @@ mod tests {
     #[test]
     fn both_zeros_are_one_value() {
         let zeros = batch(vec![Arc::new(Float64Array::from(vec![0.0, -0.0]))]);
-        let hashes = row_hashes(&zeros).unwrap();
+        let hashes = row_hashes(&zeros, 0).unwrap();
         assert_eq!(hashes[0], hashes[1]);
     }
 

@@ -5,8 +5,9 @@
 //! follows the buckets in work, never the table.
 //!
 //! * [`hash`]: keys and rows to hashes, column by column.
-//! * [`Arrivals`]: rows in any order go in; their digests come out in sorted buckets.
-//! * [`fn@sift`]: digests against state; most rows are settled by it.
+//! * [`Known`]: the state in memory, as far as it goes in; rows that did not change are settled by it.
+//! * [`Arrivals`]: the others go in, in any order; their digests come out in sorted buckets.
+//! * [`fn@sift`]: digests against state; more rows are settled by it.
 //! * [`Spill`]: the rows that are not, in sorted buckets; small data never touches the disk.
 //! * [`mod@merge`]: new against old, one [`merge::Step`] for each key.
 //! * [`State`]: the last acknowledged rows of a load in immutable files under a [`Manifest`];
@@ -28,6 +29,7 @@ mod error;
 mod file;
 pub mod hash;
 mod index;
+mod known;
 mod layers;
 mod manifest;
 pub mod merge;
@@ -44,6 +46,7 @@ pub use digest::Digest;
 pub use error::SortedError;
 pub use hash::{fingerprint, key_hashes, row_hashes};
 pub use index::{DEACTIVATED, Entry, Heads, Index, TOMBSTONE, UNCERTAIN};
+pub use known::Known;
 pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, Witness, Witnesses, bits_for};
 pub use merge::{Step, groups, merge};
 pub use row_set::RowSet;

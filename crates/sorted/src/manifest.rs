@@ -14,7 +14,7 @@ use crate::writer::Totals;
 use crate::{Digest, SortedError, fingerprint};
 
 /// The form of a manifest, and the only one since the first release.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Buckets are at most 2^12: at the goal below that is half a thousand million rows.
 pub const BITS_MAX: u8 = 12;
@@ -54,6 +54,9 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witnesses {
     pub identity: String,
+    /// The table, and by which of its columns a key is found.
+    pub table: String,
+    pub match_columns: Vec<String>,
     pub rows: Vec<Witness>,
 }
 
@@ -102,15 +105,17 @@ impl LayerMeta {
 }
 
 impl BucketMeta {
-    /// Whether the living rows are exactly these and sound; then there is nothing to merge, and the bucket's
-    /// files can stay as they are.
-    pub fn holds_exactly(&self, digests: &[Digest]) -> bool {
+    /// Whether the living rows are exactly these and sound, or all `settled`; then there is nothing to merge, and the
+    /// bucket's files can stay as they are.
+    pub fn holds_exactly(&self, digests: &[Digest], settled: u64) -> bool {
         let Totals { rows, tombstones, uncertain, fingerprint: known } = self.totals;
-        uncertain == 0
-            && rows - tombstones == digests.len() as u64
-            && digests.iter().all(|digest| !digest.is_faulty())
-            && known
-                == digests.iter().fold(0, |sum: u64, row| sum.wrapping_add(fingerprint(&[row.key], &[row.row_hash])))
+        let is_all = uncertain == 0 && rows - tombstones == digests.len() as u64 + settled;
+        let sum = |sum: u64, row: &Digest| sum.wrapping_add(fingerprint(&[row.key], &[row.row_hash]));
+        is_all
+            && (digests.is_empty()
+                || (settled == 0
+                    && digests.iter().all(|digest| !digest.is_faulty())
+                    && digests.iter().fold(0, sum) == known))
     }
 
     pub fn bytes(&self) -> u64 {
@@ -211,9 +216,9 @@ mod tests {
     fn a_manifest_comes_back_and_a_newer_one_is_refused() {
         let json = Manifest::empty().to_json().unwrap();
         assert_eq!(Manifest::from_json(Path::new("s"), &json).unwrap(), Manifest::empty());
-        let newer = json.replace("\"format\":2", "\"format\":3");
+        let newer = json.replace("\"format\":3", "\"format\":4");
         let error = Manifest::from_json(Path::new("s"), &newer).unwrap_err();
-        assert_eq!(error.to_string(), "`s` has format version 3; this Flowgate knows 2");
+        assert_eq!(error.to_string(), "`s` has format version 4; this Flowgate knows 3");
         let odd = json.replace("\"bits\":0", "\"bits\":1");
         assert!(matches!(Manifest::from_json(Path::new("s"), &odd), Err(SortedError::Damaged { .. })));
     }

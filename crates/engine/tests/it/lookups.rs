@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use flowgate_core::LoadRows;
-use flowgate_core::project::{Lookup, LookupRule};
+use flowgate_core::project::{Lookup, LookupRule, Missing};
+use flowgate_core::{LoadRows, Operation};
 use flowgate_store::{LetterFilter, RunState};
 
 use crate::fake::{Table, World, load, shape};
@@ -62,15 +62,58 @@ async fn two_rows_with_one_natural_key_are_not_guessed_between() {
     assert_eq!((rows.created, rows.quarantined), (2, 1));
 }
 
-#[tokio::test]
-async fn rows_that_refer_to_their_own_table_take_a_second_pass() {
+const FAMILY: [&str; 3] = ["number", "name", "parent"];
+
+/// Accounts that belong to each other.
+fn family(accounts: &[&[&str]]) -> World {
     let mut load = load("accounts", "account", "SELECT number, name, parent FROM company");
     load.lookups = BTreeMap::from([("parent".to_owned(), lookup("account", "number", None))]);
     let mut world = World::new(vec![shape("account", &["number", "name"], &[("parent", "account")])], vec![load]);
-    let columns = ["number", "name", "parent"];
-    world.stream("company", Table::new(&columns, &[&["1", "Child", "2"], &["2", "Mother", ""], &["3", "Twin", "2"]]));
+    world.stream("company", Table::new(&FAMILY, accounts));
+    world
+}
+
+#[tokio::test]
+async fn rows_that_refer_to_their_own_table_take_a_second_pass() {
+    let world = family(&[&["1", "Child", "2"], &["2", "Mother", ""], &["3", "Twin", "2"]]);
     assert_eq!(world.rows().await, LoadRows { prepared: 3, created: 3, ..LoadRows::default() });
     let parents = world.destination.texts("account", "parent");
     assert_eq!(parents.iter().filter(|parent| !parent.is_empty()).count(), 2, "{parents:?}");
     assert_eq!(world.rows().await, LoadRows { prepared: 3, unchanged: 3, ..LoadRows::default() });
+}
+
+#[tokio::test]
+async fn what_is_gone_goes_with_the_second_pass_and_is_counted_once() {
+    for (missing, expected) in [
+        (Missing::Delete, LoadRows { gone: 1, deleted: 1, ..LoadRows::default() }),
+        (Missing::Deactivate, LoadRows { gone: 1, deactivated: 1, ..LoadRows::default() }),
+        (Missing::Keep, LoadRows { gone: 1, kept: 1, ..LoadRows::default() }),
+    ] {
+        let mut world = family(&[&["1", "Child", "2"], &["2", "Mother", ""], &["3", "Twin", "2"]]);
+        world.load().missing = missing;
+        world.rows().await;
+        world.destination.take_sent();
+        // 3 is gone; 4 and 5 are new, and one refers to the other.
+        world.stream(
+            "company",
+            Table::new(&FAMILY, &[&["1", "Child", "2"], &["2", "Mother", ""], &["4", "Aunt", "5"], &["5", "Gran", ""]]),
+        );
+        assert_eq!(world.rows().await, LoadRows { prepared: 4, created: 2, unchanged: 2, ..expected });
+        let sent = world.destination.take_sent();
+        let last = (missing != Missing::Keep).then(|| sent[sent.len() - 1].0);
+        let removal = [(Missing::Delete, Operation::Delete), (Missing::Deactivate, Operation::Deactivate)];
+        assert_eq!(last, removal.iter().find(|(rule, _)| *rule == missing).map(|(_, operation)| *operation));
+        assert_eq!(world.rows().await, LoadRows { prepared: 4, unchanged: 4, ..LoadRows::default() });
+    }
+}
+
+#[tokio::test]
+async fn a_second_pass_is_neither_guarded_again_nor_taken_for_a_run_that_was_stopped() {
+    let mut world = family(&[&["1", "Alone", ""]]);
+    world.rows().await;
+    world.load().guards.update_percent_max = Some(50.0);
+    world.stream("company", Table::new(&FAMILY, &[&["1", "Alone", ""], &["2", "Child", "3"], &["3", "Mother", ""]]));
+    assert_eq!(world.rows().await, LoadRows { prepared: 3, created: 2, unchanged: 1, ..LoadRows::default() });
+    let manifest = world.store().manifest(&world.flow.name, &world.flow.loads[0].name).unwrap().unwrap();
+    assert!(manifest.json.contains("\"unanswered\":null"), "nothing is left to wait for");
 }

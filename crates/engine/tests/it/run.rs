@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use flowgate_core::project::{ColumnRule, Master, Missing, Nulls, StateAction, StateRule};
-use flowgate_core::{LoadRows, Operation, StreamName};
+use flowgate_core::{Code, LoadRows, Operation, StreamName};
+use flowgate_engine::RunOptions;
 use flowgate_store::RunState;
 
 use crate::fake::{Table, World, load, shape};
@@ -115,6 +116,56 @@ async fn column_rules_decide_whose_value_counts() {
     assert_eq!(world.rows().await, LoadRows { unchanged: 1, ..rows(1) });
     assert_eq!(world.destination.texts("account", "name"), ["Ann"]);
     assert_eq!(world.destination.texts("account", "city"), ["Bath"]);
+}
+
+#[tokio::test]
+async fn a_value_that_moves_to_another_column_is_sent() {
+    let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
+    world.load().sql.text = "SELECT number, name FROM person".into();
+    world.rows().await;
+    world.load().sql.text = "SELECT number, name AS city FROM person".into();
+    assert_eq!(world.rows().await, LoadRows { updated: 2, ..rows(2) });
+    assert_eq!(world.destination.texts("account", "city"), ["Ann", "Bob"]);
+}
+
+#[tokio::test]
+async fn a_column_that_becomes_the_sources_is_compared_anew() {
+    let mut world = world(&[&["1", "Ann", "Bath"]]);
+    let theirs = ColumnRule { master: Master::Destination, ..ColumnRule::default() };
+    world.load().columns = BTreeMap::from([("name".to_owned(), theirs)]);
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Other", "Bath"]]));
+    assert_eq!(world.rows().await, LoadRows { unchanged: 1, ..rows(1) });
+    world.load().columns.clear();
+    assert_eq!(world.rows().await, LoadRows { updated: 1, ..rows(1) });
+    assert_eq!(world.destination.texts("account", "name"), ["Other"]);
+}
+
+#[tokio::test]
+async fn other_match_columns_are_not_taken_for_new_rows() {
+    let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
+    world.rows().await;
+    world.load().match_columns = vec!["name".into()];
+    world.destination.take_sent();
+    let error = world.run().await.error.unwrap();
+    assert_eq!(error.code(), Code::STATE_OF_OTHER_ROWS, "{error}");
+    assert_eq!(world.destination.take_sent(), []);
+
+    let outcome = world.run_with(RunOptions { adopt: true, ..RunOptions::default() }).await;
+    assert_eq!(outcome.record.rows(), LoadRows { unchanged: 2, ..rows(2) });
+}
+
+#[tokio::test]
+async fn a_row_that_comes_again_with_other_values_is_decided_with_the_one_that_did_not_change() {
+    let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "Bath"], &["1", "Abe", "Ely"], &["2", "Bob", "Ely"]]));
+    // By content `Ann` is the later one, so nothing changes; of two alike the second is one too many.
+    assert_eq!(world.rows().await, LoadRows { unchanged: 2, superseded: 1, ..rows(3) });
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "Bath"], &["1", "Zoe", "Ely"], &["2", "Bob", "Ely"]]));
+    assert_eq!(world.rows().await, LoadRows { updated: 1, unchanged: 1, superseded: 1, ..rows(3) });
+    world.stream("person", Table::new(&COLUMNS, &[&["2", "Bob", "Ely"], &["1", "Zoe", "Ely"], &["2", "Bob", "Ely"]]));
+    assert_eq!(world.rows().await, LoadRows { unchanged: 2, superseded: 1, ..rows(3) });
 }
 
 #[tokio::test]

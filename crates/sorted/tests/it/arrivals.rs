@@ -5,15 +5,25 @@ use std::path::Path;
 
 use arrow_array::BooleanArray;
 use flowgate_core::{Code, KeyHash};
-use flowgate_sorted::{Arrivals, ArrivalsWriter, Digest, RowSet, SortedError};
+use flowgate_sorted::{Arrivals, ArrivalsWriter, Digest, Known, RowSet, SortedError};
 use fs_err as fs;
 use proptest::prelude::*;
 
 use crate::{key, rows};
 
-/// One row for each number, in chunks, keyed by the number; multiples of 5 are faulty.
 fn arrive(dir: &Path, chunks: &[Vec<u64>], bits: u8, buffer_bytes_max: usize) -> Arrivals {
-    let writer = ArrivalsWriter::create(dir, rows(&[]).schema(), bits).unwrap();
+    arrive_known(dir, chunks, bits, buffer_bytes_max, Known::nothing())
+}
+
+/// One row for each number, in chunks, keyed by the number; multiples of 5 are faulty.
+pub(crate) fn arrive_known(
+    dir: &Path,
+    chunks: &[Vec<u64>],
+    bits: u8,
+    buffer_bytes_max: usize,
+    known: Known,
+) -> Arrivals {
+    let writer = ArrivalsWriter::create(dir, rows(&[]).schema(), bits, known).unwrap();
     let mut writer = writer.with_buffer_bytes_max(buffer_bytes_max);
     for numbers in chunks {
         let keys: Vec<KeyHash> = numbers.iter().map(|number| key(*number)).collect();
@@ -40,7 +50,7 @@ fn what_an_earlier_process_left_goes_first() {
     let arrivals = arrive(dir.path(), &[vec![7]], 1, 0);
     let found: Vec<Digest> = (0..2).flat_map(|bucket| arrivals.digests(bucket).unwrap()).collect();
     assert_eq!(found, [Digest::new(key(7), 49, 0, false)]);
-    assert_eq!(arrivals.keep(&RowSet::all(1)).unwrap().rows(), 1);
+    assert_eq!(arrivals.keep(&RowSet::all(1)).unwrap().finish().unwrap().rows(), 1);
 }
 
 #[test]
@@ -50,7 +60,7 @@ fn every_altered_byte_of_a_file_is_detected() {
     for name in ["00000.digests", "rows.log"] {
         let path = dir.path().join(name);
         let bytes = fs::read(&path).unwrap();
-        let read = || arrivals.digests(0).and_then(|_| arrivals.keep(&RowSet::all(4)));
+        let read = || arrivals.digests(0).and_then(|_| arrivals.keep(&RowSet::all(4))?.finish());
         for position in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[position] ^= 0x10;
@@ -70,7 +80,7 @@ fn every_altered_byte_of_a_file_is_detected() {
 #[test]
 fn wrong_lengths_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = ArrivalsWriter::create(dir.path(), rows(&[]).schema(), 0).unwrap();
+    let mut writer = ArrivalsWriter::create(dir.path(), rows(&[]).schema(), 0, Known::nothing()).unwrap();
     let faulty = BooleanArray::from(vec![false]);
     assert!(matches!(writer.push(&rows(&[1]), &[], &[1], &faulty), Err(SortedError::Misused(_))));
 }
@@ -107,7 +117,7 @@ proptest! {
             set.insert(*row);
         }
         let wanted: BTreeSet<usize> = wanted.into_iter().filter(|row| *row < numbers.len()).collect();
-        let kept = arrivals.keep(&set).unwrap();
+        let kept = arrivals.keep(&set).unwrap().finish().unwrap();
         let mut found = BTreeSet::new();
         for bucket in 0..1 << bits {
             let sorted = kept.bucket(bucket).unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a step that fails is a test that fails")]
 
 mod arrivals;
+mod known;
 mod spill;
 mod state;
 

@@ -17,9 +17,9 @@ use uuid::Uuid;
 use crate::{key, rows};
 
 /// A state as a map from key to number, from which all else follows.
-type Model = BTreeMap<KeyHash, u64>;
+pub(crate) type Model = BTreeMap<KeyHash, u64>;
 
-fn model(numbers: impl IntoIterator<Item = u64>) -> Model {
+pub(crate) fn model(numbers: impl IntoIterator<Item = u64>) -> Model {
     numbers.into_iter().map(|number| (key(number), number)).collect()
 }
 
@@ -33,7 +33,7 @@ fn entry(key: KeyHash, number: u64) -> Entry {
     }
 }
 
-fn write(dir: &Path, version: u64, bits: u8, model: &Model) -> Manifest {
+pub(crate) fn write(dir: &Path, version: u64, bits: u8, model: &Model) -> Manifest {
     let writer = StateWriter::create(dir, version, bits).unwrap();
     let mut buckets = Vec::new();
     for bucket in 0..1 << bits {
@@ -68,19 +68,22 @@ fn a_bucket_knows_when_nothing_changed() {
     let living = model([4, 8, 12, 16]);
     let mut digests: Vec<Digest> =
         living.iter().enumerate().map(|(at, (key, number))| Digest::new(*key, number * 7, at as u64, false)).collect();
-    assert!(meta.holds_exactly(&digests));
-    assert!(!meta.holds_exactly(&digests[1..]));
+    assert!(meta.holds_exactly(&digests, 0));
+    assert!(!meta.holds_exactly(&digests[1..], 0));
+    assert!(meta.holds_exactly(&[], 4), "all settled when they arrived");
+    assert!(!meta.holds_exactly(&[], 3));
+    assert!(!meta.holds_exactly(&digests[3..], 3), "one that waited must be looked at");
     let faulty = Digest::new(digests[0].key, digests[0].row_hash, 0, true);
-    assert!(!meta.holds_exactly(&[&[faulty], &digests[1..]].concat()), "a faulty row is not the one in state");
+    assert!(!meta.holds_exactly(&[&[faulty], &digests[1..]].concat(), 0), "a faulty row is not the one in state");
     let hash = digests[0].row_hash;
     digests[0].row_hash = digests[1].row_hash;
     digests[1].row_hash = hash;
-    assert!(!meta.holds_exactly(&digests), "values moved between keys");
+    assert!(!meta.holds_exactly(&digests, 0), "values moved between keys");
     assert_eq!(state.meta(1, 0), None, "no short cut when the bits change");
 
     let uncertain = write(dir.path(), 2, 0, &model([4, 6]));
     let digests = [4, 6].map(|number| Digest::new(key(number), number * 7, number, false));
-    assert!(!uncertain.buckets[0].as_ref().unwrap().holds_exactly(&digests));
+    assert!(!uncertain.buckets[0].as_ref().unwrap().holds_exactly(&digests, 0));
 }
 
 #[test]
@@ -247,7 +250,7 @@ proptest! {
                             .filter(|entry| !entry.is_tombstone())
                             .map(|entry| Digest::new(entry.key, entry.row_hash, 0, false))
                             .collect();
-                        prop_assert_eq!(meta.holds_exactly(&digests), meta.totals.uncertain == 0);
+                        prop_assert_eq!(meta.holds_exactly(&digests, 0), meta.totals.uncertain == 0);
                     }
                 }
             }
