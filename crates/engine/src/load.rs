@@ -2,7 +2,7 @@
 //!
 //! Waves keep the order that correctness needs: rows are written before their status is set, what
 //! a first answer asks for (an update instead of a create, or the other way round) comes after it,
-//! and rows that are gone come last. Within a wave every key is in one request only.
+//! and rows that are gone come last, in the last pass. Within a wave every key is in one request only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use uuid::Uuid;
 
-use crate::diff::{Action, Decided, Diff};
+use crate::diff::{Action, Decided, Diff, Status, asked_status};
 use crate::ids::Ids;
-use crate::ledger::{Class, Past};
+use crate::ledger::{Class, Past, Removal};
 use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::mapping::Mapping;
 use crate::run::Scope;
@@ -62,6 +62,16 @@ pub(crate) enum GoneEnd {
     Refused,
 }
 
+impl From<Option<Removal>> for GoneEnd {
+    fn from(removal: Option<Removal>) -> Self {
+        match removal {
+            None => Self::Waiting,
+            Some(Removal::Deleted) => Self::Deleted,
+            Some(Removal::Deactivated) => Self::Deactivated,
+        }
+    }
+}
+
 /// The rows of one bucket after sending.
 pub(crate) struct Ends {
     pub(crate) rows: Vec<End>,
@@ -80,7 +90,7 @@ impl Ends {
     /// Ids of the gone rows that were deleted.
     pub(crate) fn removed<'a>(&'a self, diff: &'a Diff) -> impl Iterator<Item = Uuid> + 'a {
         let deleted = diff.gone.iter().zip(&self.gone).filter(|(_, end)| **end == GoneEnd::Deleted);
-        deleted.map(|(at, _)| diff.old.index.ids[*at])
+        deleted.map(|(gone, _)| diff.old.index.ids[gone.at])
     }
 }
 
@@ -238,18 +248,18 @@ impl Loader<'_, '_> {
         match outcome {
             Outcome::Applied => {
                 let class = if operation == Operation::Create { Class::Created } else { Class::Updated };
-                let state_set = bucket.row(at).status.is_left();
+                let state_set = bucket.statuses[at].is_left();
                 bucket.ends.rows[at] = End::Written { class, id: bucket.ids[at], state_set };
                 self.letters.resolve(bucket.key(at));
             }
             Outcome::Exists { id } => {
                 bucket.ids[at] = *id;
-                bucket.whole[at] = true;
+                bucket.knows_nothing_of(at, self.mapping);
                 bucket.next.push((Operation::Update, at));
             }
             Outcome::Missing if self.scope.load.deleted_there == DeletedThere::Recreate => {
                 bucket.ids[at] = self.ids.next();
-                bucket.whole[at] = true;
+                bucket.knows_nothing_of(at, self.mapping);
                 bucket.next.push((Operation::Create, at));
             }
             Outcome::Missing => {
@@ -327,7 +337,7 @@ impl Loader<'_, '_> {
 
     fn refuse_gone(&mut self, bucket: &Bucket<'_>, at: usize, fault: &RowFault) -> Result<(), RunError> {
         let index = &bucket.diff.old.index;
-        let old = bucket.diff.gone[at];
+        let old = bucket.diff.gone[at].at;
         self.letters.write(LetterRow {
             key: Some(index.keys[old]),
             key_text: index.ids[old].to_string(),
@@ -351,6 +361,8 @@ struct Bucket<'a> {
     ids: Vec<Uuid>,
     /// Rows whose content there is not known: every column is sent.
     whole: Vec<bool>,
+    /// The status each row is to be brought into.
+    statuses: Vec<Status>,
     ends: Ends,
     /// The next wave, as answers ask for it.
     next: Vec<(Operation, usize)>,
@@ -366,7 +378,8 @@ impl<'a> Bucket<'a> {
             sent,
             ids: Vec::with_capacity(diff.decided.len()),
             whole: vec![false; diff.decided.len()],
-            ends: Ends { rows: Vec::new(), gone: vec![GoneEnd::Waiting; diff.gone.len()] },
+            statuses: diff.decided.iter().map(|row| row.status).collect(),
+            ends: Ends { rows: Vec::new(), gone: diff.gone.iter().map(|gone| gone.removal.into()).collect() },
             next: Vec::new(),
             is_matched_by_id: mapping.is_matched_by_id(),
             diff,
@@ -409,6 +422,14 @@ impl<'a> Bucket<'a> {
         self.diff.new.keys[self.row(at).at]
     }
 
+    /// What is there under the row's key is not what the state described: all of it is sent, and its status.
+    fn knows_nothing_of(&mut self, at: usize, mapping: &Mapping) {
+        self.whole[at] = true;
+        if mapping.state_position().is_some() {
+            self.statuses[at] = Status::asked(asked_status(mapping, &self.diff.new.rows, self.row(at).at));
+        }
+    }
+
     fn first_wave(&mut self) -> Vec<(Operation, usize)> {
         let mut wave = Vec::new();
         for (at, row) in self.diff.decided.iter().enumerate() {
@@ -435,20 +456,25 @@ impl<'a> Bucket<'a> {
     fn gone_wave(&mut self, missing: Missing) -> Vec<(Operation, usize)> {
         let operation = match missing {
             Missing::Keep => {
-                self.ends.gone.fill(GoneEnd::Kept);
+                self.ends.gone.iter_mut().filter(|end| **end == GoneEnd::Waiting).for_each(|end| *end = GoneEnd::Kept);
                 return Vec::new();
             }
             Missing::Deactivate => Operation::Deactivate,
             Missing::Delete => Operation::Delete,
         };
-        (0..self.diff.gone.len()).map(|at| (operation, at)).collect()
+        let is_done = |end: &GoneEnd| match operation {
+            Operation::Delete => *end == GoneEnd::Deleted,
+            _ => *end != GoneEnd::Waiting,
+        };
+        let waiting = self.ends.gone.iter().enumerate().filter(|(_, end)| !is_done(end));
+        waiting.map(|(at, _)| (operation, at)).collect()
     }
 
     fn intent_rows(&self, request: &Request, ids: &[Uuid]) -> Vec<IntentRow> {
         let index = &self.diff.old.index;
         let row = |at: &usize| match request.operation {
             Operation::Deactivate | Operation::Delete => {
-                let old = self.diff.gone[*at];
+                let old = self.diff.gone[*at].at;
                 (index.keys[old], index.row_hashes[old])
             }
             _ => (self.key(*at), self.diff.new.row_hashes[self.row(*at).at]),
@@ -465,7 +491,7 @@ impl<'a> Bucket<'a> {
     fn unit(&self, request: &Request, loader: &Loader<'_, '_>) -> Result<WriteUnit, RunError> {
         let is_gone = matches!(request.operation, Operation::Deactivate | Operation::Delete);
         let ids = if is_gone {
-            request.members.iter().map(|at| self.diff.old.index.ids[self.diff.gone[*at]]).collect()
+            request.members.iter().map(|at| self.diff.old.index.ids[self.diff.gone[*at].at]).collect()
         } else {
             request.members.iter().map(|at| self.ids[*at]).collect()
         };
@@ -515,7 +541,7 @@ impl<'a> Bucket<'a> {
     }
 
     fn state_rows(&self, members: &[usize]) -> Result<RecordBatch, RunError> {
-        let states: Int32Array = members.iter().map(|at| self.row(*at).status.code()).collect();
+        let states: Int32Array = members.iter().map(|at| self.statuses[*at].code()).collect();
         let schema = Schema::new(vec![Field::new(STATE_COLUMN, DataType::Int32, true)]);
         Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(states)])?)
     }

@@ -165,7 +165,7 @@ impl FlowRun<'_> {
         let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
         if adopted.is_none() && pass == 1 {
-            witness::check(scope, &prepared.mapping, state.manifest(), &past.removed()).await?;
+            witness::check(scope, &prepared.mapping, state.manifest(), &past.deleted()).await?;
         }
         confirm_creates(scope, &prepared, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
@@ -336,7 +336,7 @@ impl FlowRun<'_> {
         let mut metas: Vec<Option<BucketMeta>> = Vec::new();
         let mut sent = LoadSum { state_seconds: 0.0, done: 0, sequence: compared.sequence };
         let mut written = Vec::new();
-        let mut removed = compared.past.removed();
+        let mut removed = compared.past.deleted();
         let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
         if total > 0 {
             late::outwait(scope, manifest.unanswered).await?;

@@ -164,8 +164,8 @@ fn add_samples(
         Missing::Deactivate => "deactivate",
         Missing::Delete => "delete",
     };
-    for at in diff.gone.iter().take(SAMPLES_MAX.saturating_sub(samples.len())) {
-        samples.push(PlannedChange { operation, key: diff.old.index.ids[*at].to_string(), columns: Vec::new() });
+    for gone in diff.gone.iter().take(SAMPLES_MAX.saturating_sub(samples.len())) {
+        samples.push(PlannedChange { operation, key: diff.old.index.ids[gone.at].to_string(), columns: Vec::new() });
     }
     Ok(())
 }

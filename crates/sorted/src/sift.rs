@@ -11,7 +11,7 @@ pub struct Sifted {
     /// Rows that arrived and are in state exactly so, and of which nothing more is asked.
     pub settled: u64,
     /// Rows of the state that are not settled, by their positions in the bucket. A tombstone whose key
-    /// did not arrive stays as it is.
+    /// did not arrive stays as it is, unless more is asked of it.
     pub touched: RowSet,
     /// Those of `touched` that arrived exactly so and did not wait: they are among the rows that are looked at, though
     /// only the state still has them.
@@ -116,7 +116,7 @@ impl Sifted {
     fn pass(&mut self, heads: &Heads, row: usize, arrived: &RowSet, is_open: &dyn Fn(KeyHash) -> bool) {
         if arrived.contains(row) {
             if is_open(heads.keys[row]) { self.recall(row) } else { self.settle() }
-        } else if heads.flags[row] & TOMBSTONE == 0 {
+        } else if heads.flags[row] & TOMBSTONE == 0 || is_open(heads.keys[row]) {
             self.touch(heads, row);
         }
     }
