@@ -51,24 +51,36 @@ pub(crate) struct Compared {
     pub(crate) adopted: Option<u64>,
 }
 
-impl FlowRun<'_> {
-    /// Runs one pass of a load; returns how many references wait for the second pass.
-    pub(crate) async fn run_load(&mut self, load: &Load, transforms: &Transforms, pass: u8) -> Result<u64, RunError> {
-        let destination = self.destination(load).await?;
-        let engine = self.engine;
-        let scope = Scope {
-            engine,
+impl<'a> FlowRun<'a> {
+    /// What the steps of one pass of a load share.
+    pub(crate) async fn scope<'s>(&mut self, load: &'s Load, pass: u8) -> Result<Scope<'s>, RunError>
+    where
+        'a: 's,
+    {
+        Ok(Scope {
+            engine: self.engine,
             flow: self.flow,
             load,
-            destination,
+            destination: self.destination(load).await?,
             lease: self.lease,
             cancel: self.cancel.clone(),
             driver_rows: self.driver_rows(load),
             pass,
             planned: Arc::clone(&self.planned),
-        };
+        })
+    }
+
+    /// Runs one pass of a load; returns how many references wait for the second pass.
+    pub(crate) async fn run_load(
+        &mut self,
+        load: &Load,
+        mapping: Mapping,
+        transforms: &Transforms,
+        pass: u8,
+    ) -> Result<u64, RunError> {
+        let engine = self.engine;
+        let scope = self.scope(load, pass).await?;
         let started = engine.clock.elapsed();
-        let mapping = map(&scope, transforms).await?;
         let mut letters = Letters::open(&scope, &mapping.metadata_version)?;
         let dir = self.run_dir().join(load.name.as_str());
         let bits = self.bits(load);
@@ -155,6 +167,13 @@ impl FlowRun<'_> {
         let load = scope.load;
         let last = self.last_state(load, pass)?;
         let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
+        if last.is_none() && self.has_lost_its_memory(load, &ledger::path(dir, pass))? {
+            self.engine.warn(&format!(
+                "load `{}`: `runs.db` does not know the state files that are there; the rows are read from the destination, \
+                 and those that left the source meanwhile stay there",
+                load.name
+            ));
+        }
         let (state, adopted) = if must_adopt {
             let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
             (state, Some(rows))
@@ -194,6 +213,16 @@ impl FlowRun<'_> {
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
         Ok(compared)
+    }
+
+    /// Whether there are state files of a load that no run before this one is known of.
+    fn has_lost_its_memory(&self, load: &Load, ledger: &std::path::Path) -> Result<bool, RunError> {
+        let is_first = self.engine.store.runs(Some(&self.flow.name), 2)?.len() <= 1 && !ledger.try_exists()?;
+        match fs_err::read_dir(self.engine.state_dir(&self.flow.name, &load.name)) {
+            Ok(mut files) => Ok(is_first && files.next().is_some()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
