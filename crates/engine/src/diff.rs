@@ -10,7 +10,7 @@ use std::ops::Range;
 use arrow_array::{Array, Int32Array, RecordBatch};
 use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::SortOptions;
-use flowgate_core::destination::ColumnSet;
+use flowgate_core::destination::{Changes, ColumnSet};
 use flowgate_core::project::{Load, Master, Missing, Nulls};
 use flowgate_core::{KeyHash, LoadRows};
 use flowgate_sorted::{
@@ -46,7 +46,36 @@ pub struct DiffCounts {
     pub in_state: u64,
 }
 
+impl std::ops::AddAssign for DiffCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.prepared += other.prepared;
+        self.create += other.create;
+        self.update += other.update;
+        self.set_state += other.set_state;
+        self.unchanged += other.unchanged;
+        self.superseded += other.superseded;
+        self.contradictory += other.contradictory;
+        self.quarantined += other.quarantined;
+        self.gone += other.gone;
+        self.delete += other.delete;
+        self.deactivate += other.deactivate;
+        self.keep += other.keep;
+        self.in_state += other.in_state;
+    }
+}
+
 impl DiffCounts {
+    /// What is to be sent, for an estimate.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes {
+            create: self.create,
+            update: self.update,
+            set_state: self.set_state,
+            deactivate: self.deactivate,
+            delete: self.delete,
+        }
+    }
+
     /// The classes of rows if nothing more were sent: changes wait, everything else is settled.
     pub(crate) fn waiting(&self) -> LoadRows {
         LoadRows {
@@ -82,7 +111,7 @@ pub(crate) enum Action {
 /// One key of the prepared rows that takes part.
 #[derive(Debug, Clone)]
 pub(crate) struct Decided {
-    /// The winning row in the bucket.
+    /// The winning row in the part.
     pub(crate) at: usize,
     /// Its row of the state, if it has one.
     pub(crate) old: Option<usize>,
@@ -371,7 +400,7 @@ impl Order {
     }
 }
 
-/// The column rules over one bucket's new and old rows.
+/// The column rules over one part's new and old rows.
 pub(crate) struct Rules<'a> {
     mapping: &'a Mapping,
     /// By column: whether the state has values of it.

@@ -1,4 +1,4 @@
-//! The next state of some buckets: what is known to be at the destination after sending.
+//! The next state of a part's buckets: what is known to be at the destination after sending.
 //!
 //! A row advances only by its own acknowledgement. Rows that were refused keep what the state knew
 //! of them; rows left in place although they are gone become tombstones.
@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::RunError;
 use crate::diff::{Diff, Rules};
-use crate::load::{End, Ends, GoneEnd};
 use crate::mapping::Mapping;
+use crate::under_way::{End, Ends, GoneEnd};
 
 /// Where the values of one changed entry come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

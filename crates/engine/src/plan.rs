@@ -13,11 +13,11 @@ use flowgate_core::project::{Load, Missing};
 use flowgate_core::{CancellationToken, FlowName, KeyHash, LoadName, StreamName, StreamRows};
 use uuid::Uuid;
 
+use crate::compare::Compared;
 use crate::diff::{Action, Decided, Diff, asked_status};
 use crate::forgetful::ForgetfulStore;
 use crate::letters::{Letters, key_text};
 use crate::mapping::Mapping;
-use crate::one_load::{Compared, changes};
 use crate::run::{Engine, FlowRun, Scope, remove_dir};
 use crate::{DiffCounts, GuardStop, RunError, RunOptions};
 
@@ -64,7 +64,7 @@ pub struct ValueChange {
     pub then: Option<String>,
 }
 
-/// Rows that loads of a plan would create, by target table and match columns.
+/// Rows that loads of a plan would create, by load.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Planned {
     creates: BTreeMap<LoadName, Vec<KeyHash>>,
@@ -125,7 +125,7 @@ impl FlowRun<'_> {
             load: scope.load.name.clone(),
             table: scope.load.table.clone(),
             counts: compared.counts,
-            estimate: scope.destination.estimate(&compared.prepared.mapping.shape, changes(&compared.counts)),
+            estimate: scope.destination.estimate(&compared.prepared.mapping.shape, compared.counts.changes()),
             guard: self.guards.get(&scope.load.name).cloned(),
             adopted: compared.adopted,
             samples,

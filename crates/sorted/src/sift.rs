@@ -168,7 +168,9 @@ mod tests {
             flags: vec![0, 0, 0, TOMBSTONE],
         };
         let mut arrived = RowSet::none(4);
-        [0, 1, 2].into_iter().for_each(|row| arrived.insert(row));
+        for row in 0..3 {
+            arrived.insert(row);
+        }
         // 2 came once more, and otherwise; 3 is open.
         let digests = [digest(2, 11, 0, false)];
         let mut wanted = RowSet::none(1);
