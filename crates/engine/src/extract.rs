@@ -12,14 +12,14 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow_select::filter::filter_record_batch;
 use flowgate_core::project::{Deletes, Stream};
-use flowgate_core::source::{Image, MALFORMED_TEXT_MAX, Malformed, ReadRequest, Reading};
+use flowgate_core::source::{Image, MALFORMED_TEXT_MAX, Malformed, ROW_COLUMN, ReadRequest, Reading};
 use flowgate_core::{Code, Cursor, StreamRows};
 use flowgate_store::{ImageRecord, Letter, LetterStatus, StreamProgress, letter_id};
 use futures::StreamExt;
 
 use crate::letters::payload;
 use crate::run::FlowRun;
-use crate::stage::{ImageWriter, ROW_COLUMN, Staged, is_intact};
+use crate::stage::{ImageWriter, Staged, is_intact};
 use crate::transform::{Transforms, quoted};
 use crate::{Event, RunError};
 

@@ -16,6 +16,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
 use crate::diff::Diff;
+use crate::fill::leave_filled;
 use crate::ids::Ids;
 use crate::ledger::{Class, Past};
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -130,7 +131,9 @@ impl Loader<'_, '_> {
         let ledger = Arc::clone(&self.ledger);
         let destination = Arc::clone(&self.scope.destination);
         let cancel = self.scope.cancel.clone();
+        let filling = part.filling();
         let work = async move {
+            let unit = leave_filled(destination.as_ref(), unit, &filling).await?;
             ledger.append(&intent).await?;
             failpoint::hit("intent.written")?;
             let outcomes = destination.write(unit, RequestClass::Batch, UNIT_DEADLINE, &cancel).await?;

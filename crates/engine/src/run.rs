@@ -185,7 +185,8 @@ impl<'a> FlowRun<'a> {
             if self.is_done(load) {
                 continue;
             }
-            mapped.push((load, map(&self.scope(load, 1).await?, &transforms).await?));
+            let mapping = map(&self.scope(load, 1).await?, &transforms).await;
+            mapped.push((load, mapping.map_err(|error| error.in_load(&load.name))?));
         }
         let mut second_pass = Vec::new();
         for (load, mapping) in mapped {

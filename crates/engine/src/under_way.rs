@@ -278,6 +278,13 @@ impl<'a> UnderWay<'a> {
         members.iter().map(set).collect()
     }
 
+    /// Of the columns that are sent, those that are only filled.
+    pub(crate) fn filling(&self) -> Vec<usize> {
+        let rule = |column: &usize| self.mapping.columns[*column].rule.master;
+        let sent = self.sent.iter().enumerate();
+        sent.filter(|(_, column)| rule(column) == Master::FillIfEmpty).map(|(position, _)| position).collect()
+    }
+
     fn state_rows(&self, members: &[usize]) -> Result<RecordBatch, RunError> {
         let states: Int32Array = members.iter().map(|at| self.statuses[*at].code()).collect();
         let schema = Schema::new(vec![Field::new(STATE_COLUMN, DataType::Int32, true)]);

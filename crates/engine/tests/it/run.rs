@@ -119,6 +119,23 @@ async fn column_rules_decide_whose_value_counts() {
 }
 
 #[tokio::test]
+async fn a_column_that_is_only_filled_leaves_what_a_person_entered_meanwhile() {
+    let mut world = world(&[&["1", "Ann", ""], &["2", "Bob", ""]]);
+    let filling = ColumnRule { master: Master::FillIfEmpty, ..ColumnRule::default() };
+    world.load().columns = BTreeMap::from([("city".to_owned(), filling)]);
+    world.rows().await;
+    let by_hand = |row: &mut BTreeMap<String, String>| row.insert("city".to_owned(), "by hand".to_owned());
+    let mut rows_there = std::mem::take(&mut world.destination.inner.lock().unwrap().rows);
+    rows_there.get_mut("account").unwrap().values_mut().filter(|row| row["number"] == "1").for_each(|row| {
+        by_hand(row);
+    });
+    world.destination.inner.lock().unwrap().rows = rows_there;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]));
+    assert_eq!(world.rows().await, LoadRows { updated: 2, ..rows(2) });
+    assert_eq!(world.destination.texts("account", "city"), ["Ely", "by hand"]);
+}
+
+#[tokio::test]
 async fn a_value_that_moves_to_another_column_is_sent() {
     let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
     world.load().sql.text = "SELECT number, name FROM person".into();
