@@ -139,6 +139,7 @@ codes! {
     ROW_DUPLICATE_AT_DESTINATION = 517, "another row there already has this key", "";
     ROW_NO_ZONE = 518, "a time without an offset and no zone to read it in", "";
     ROW_SERVICE_FAILED = 519, "the service failed each time the row was sent", "It is tried again at the next run.";
+    ROW_AMBIGUOUS_KEY = 520, "more than one row at the destination has the key", "None of them is touched; when one is left, `flowgate run FLOW --adopt` goes on with it.";
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use crate::diff::Diff;
+use crate::diff::{Action, Diff};
 use crate::fill::leave_filled;
 use crate::ids::Ids;
 use crate::ledger::{Class, Past};
@@ -54,6 +54,10 @@ impl Loader<'_, '_> {
     /// Sends everything the part asks for. On an error, what was answered is in the ledger.
     pub(crate) async fn send(&mut self, diff: &Diff) -> Result<Ends, RunError> {
         let mut part = UnderWay::new(diff, self.mapping, self.ids)?;
+        for (at, _) in diff.decided.iter().enumerate().filter(|(_, row)| row.action == Action::Ambiguous) {
+            let reason = "more than one row there has this key; when one is left, `run --adopt` goes on with it";
+            self.refuse(&mut part, at, &RowFault::new(Code::ROW_AMBIGUOUS_KEY, None, reason))?;
+        }
         let mut wave = part.first_wave();
         for _ in 0..WAVES_MAX {
             if wave.is_empty() {

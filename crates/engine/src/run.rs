@@ -391,7 +391,8 @@ impl Scope<'_> {
                 let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
                 let bits = state.manifest().bits;
                 for bucket in 0..(1_usize << bits) {
-                    state.bucket(bits, bucket)?.index.iter().for_each(|entry| note(entry.key, entry.id));
+                    let index = state.bucket(bits, bucket)?.index;
+                    index.iter().filter(|entry| !entry.is_ambiguous()).for_each(|entry| note(entry.key, entry.id));
                 }
             }
         }
