@@ -178,6 +178,16 @@ pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
     run_dir.join(format!("pass-{pass}.ledger"))
 }
 
+/// Fails if the ledger of a pass is not there although an earlier process kept one: what that one sent would be sent
+/// once more.
+pub(crate) fn require(run_dir: &Path, pass: u8) -> Result<(), RunError> {
+    let path = path(run_dir, pass);
+    if path.try_exists()? {
+        return Ok(());
+    }
+    Err(LedgerError::Damaged { path, offset: 0, detail: "it is gone".to_owned() }.into())
+}
+
 /// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that
 /// they are based on. Returns the writer, the past, and the next sequence number.
 ///

@@ -367,7 +367,7 @@ impl Connections for FakeConnections {
 
 /// One flow over fakes, in a directory of its own.
 pub(crate) struct World {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) source: Arc<FakeSource>,
     pub(crate) destination: Arc<FakeDestination>,
     pub(crate) flow: Flow,
