@@ -17,10 +17,8 @@ use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::SortedError;
-use crate::file::FILE_MODE;
 
 pub(crate) const SUFFIX: &str = ".digests";
 
@@ -113,8 +111,7 @@ impl Digests {
         let path = self.path(bucket);
         let write = || {
             failpoint::hit("spill.write")?;
-            let mut options = fs::OpenOptions::new();
-            options.append(true).create(true).mode(FILE_MODE).open(&path)?.write_all(&frame)
+            flowgate_files::append(&path)?.write_all(&frame)
         };
         write().map_err(SortedError::io("writing", &path))
     }
