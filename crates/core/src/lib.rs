@@ -28,7 +28,7 @@ pub use accounting::{LoadRows, StreamRows};
 pub use clock::{Clock, Elapsed};
 pub use code::Code;
 pub use destination::{Destination, Operation, Outcome, WriteUnit};
-pub use error::{ConnectorError, ErrorKind, Retryable};
+pub use error::{ConnectorError, ErrorKind};
 pub use key::KeyHash;
 pub use name::{ConnectionName, EnvironmentName, FlowName, LoadName, RunId, StreamName};
 pub use project::Project;

@@ -171,7 +171,6 @@ fn equal(equation: &'static str, left: u64, right: u64) -> Result<(), Imbalance>
 pub enum Phase {
     #[default]
     Waiting,
-    Prepared,
     Diffed,
     Loading,
     Done,

@@ -5,7 +5,7 @@
 //! as they are written, objects and lists as their JSON.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 
 use arrow_schema::SchemaRef;
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// The columns of all files together. Lines that are not JSON are met again, and set aside, when rows are read.
 pub(super) fn columns(files: &[DataFile], layout: &Layout) -> Result<Vec<String>, ConnectorError> {
     let mut names = Vec::new();
-    let mut known = HashMap::new();
+    let mut known = HashSet::new();
     for file in files {
         let mut lines = Lines::open(file, layout)?;
         while lines.advance()? {
@@ -36,8 +36,8 @@ pub(super) fn columns(files: &[DataFile], layout: &Layout) -> Result<Vec<String>
             }
             let Ok(object) = lines.object() else { continue };
             for (name, _) in object.0 {
-                if !known.contains_key(name.as_ref()) {
-                    known.insert(name.clone().into_owned(), names.len());
+                if !known.contains(name.as_ref()) {
+                    known.insert(name.clone().into_owned());
                     names.push(name.into_owned());
                 }
             }
