@@ -20,7 +20,6 @@ mod flow;
 mod flowgate_yaml;
 mod init;
 mod load;
-mod nearest;
 mod node;
 mod order;
 mod place;

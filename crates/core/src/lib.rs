@@ -18,6 +18,7 @@ pub mod failpoint;
 pub mod hours;
 pub mod key;
 pub mod name;
+pub mod nearest;
 pub mod ports;
 pub mod project;
 pub mod secret;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use flowgate_core::nearest::nearest;
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 
 use super::DataFile;
-use crate::suggest::nearest;
 
 /// Columns of one stream at most. A delimiter or a header that is not one gives absurd numbers.
 pub(super) const COLUMNS_MAX: usize = 4_096;
