@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::layout::{Layout, name_problem};
 use super::rows::Rows;
-use super::shape::COLUMNS_MAX;
+use super::shape::{COLUMNS_MAX, data_fields};
 use super::{DataFile, damaged, input, malformed, read_failed};
 use crate::blocking::Sink;
 
@@ -62,7 +62,7 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
     let mut lines = Lines::open(file, layout)?;
     let mut rows = Rows::new(file, schema, sink);
     while lines.advance()? {
-        let mut row = vec![None; schema.fields().len() - 2];
+        let mut row = vec![None; data_fields(schema).len()];
         match fill_row(&mut row, &lines, &columns) {
             Ok(()) => {
                 for (column, value) in row.iter().enumerate() {

@@ -8,6 +8,7 @@ use arrow_schema::SchemaRef;
 use flowgate_core::source::Malformed;
 use flowgate_core::{Batch, Code, ConnectorError, ErrorKind};
 
+use super::shape::data_fields;
 use super::{DataFile, damaged};
 use crate::blocking::Sink;
 
@@ -47,7 +48,7 @@ struct Counts {
 impl<'a> Rows<'a> {
     /// `schema` is that of the stream: text columns, then provenance.
     pub(super) fn new(file: &'a DataFile, schema: &'a SchemaRef, sink: &'a Sink) -> Self {
-        let columns = (0..schema.fields().len() - 2).map(|_| StringBuilder::new()).collect();
+        let columns = data_fields(schema).iter().map(|_| StringBuilder::new()).collect();
         Self {
             file,
             schema,
