@@ -26,7 +26,7 @@ const DIGEST_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 8;
 const FAULTY: u64 = 1 << 63;
 
-/// A row without its values. The order is that of keys, then of arrival.
+/// A row without its values. The order is that of keys; of one key sound rows come first, then it is that of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     pub key: KeyHash,

@@ -33,7 +33,7 @@ pub(crate) fn after_header<'a>(
         return Err(SortedError::damaged(path, "it does not begin as such a file does"));
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    // Newer formats are found out by the manifest: it names only files of the versions it knows.
+    // The manifest is read first, and its format rises with that of any file: under one that is known, this is damage.
     if found == known { Ok(rest) } else { Err(SortedError::damaged(path, format!("it has format version {found}"))) }
 }
 

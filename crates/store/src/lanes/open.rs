@@ -40,7 +40,7 @@ pub(super) fn open(path: &Path, guard: &Path) -> Result<Connection, StoreError> 
     match (number("application_id")?, number("user_version")?) {
         (0, 0) => create(&mut connection).map_err(failed)?,
         (APPLICATION_ID, VERSION) => {}
-        (APPLICATION_ID, found) => {
+        (APPLICATION_ID, found) if found > VERSION => {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
         }
         _ => return Err(StoreError::Foreign { path: path.to_owned() }),
