@@ -20,6 +20,7 @@ mod flow;
 mod flowgate_yaml;
 mod init;
 mod load;
+mod mask;
 mod node;
 mod order;
 mod place;

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::mask::masked;
+
 /// The longest source line repeated in a report, in characters.
 const SNIPPET_LENGTH_MAX: usize = 200;
 
@@ -95,10 +97,10 @@ impl Place {
         self.file.text().get(line_start..self.start).map_or(1, |before| before.chars().count() + 1)
     }
 
-    /// The source line, cut to a length that fits a report.
+    /// The source line without secrets, cut to a length that fits a report.
     pub fn snippet(&self) -> String {
         let line = self.file.line_text(self.file.line_index(self.start));
-        line.chars().take(SNIPPET_LENGTH_MAX).collect()
+        masked(line).chars().take(SNIPPET_LENGTH_MAX).collect()
     }
 
     /// How many characters it holds.

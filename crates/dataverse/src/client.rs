@@ -253,9 +253,15 @@ impl Client {
         self.users.sign_in().await.map_err(CallError::Fatal)?;
         let mut wait = Duration::ZERO;
         let mut latest = None;
+        let mut may_be_run = false;
         loop {
-            self.wait(wait, bounds, latest.take()).await?;
-            let permit = self.admit(call, bounds, retry.has_failed()).await?;
+            // An attempt that is not made does not undo the one before.
+            let stopped = |error| match error {
+                CallError::TooLate(_) | CallError::Cancelled if may_be_run => CallError::Unknown(self.no_answer()),
+                error => error,
+            };
+            self.wait(wait, bounds, latest.take()).await.map_err(stopped)?;
+            let permit = self.admit(call, bounds, retry.has_failed()).await.map_err(stopped)?;
             let user = permit.user();
             let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
             let (attempt, error, answer) = match self.attempt(call, &url, &token, permit, bounds).await {
@@ -273,10 +279,11 @@ impl Client {
                 Ended::TimedOut => (Attempt::Unknown, CallError::Unknown(self.no_answer()), None),
             };
             let is_from_front_end = || answer.as_ref().is_some_and(|answer| is_front_end(answer.status));
-            if let Some(work) = &call.work
-                && (matches!(attempt, Attempt::Unknown) || is_from_front_end())
-            {
-                self.unanswered.note(&work.table, self.clock.now());
+            if matches!(attempt, Attempt::Unknown) || is_from_front_end() {
+                may_be_run = true;
+                if let Some(work) = &call.work {
+                    self.unanswered.note(&work.table, self.clock.now());
+                }
             }
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(Unsuccessful { error, answer }),

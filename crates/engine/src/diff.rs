@@ -10,7 +10,7 @@ use std::ops::Range;
 use arrow_array::{Array, Int32Array, RecordBatch};
 use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::SortOptions;
-use flowgate_core::destination::ColumnSet;
+use flowgate_core::destination::{Changes, ColumnSet};
 use flowgate_core::project::{Load, Master, Missing, Nulls};
 use flowgate_core::{KeyHash, LoadRows};
 use flowgate_sorted::{
@@ -19,7 +19,7 @@ use flowgate_sorted::{
 use uuid::Uuid;
 
 use crate::RunError;
-use crate::ledger::{Class, Past};
+use crate::ledger::{Class, Past, Removal};
 use crate::letters::Letters;
 use crate::mapping::Mapping;
 use crate::prepare::{FAULT_COLUMN, LATEST_COLUMN};
@@ -46,7 +46,36 @@ pub struct DiffCounts {
     pub in_state: u64,
 }
 
+impl std::ops::AddAssign for DiffCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.prepared += other.prepared;
+        self.create += other.create;
+        self.update += other.update;
+        self.set_state += other.set_state;
+        self.unchanged += other.unchanged;
+        self.superseded += other.superseded;
+        self.contradictory += other.contradictory;
+        self.quarantined += other.quarantined;
+        self.gone += other.gone;
+        self.delete += other.delete;
+        self.deactivate += other.deactivate;
+        self.keep += other.keep;
+        self.in_state += other.in_state;
+    }
+}
+
 impl DiffCounts {
+    /// What is to be sent, for an estimate.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes {
+            create: self.create,
+            update: self.update,
+            set_state: self.set_state,
+            deactivate: self.deactivate,
+            delete: self.delete,
+        }
+    }
+
     /// The classes of rows if nothing more were sent: changes wait, everything else is settled.
     pub(crate) fn waiting(&self) -> LoadRows {
         LoadRows {
@@ -82,13 +111,24 @@ pub(crate) enum Action {
 /// One key of the prepared rows that takes part.
 #[derive(Debug, Clone)]
 pub(crate) struct Decided {
-    /// The winning row in the bucket.
+    /// The winning row in the part.
     pub(crate) at: usize,
     /// Its row of the state, if it has one.
     pub(crate) old: Option<usize>,
     pub(crate) action: Action,
     /// What happens to its status after the row is written.
     pub(crate) status: Status,
+}
+
+/// One row of the state that is no longer prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Its row of the state.
+    pub(crate) at: usize,
+    /// Already removed by this run.
+    pub(crate) removal: Option<Removal>,
+    /// Written by this run before it was stopped: what the state says of its content is old.
+    pub(crate) is_rewritten: bool,
 }
 
 /// The status a row is to be brought into.
@@ -101,7 +141,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    fn asked(code: Option<i32>) -> Self {
+    pub(crate) fn asked(code: Option<i32>) -> Self {
         code.map_or(Self::Active, Self::Set)
     }
 
@@ -140,7 +180,7 @@ pub(crate) struct Diff {
     pub(crate) old_values: Option<RecordBatch>,
     pub(crate) decided: Vec<Decided>,
     /// Rows of the state that the SELECT no longer returns.
-    pub(crate) gone: Vec<usize>,
+    pub(crate) gone: Vec<Gone>,
     /// Rows that this run wrote before it was stopped, and that are neither prepared nor in state now.
     pub(crate) stray: Vec<(KeyHash, Uuid)>,
     pub(crate) counts: DiffCounts,
@@ -180,16 +220,18 @@ impl Differ<'_> {
                 Step::New(i) => decided.push(self.decide_new(&new, winners[i])),
                 Step::Both { new: i, old: j } => decided.push(self.decide_both(&new, winners[i], &old, j, &rules)),
                 Step::Gone(j) => {
+                    let key = index.keys[j];
                     let is_tombstone = index.flags[j] & TOMBSTONE != 0;
-                    if self.sees_gone && !is_tombstone && protected.binary_search(&index.keys[j]).is_err() {
-                        gone.push(j);
+                    if self.sees_gone && !is_tombstone && protected.binary_search(&key).is_err() {
+                        let is_rewritten = self.past.done(key).is_some();
+                        gone.push(Gone { at: j, removal: self.past.removal(key), is_rewritten });
                     }
                 }
             }
         }
-        let is_stray = |key: &KeyHash| {
-            buckets.contains(&key.bucket(bits)) && keys.binary_search(key).is_err() && index.find(*key).is_none()
-        };
+        let is_living = |key: &KeyHash| index.find(*key).is_some_and(|at| index.flags[at] & TOMBSTONE == 0);
+        let is_stray =
+            |key: &KeyHash| buckets.contains(&key.bucket(bits)) && keys.binary_search(key).is_err() && !is_living(key);
         let stray = self.past.written().filter(|(key, _)| is_stray(key)).collect();
         self.count(&decided, gone.len() as u64, &mut counts);
         Ok(Diff { buckets, new, old, old_values, decided, gone, stray, counts })
@@ -218,21 +260,25 @@ impl Differ<'_> {
         let hash = new.row_hashes[at];
         let index = &old.index;
         let flags = index.flags[j];
-        let done = self.past.done(key);
-        if let Some(done) = done.filter(|done| done.row_hash == hash && !done.is_uncertain) {
-            let status = if done.is_state_set { Status::Leave } else { rules.status_change(at, j) };
+        let (done, removal) = (self.past.done(key), self.past.removal(key));
+        if removal == Some(Removal::Deleted) {
+            return Decided { old: None, ..self.decide_new(new, at) };
+        }
+        let is_done = done.is_some_and(|done| done.row_hash == hash && !done.is_uncertain);
+        let is_uncertain = flags & UNCERTAIN != 0 || (done.is_some() && !is_done);
+        let was_deactivated = flags & DEACTIVATED != 0 || removal == Some(Removal::Deactivated);
+        let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
+        let status =
+            if is_asked_anew { Status::asked(self.asked_status(&new.rows, at)) } else { rules.status_change(at, j) };
+        if let Some(done) = done.filter(|_| is_done) {
+            let status = if done.is_state_set { Status::Leave } else { status };
             return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, status };
         }
-        let is_uncertain = flags & UNCERTAIN != 0 || done.is_some();
-        let was_deactivated = flags & DEACTIVATED != 0;
         let is_hash_current = hash == index.row_hashes[j];
         if is_hash_current && !is_uncertain && !was_deactivated {
             return Decided { at, old: Some(j), action: Action::Unchanged { is_hash_current }, status: Status::Leave };
         }
         let columns = if is_uncertain { self.every_column(true) } else { rules.changed_columns(at, j) };
-        let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
-        let status =
-            if is_asked_anew { Status::asked(self.asked_status(&new.rows, at)) } else { rules.status_change(at, j) };
         let action = if columns.is_empty() && status.is_left() {
             Action::Unchanged { is_hash_current }
         } else if self.letters.is_held(key, hash) {
@@ -243,10 +289,8 @@ impl Differ<'_> {
         Decided { at, old: Some(j), action, status }
     }
 
-    /// The status a prepared row asks for.
     fn asked_status(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
-        let states = rows.column(self.mapping.state_position()?).as_any().downcast_ref::<Int32Array>()?;
-        states.is_valid(at).then(|| states.value(at))
+        asked_status(self.mapping, rows, at)
     }
 
     /// All columns that may be sent: for a row whose content there is not known.
@@ -279,6 +323,12 @@ impl Differ<'_> {
             Missing::Delete => counts.delete = gone,
         }
     }
+}
+
+/// The status a prepared row asks for.
+pub(crate) fn asked_status(mapping: &Mapping, rows: &RecordBatch, at: usize) -> Option<i32> {
+    let states = rows.column(mapping.state_position()?).as_any().downcast_ref::<Int32Array>()?;
+    states.is_valid(at).then(|| states.value(at))
 }
 
 /// One row for each key: the latest, ties by canonical content. Faulty rows never win.
@@ -350,7 +400,7 @@ impl Order {
     }
 }
 
-/// The column rules over one bucket's new and old rows.
+/// The column rules over one part's new and old rows.
 pub(crate) struct Rules<'a> {
     mapping: &'a Mapping,
     /// By column: whether the state has values of it.

@@ -1,4 +1,4 @@
-//! The next state of some buckets: what is known to be at the destination after sending.
+//! The next state of a part's buckets: what is known to be at the destination after sending.
 //!
 //! A row advances only by its own acknowledgement. Rows that were refused keep what the state knew
 //! of them; rows left in place although they are gone become tombstones.
@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::RunError;
 use crate::diff::{Diff, Rules};
-use crate::load::{End, Ends, GoneEnd};
 use crate::mapping::Mapping;
+use crate::under_way::{End, Ends, GoneEnd};
 
 /// Where the values of one changed entry come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +77,9 @@ fn entries(diff: &Diff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) {
             (End::Refused { written: None } | End::Waiting, _) | (End::Unchanged, None) => {}
         }
     }
-    for (at, end) in diff.gone.iter().zip(&ends.gone) {
-        let entry = old.entry(*at);
+    for (gone, end) in diff.gone.iter().zip(&ends.gone) {
+        let at = gone.at;
+        let entry = old.entry(at);
         let flags = match end {
             GoneEnd::Deleted => {
                 entries.push((RowChanges::remove(entry), From::Nothing));
@@ -88,7 +89,8 @@ fn entries(diff: &Diff, ends: &Ends, sequence: u64) -> (Index, Vec<From>) {
             GoneEnd::Deactivated => TOMBSTONE | DEACTIVATED,
             GoneEnd::Refused | GoneEnd::Waiting => 0,
         };
-        entries.push((Entry { flags: entry.flags | flags, ..entry }, From::Old(*at)));
+        let uncertain = if gone.is_rewritten { UNCERTAIN } else { 0 };
+        entries.push((Entry { flags: entry.flags | flags | uncertain, ..entry }, From::Old(at)));
     }
     entries.retain(|(entry, from)| !matches!(from, From::Old(at) if *entry == old.entry(*at)));
     entries.extend(

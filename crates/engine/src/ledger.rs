@@ -21,13 +21,12 @@ pub(crate) enum Class {
     Created,
     Updated,
     Unchanged,
-    Deleted,
-    Deactivated,
 }
 
-/// What this run did to one row, not yet folded into the state.
+/// What this run wrote to one row, not yet folded into the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Done {
+    /// Created or updated.
     pub(crate) class: Class,
     pub(crate) id: Uuid,
     pub(crate) row_hash: u64,
@@ -36,10 +35,20 @@ pub(crate) struct Done {
     pub(crate) is_state_set: bool,
 }
 
+/// How this run removed one row, not yet folded into the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Deleted,
+    Deactivated,
+}
+
 /// The memory of this run about one load.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
+    /// Rows that are there, by the last that was done to them.
     done: HashMap<KeyHash, Done>,
+    /// Rows that are not, or not active.
+    removals: HashMap<KeyHash, (Removal, Uuid)>,
     /// Classes of rows that an earlier pass of this run loaded and folded.
     folded: HashMap<KeyHash, Class>,
     /// Creates whose end is unknown, with the ids they were sent under.
@@ -51,18 +60,26 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// What was done to this row and is not in the state yet.
+    /// What was written to this row and is not in the state yet.
     pub(crate) fn done(&self, key: KeyHash) -> Option<Done> {
         self.done.get(&key).copied()
     }
 
+    /// How this row was removed, which is not in the state yet.
+    pub(crate) fn removal(&self, key: KeyHash) -> Option<Removal> {
+        self.removals.get(&key).map(|(removal, _)| *removal)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.folded.is_empty() && self.unanswered_creates.is_empty()
+        self.done.is_empty() && self.removals.is_empty() && self.folded.is_empty() && self.unanswered_creates.is_empty()
     }
 
     /// Whether this run has to do with the row, so that its state alone does not settle it.
     pub(crate) fn knows(&self, key: KeyHash) -> bool {
-        self.done.contains_key(&key) || self.folded.contains_key(&key) || self.unanswered_creates.contains_key(&key)
+        self.done.contains_key(&key)
+            || self.removals.contains_key(&key)
+            || self.folded.contains_key(&key)
+            || self.unanswered_creates.contains_key(&key)
     }
 
     /// What the row counts as in this run: a row that the run created stays a created one, whatever
@@ -90,14 +107,13 @@ impl Past {
 
     /// Rows that this run wrote and did not remove again.
     pub(crate) fn written(&self) -> impl Iterator<Item = (KeyHash, Uuid)> + '_ {
-        let is_there = |done: &Done| matches!(done.class, Class::Created | Class::Updated);
-        self.done.iter().filter(move |(_, done)| is_there(done)).map(|(key, done)| (*key, done.id))
+        self.done.iter().map(|(key, done)| (*key, done.id))
     }
 
-    /// Rows that this run removed.
-    pub(crate) fn removed(&self) -> HashSet<Uuid> {
-        let is_removed = |done: &&Done| done.class == Class::Deleted;
-        self.done.values().filter(is_removed).map(|done| done.id).collect()
+    /// Rows that this run deleted.
+    pub(crate) fn deleted(&self) -> HashSet<Uuid> {
+        let deleted = self.removals.values().filter(|(removal, _)| *removal == Removal::Deleted);
+        deleted.map(|(_, id)| *id).collect()
     }
 
     fn take_folded(&mut self, row: ReplayedRow) {
@@ -128,9 +144,10 @@ impl Past {
                 if let Some(done) = self.done.get_mut(&row.key) {
                     done.is_state_set = true;
                 }
+                self.removals.remove(&row.key);
             }
-            (Operation::Delete, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deleted, false),
-            (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.insert(row, Class::Deactivated, false),
+            (Operation::Delete, Some(OutcomeCode::Applied)) => self.remove(row, Removal::Deleted),
+            (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.remove(row, Removal::Deactivated),
             (Operation::SetState | Operation::Delete | Operation::Deactivate, None | Some(OutcomeCode::Ambiguous)) => {
                 self.unanswered_others.push(row.key);
             }
@@ -145,6 +162,14 @@ impl Past {
         };
         let done = Done { class, id: row.id, row_hash: row.row_hash, is_uncertain, is_state_set: false };
         self.done.insert(row.key, done);
+        if self.removals.get(&row.key).is_some_and(|(removal, _)| *removal == Removal::Deleted) {
+            self.removals.remove(&row.key);
+        }
+    }
+
+    fn remove(&mut self, row: ReplayedRow, removal: Removal) {
+        self.done.remove(&row.key);
+        self.removals.insert(row.key, (removal, row.id));
     }
 }
 

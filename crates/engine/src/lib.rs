@@ -17,6 +17,7 @@
 //! Left out: what a connector does, how rows become requests, and the schedule of flows.
 
 mod adopt;
+mod compare;
 mod diff;
 mod error;
 mod extract;
@@ -37,6 +38,7 @@ mod prepare;
 mod run;
 mod stage;
 mod transform;
+mod under_way;
 mod witness;
 
 pub use diff::DiffCounts;

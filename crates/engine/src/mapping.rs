@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Schema, SchemaRef};
 use flowgate_core::nearest::nearest;
-use flowgate_core::project::{ColumnRule, Load, Lookup, Master};
+use flowgate_core::project::{ColumnRule, Load, Lookup, Master, Nulls};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::{Code, ColumnKind, TableShape};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -110,10 +110,20 @@ impl Mapping {
     }
 
     /// What of the column rules makes another row of the same values: a row that was written under other rules is
-    /// compared anew.
+    /// compared anew. Stored with the row hashes, so the numbers never change.
     pub(crate) fn rules_seed(&self) -> u64 {
-        let ruled = self.columns.iter().filter(|column| column.rule != ColumnRule::default());
-        ruled.fold(0, |seed, column| xxh3_64_with_seed(format!("{} {:?}", column.name, column.rule).as_bytes(), seed))
+        self.columns.iter().filter(|column| column.rule != ColumnRule::default()).fold(0, |seed, column| {
+            let nulls = match column.rule.nulls {
+                Nulls::Clear => 0,
+                Nulls::Keep => 1,
+            };
+            let master = match column.rule.master {
+                Master::Source => 0,
+                Master::Destination => 1,
+                Master::FillIfEmpty => 2,
+            };
+            xxh3_64_with_seed(&[column.name.as_bytes(), &[0, nulls, master]].concat(), seed)
+        })
     }
 
     /// Whether the state of a row holds what was prepared, with nothing kept of what was there before.

@@ -13,10 +13,11 @@ use flowgate_core::project::{Load, Missing};
 use flowgate_core::{CancellationToken, FlowName, KeyHash, LoadName, StreamName, StreamRows};
 use uuid::Uuid;
 
-use crate::diff::{Action, Decided, Diff};
+use crate::compare::Compared;
+use crate::diff::{Action, Decided, Diff, asked_status};
 use crate::forgetful::ForgetfulStore;
 use crate::letters::{Letters, key_text};
-use crate::one_load::{Compared, changes};
+use crate::mapping::Mapping;
 use crate::run::{Engine, FlowRun, Scope, remove_dir};
 use crate::{DiffCounts, GuardStop, RunError, RunOptions};
 
@@ -124,7 +125,7 @@ impl FlowRun<'_> {
             load: scope.load.name.clone(),
             table: scope.load.table.clone(),
             counts: compared.counts,
-            estimate: scope.destination.estimate(&compared.prepared.mapping.shape, changes(&compared.counts)),
+            estimate: scope.destination.estimate(&compared.prepared.mapping.shape, compared.counts.changes()),
             guard: self.guards.get(&scope.load.name).cloned(),
             adopted: compared.adopted,
             samples,
@@ -157,17 +158,35 @@ fn add_samples(
             _ => continue,
         };
         let key = key_text(&diff.new.rows, &mapping.match_positions, row.at)?;
-        samples.push(PlannedChange { operation, key, columns: changed_values(mapping.columns.len(), diff, row)? });
+        let mut columns = changed_values(mapping.columns.len(), diff, row)?;
+        columns.extend(changed_status(mapping, diff, row));
+        samples.push(PlannedChange { operation, key, columns });
     }
     let operation = match load.missing {
         Missing::Keep => "keep",
         Missing::Deactivate => "deactivate",
         Missing::Delete => "delete",
     };
-    for at in diff.gone.iter().take(SAMPLES_MAX.saturating_sub(samples.len())) {
-        samples.push(PlannedChange { operation, key: diff.old.index.ids[*at].to_string(), columns: Vec::new() });
+    for gone in diff.gone.iter().take(SAMPLES_MAX.saturating_sub(samples.len())) {
+        let values = diff.old.values_of(&mapping.schema, &[gone.at])?;
+        let key = key_text(&values, &mapping.match_positions, 0)?;
+        samples.push(PlannedChange { operation, key, columns: Vec::new() });
     }
     Ok(())
+}
+
+/// The status that a row is brought into, by its label.
+fn changed_status(mapping: &Mapping, diff: &Diff, row: &Decided) -> Option<ValueChange> {
+    if row.status.is_left() {
+        return None;
+    }
+    let label = |code: i32| {
+        let status = mapping.shape.statuses.iter().find(|status| status.status == code);
+        status.map_or_else(|| code.to_string(), |status| status.label.clone())
+    };
+    let before = diff.old_values.as_ref().zip(row.old);
+    let now = before.and_then(|(values, at)| asked_status(mapping, values, at)).map(label);
+    Some(ValueChange { column: "status".to_owned(), now, then: row.status.code().map(label) })
 }
 
 fn changed_values(columns: usize, diff: &Diff, row: &Decided) -> Result<Vec<ValueChange>, RunError> {

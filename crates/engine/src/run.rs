@@ -17,6 +17,7 @@ use flowgate_store::{FlowLease, LoadProgress, Phase, RunRecord, RunState, Store}
 use uuid::Uuid;
 
 use crate::ids::Ids;
+use crate::one_load::map;
 use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
@@ -178,18 +179,23 @@ impl<'a> FlowRun<'a> {
         let staging = Duration::from_secs_f64(self.seconds("stage") - staged_before);
         self.add_seconds("extract", self.engine.clock.elapsed().since(started).saturating_sub(staging));
         let transforms = self.open_transforms().await?;
-        let mut second_pass = Vec::new();
+        // All of them first: what is wrong with the last is known before the first sends anything.
+        let mut mapped = Vec::new();
         for load in &flow.loads {
             if self.is_done(load) {
                 continue;
             }
-            let deferred = self.run_load(load, &transforms, 1).await?;
+            mapped.push((load, map(&self.scope(load, 1).await?, &transforms).await?));
+        }
+        let mut second_pass = Vec::new();
+        for (load, mapping) in mapped {
+            let deferred = self.run_load(load, mapping.clone(), &transforms, 1).await?;
             if deferred > 0 {
-                second_pass.push(load);
+                second_pass.push((load, mapping));
             }
         }
-        for load in second_pass {
-            self.run_load(load, &transforms, 2).await?;
+        for (load, mapping) in second_pass {
+            self.run_load(load, mapping, &transforms, 2).await?;
         }
         if self.is_plan { Ok(()) } else { self.require_nothing_pending() }
     }

@@ -11,7 +11,7 @@ pub struct Sifted {
     /// Rows that arrived and are in state exactly so, and of which nothing more is asked.
     pub settled: u64,
     /// Rows of the state that are not settled, by their positions in the bucket. A tombstone whose key
-    /// did not arrive stays as it is.
+    /// did not arrive stays as it is, unless more is asked of it.
     pub touched: RowSet,
     /// Those of `touched` that arrived exactly so and did not wait: they are among the rows that are looked at, though
     /// only the state still has them.
@@ -116,7 +116,7 @@ impl Sifted {
     fn pass(&mut self, heads: &Heads, row: usize, arrived: &RowSet, is_open: &dyn Fn(KeyHash) -> bool) {
         if arrived.contains(row) {
             if is_open(heads.keys[row]) { self.recall(row) } else { self.settle() }
-        } else if heads.flags[row] & TOMBSTONE == 0 {
+        } else if heads.flags[row] & TOMBSTONE == 0 || is_open(heads.keys[row]) {
             self.touch(heads, row);
         }
     }
@@ -168,7 +168,9 @@ mod tests {
             flags: vec![0, 0, 0, TOMBSTONE],
         };
         let mut arrived = RowSet::none(4);
-        [0, 1, 2].into_iter().for_each(|row| arrived.insert(row));
+        for row in 0..3 {
+            arrived.insert(row);
+        }
         // 2 came once more, and otherwise; 3 is open.
         let digests = [digest(2, 11, 0, false)];
         let mut wanted = RowSet::none(1);

@@ -56,6 +56,8 @@ pub(crate) struct Writer<'a> {
     bounds: Bounds<'a>,
     tally: &'a Tally,
     outcomes: Vec<Option<Outcome>>,
+    /// Rows that a request without a known end held, and that are sent again.
+    may_be_run: Vec<bool>,
     rounds: u32,
 }
 
@@ -73,10 +75,12 @@ pub(crate) async fn write(
         Operation::SetState | Operation::Deactivate => Content::Statuses(state::wanted(unit)?),
         Operation::Delete => Content::Nothing,
     };
-    let outcomes = vec![None; unit.len()];
-    let mut writer = Writer { client, facts, unit, content, class, bounds, tally, outcomes, rounds: 0 };
+    let (outcomes, may_be_run) = (vec![None; unit.len()], vec![false; unit.len()]);
+    let mut writer = Writer { client, facts, unit, content, class, bounds, tally, outcomes, may_be_run, rounds: 0 };
     writer.run().await?;
-    Ok(writer.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Unsent)).collect())
+    let without_end = |may_be_run| if may_be_run { Outcome::Ambiguous } else { Outcome::Unsent };
+    let ends = writer.outcomes.into_iter().zip(writer.may_be_run);
+    Ok(ends.map(|(outcome, may_be_run)| outcome.unwrap_or(without_end(may_be_run))).collect())
 }
 
 impl Writer<'_> {

@@ -23,13 +23,6 @@ enum PartEnd {
     NotRun,
 }
 
-/// Rows to send again, and those of them of which it is not known whether they were run.
-#[derive(Default)]
-struct Again {
-    rows: Vec<usize>,
-    unknown: Vec<usize>,
-}
-
 impl Writer<'_> {
     pub(super) async fn write_in_parts(&mut self, rows: Vec<usize>) -> Result<(), ConnectorError> {
         let rows_per_request = if self.unit.options.one_at_a_time {
@@ -43,13 +36,9 @@ impl Writer<'_> {
             match self.send_parts(&parts).await {
                 Ok(ends) => {
                     let again = self.take_ends(&chunk, ends).await?;
-                    if !again.rows.is_empty() {
-                        if self.may_send_again() {
-                            self.pause().await;
-                            chunks.push(again.rows);
-                        } else {
-                            self.end(&again.unknown, &Outcome::Ambiguous);
-                        }
+                    if !again.is_empty() && self.may_send_again() {
+                        self.pause().await;
+                        chunks.push(again);
                     }
                 }
                 Err(CallError::Unknown(_)) => chunks.extend(self.after_unknown(chunk).await?),
@@ -72,8 +61,8 @@ impl Writer<'_> {
     }
 
     /// Ends what has an end and returns the rows to send again.
-    async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Again, ConnectorError> {
-        let mut again = Again::default();
+    async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Vec<usize>, ConnectorError> {
+        let mut again = Vec::new();
         let done = ends.iter().filter(|end| matches!(end, PartEnd::Done)).count();
         // Rows that get through bring the bulk message back, which was left because many did not.
         let message = super::pace::message(self.unit.operation, true, true);
@@ -81,12 +70,12 @@ impl Writer<'_> {
         for (row, end) in rows.iter().zip(ends) {
             match end {
                 PartEnd::Done => self.end(&[*row], &Outcome::Applied),
-                PartEnd::NotRun => again.rows.push(*row),
+                PartEnd::NotRun => again.push(*row),
                 PartEnd::Refused(refusal) => match refusal.class {
-                    FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused => again.rows.push(*row),
+                    FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused => again.push(*row),
                     FaultClass::Gateway => {
-                        again.rows.push(*row);
-                        again.unknown.push(*row);
+                        self.may_be_run[*row] = true;
+                        again.push(*row);
                     }
                     _ => self.settle_alone(*row, &refusal).await?,
                 },

@@ -46,6 +46,9 @@ impl Writer<'_> {
 
     /// What is still to be sent after a request of which nothing is known.
     pub(super) async fn after_unknown(&mut self, rows: Vec<usize>) -> Result<Vec<Vec<usize>>, ConnectorError> {
+        for row in &rows {
+            self.may_be_run[*row] = true;
+        }
         let is_closing = rows.iter().any(|row| self.needs_closing(*row));
         let settled = match self.unit.operation {
             Operation::Create => match self.find(&rows).await {

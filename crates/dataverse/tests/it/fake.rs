@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use flowgate_core::CancellationToken;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,9 @@ pub(crate) enum FaultKind {
     /// The connection is cut before the request is run, or after.
     CutBefore,
     CutAfter,
+    /// The person stops the run while it is answered as it should be, or after it was run and cut.
+    Stop(CancellationToken),
+    CutAfterAndStop(CancellationToken),
 }
 
 #[derive(Debug, Clone)]
@@ -196,6 +200,15 @@ impl State {
             Some(FaultKind::CutAfter) => {
                 self.run(&request.method, &path, &request.body, &request.headers);
                 None
+            }
+            Some(FaultKind::CutAfterAndStop(cancel)) => {
+                cancel.cancel();
+                self.run(&request.method, &path, &request.body, &request.headers);
+                None
+            }
+            Some(FaultKind::Stop(cancel)) => {
+                cancel.cancel();
+                Some(self.run(&request.method, &path, &request.body, &request.headers))
             }
             None => Some(self.run(&request.method, &path, &request.body, &request.headers)),
         }

@@ -323,6 +323,27 @@ async fn what_was_stopped_before_it_was_sent_is_unsent() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_run_before_the_stop_is_never_called_unsent() {
+    let fake = Fake::start().await;
+    let dataverse = connect(&fake);
+    let unit = creates(&dataverse, &["a", "b"]).await;
+    let cancel = CancellationToken::new();
+    // It is not there yet when it is looked for.
+    fake.fail(CREATE, FaultKind::CutBefore);
+    fake.fail("GET accounts", FaultKind::Stop(cancel.clone()));
+    let outcomes = dataverse.write(unit, Class::Batch, Duration::from_hours(1), &cancel).await.unwrap();
+    assert_eq!(letters(&outcomes), "??");
+
+    hold(&fake, 1, "N0");
+    let mut unit = creates(&dataverse, &["new name"]).await;
+    unit.operation = Operation::Update;
+    let cancel = CancellationToken::new();
+    fake.fail(UPDATE, FaultKind::CutAfterAndStop(cancel.clone()));
+    let outcomes = dataverse.write(unit, Class::Batch, Duration::from_hours(1), &cancel).await.unwrap();
+    assert_eq!(letters(&outcomes), "?");
+}
+
+#[tokio::test]
 async fn answers_that_cannot_be_matched_to_their_rows_are_none() {
     let part = |status: &str| format!("--b\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {status}\r\n\r\n\r\n");
     let (done, refused) = (part("204 No Content"), part("400 Bad Request"));

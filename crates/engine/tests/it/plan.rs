@@ -33,6 +33,8 @@ async fn a_plan_says_what_a_run_would_do_and_does_nothing() {
     let change = &load.samples[0];
     assert_eq!((change.operation, change.key.as_str()), ("update", "1"));
     assert_eq!((change.columns[0].now.as_deref(), change.columns[0].then.as_deref()), (Some("Ann"), Some("Eve")));
+    let removal = &load.samples[1];
+    assert_eq!((removal.operation, removal.key.as_str()), ("delete", "2"));
     assert_eq!(world.destination.take_sent(), []);
     assert_eq!(world.rows().await.updated, 1, "the run then does what the plan said");
 }

@@ -1,9 +1,10 @@
 //! Runs that stop in the middle and go on.
 
-use flowgate_core::LoadRows;
+use flowgate_core::project::Missing;
+use flowgate_core::{LoadRows, Operation};
 use flowgate_store::RunState;
 
-use crate::fake::{Table, World, load, shape};
+use crate::fake::{Inner, Table, World, load, shape};
 
 const COLUMNS: [&str; 2] = ["number", "name"];
 
@@ -64,6 +65,76 @@ async fn a_change_made_before_the_stop_is_not_forgotten() {
     assert_eq!((rows.updated, rows.gone, rows.kept), (3, 17, 17));
     let names = world.destination.texts("account", "name");
     assert_eq!(names.iter().filter(|name| *name == "changed").count(), 3);
+}
+
+#[tokio::test]
+async fn a_row_that_was_removed_before_the_stop_and_is_wanted_after_it_comes_back() {
+    for missing in [Missing::Delete, Missing::Deactivate] {
+        let mut world = world();
+        world.load().missing = missing;
+        world.rows().await;
+        let all = world.load().sql.text.clone();
+        world.load().sql.text = format!("{all} WHERE number = 'n0'");
+        world.destination.take_sent();
+        world.destination.inner.lock().unwrap().faults.cancel_after = Some(3);
+        assert_eq!(world.run().await.record.state, RunState::Interrupted);
+
+        world.load().sql.text = all;
+        let rows = world.rows().await;
+        assert_eq!((rows.prepared, rows.gone), (20, 0), "{rows:?}");
+        assert_eq!(world.destination.texts("account", "number").len(), 20);
+        let inactive = |inner: &Inner| inner.statuses.values().filter(|status| **status == Some(2)).count();
+        assert_eq!(inactive(&world.destination.inner.lock().unwrap()), 0);
+        assert_eq!(world.rows().await, LoadRows { prepared: 20, unchanged: 20, ..LoadRows::default() });
+    }
+}
+
+#[tokio::test]
+async fn rows_that_were_removed_before_the_stop_are_not_removed_again() {
+    let mut world = world();
+    world.load().missing = Missing::Delete;
+    world.rows().await;
+    world.load().sql.text.push_str(" WHERE number = 'n0'");
+    world.destination.take_sent();
+    world.destination.inner.lock().unwrap().faults.cancel_after = Some(3);
+    assert_eq!(world.run().await.record.state, RunState::Interrupted);
+    world.load().missing = Missing::Keep;
+    let expected = LoadRows { prepared: 1, unchanged: 1, gone: 19, deleted: 6, kept: 13, ..LoadRows::default() };
+    assert_eq!(world.rows().await, expected);
+    assert_eq!(world.destination.take_sent().len(), 3, "nothing after the stop");
+}
+
+#[tokio::test]
+async fn a_row_that_returns_is_active_even_if_the_run_was_stopped_before_it_said_so() {
+    let mut world = world();
+    world.load().missing = Missing::Deactivate;
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["n0", "n0"]]));
+    assert_eq!(world.rows().await.deactivated, 19);
+    world.stream("person", Table::new(&COLUMNS, &[&["n0", "n0"], &["n1", "changed"]]));
+    world.destination.take_sent();
+    world.destination.inner.lock().unwrap().faults.cancel_after = Some(1);
+    assert_eq!(world.run().await.record.state, RunState::Interrupted);
+    assert_eq!(world.destination.take_sent(), [(Operation::Update, 1)]);
+    assert_eq!(world.rows().await.updated, 1);
+    assert_eq!(world.destination.take_sent(), [(Operation::SetState, 1)]);
+}
+
+#[tokio::test]
+async fn what_was_written_before_the_stop_and_is_gone_after_it_is_not_taken_for_the_old_row() {
+    let mut world = world();
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, &[&["n0", "new"], &["n1", "n1"]]));
+    world.destination.take_sent();
+    world.destination.inner.lock().unwrap().faults.cancel_after = Some(1);
+    assert_eq!(world.run().await.record.state, RunState::Interrupted);
+    world.load().sql.text.push_str(" WHERE number <> 'n0'");
+    world.rows().await;
+    // As the state still had it.
+    world.load().sql.text = "SELECT number, name FROM person".into();
+    world.stream("person", Table::new(&COLUMNS, &[&["n0", "n0"], &["n1", "n1"]]));
+    assert_eq!(world.rows().await.updated, 1);
+    assert!(!world.destination.texts("account", "name").contains(&"new".to_owned()));
 }
 
 /// Seconds by the clock that a run took.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flowgate_core::project::{ColumnRule, Master, Missing, Nulls, StateAction, StateRule};
+use flowgate_core::project::{ColumnRule, DeletedThere, Master, Missing, Nulls, StateAction, StateRule};
 use flowgate_core::{Code, LoadRows, Operation, StreamName};
 use flowgate_engine::RunOptions;
 use flowgate_store::RunState;
@@ -186,12 +186,16 @@ async fn rows_that_are_there_already_are_adopted() {
     assert_eq!(world.destination.texts("account", "name"), ["Ann", "Bob", "Zoe"]);
 }
 
-#[tokio::test]
-async fn a_status_follows_the_state_rule() {
-    let mut world = world(&[&["1", "Ann", "done"], &["2", "Bob", "open"]]);
+fn close_what_is_done(world: &mut World) {
     world.load().sql.text = "SELECT number, name, city AS phase FROM person".into();
     let close = BTreeMap::from([("done".to_owned(), StateAction::Close("Solved".into()))]);
     world.load().state = Some(StateRule { column: "phase".into(), actions: close });
+}
+
+#[tokio::test]
+async fn a_status_follows_the_state_rule() {
+    let mut world = world(&[&["1", "Ann", "done"], &["2", "Bob", "open"]]);
+    close_what_is_done(&mut world);
     assert_eq!(world.rows().await, LoadRows { created: 2, ..rows(2) });
     assert_eq!(world.destination.take_sent(), [(Operation::Create, 2), (Operation::SetState, 1)]);
     assert_eq!(world.rows().await, LoadRows { unchanged: 2, ..rows(2) });
@@ -199,6 +203,21 @@ async fn a_status_follows_the_state_rule() {
     world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "open"], &["2", "Bob", "done"]]));
     assert_eq!(world.rows().await, LoadRows { updated: 2, ..rows(2) });
     assert_eq!(world.destination.take_sent(), [(Operation::SetState, 2)]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_created_again_gets_its_status_again() {
+    let mut world = world(&[&["1", "Ann", "done"]]);
+    close_what_is_done(&mut world);
+    world.load().deleted_there = DeletedThere::Recreate;
+    world.rows().await;
+    world.destination.inner.lock().unwrap().rows.clear();
+    world.destination.take_sent();
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Anna", "done"]]));
+    // One row that is gone is not taken for a destination that went back in time.
+    world.rows().await;
+    let sent = world.destination.take_sent();
+    assert_eq!(sent, [(Operation::Update, 1), (Operation::Create, 1), (Operation::SetState, 1)]);
 }
 
 #[tokio::test]
