@@ -9,7 +9,7 @@ use flowgate_core::destination::Class;
 use flowgate_dataverse::budget::{
     AnswerFacts, Cost, Ended, Grant, Policy, PolicySettings, Throttled, ThrottledBy, Verdict,
 };
-use flowgate_dataverse::cost::{BULK_ROWS_MAX, CostModel, ErrorRate, Message, batch_rows};
+use flowgate_dataverse::cost::{CostModel, ErrorRate, Message, batch_rows};
 use flowgate_emulator::model::{LimitKind, Work};
 
 use crate::service::{Answer, AnswerKind, Server, Service, create, read, single};
@@ -109,7 +109,7 @@ impl Client for Paced {
             }
             return next;
         }
-        let rows = batch_rows(&self.model, ErrorRate::default().get(), BULK_ROWS_MAX);
+        let rows = batch_rows(&self.model, ErrorRate::default().get());
         let busy = Duration::from_secs_f64(self.model.seconds(rows as f64));
         self.ask(now_s, Class::Batch, busy, create(rows), rows as u64)
     }

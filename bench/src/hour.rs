@@ -46,60 +46,74 @@ pub struct Hour {
 /// Loads for so many seconds.
 pub async fn hour(place: &Place, seconds: u64) -> Result<Hour, Error> {
     let process = Process::start(place).await?;
-    let ready = &process.ready;
-    let mut loader = Loader::connect(of_ready(ready), place.time_scale, "contact", names).await?;
+    let mut loader = Loader::connect(of_ready(&process.ready), place.time_scale, "contact", names).await?;
+    let loaded = load_beside_callers(&mut loader, place, seconds as f64).await?;
+    let requests = loader.dataverse.requests();
+    let interactive_wait = loader.dataverse.waits(Class::Interactive);
+    process.stop().await?;
+    Ok(Hour {
+        seconds: loaded.seconds,
+        time_scale: place.time_scale,
+        servers: place.servers,
+        rows_per_s: loaded.rows as f64 / loaded.seconds,
+        ambiguous: loaded.ambiguous,
+        requests: requests.sent,
+        throttled: requests.throttled,
+        throttled_per_1000_requests: 1_000.0 * requests.throttled as f64 / (requests.sent as f64).max(1.0),
+        interactive_calls: loaded.calls,
+        interactive_lost: loaded.calls - loaded.callers.total_ms.len() as u64,
+        interactive_wait,
+        interactive_total: Quantiles::of(loaded.callers.total_ms),
+    })
+}
+
+/// What came of a load, and of the calls beside it.
+#[derive(Default)]
+struct Loaded {
+    seconds: f64,
+    rows: u64,
+    ambiguous: u64,
+    calls: u64,
+    callers: Callers,
+}
+
+async fn load_beside_callers(loader: &mut Loader, place: &Place, seconds: f64) -> Result<Loaded, Error> {
     let clock = SystemClock::new(place.time_scale);
     let now_s = || clock.elapsed().0.as_secs_f64();
     let mut random = Random::new(1);
     let rate = INTERACTIVE_PER_S_AND_SERVER * f64::from(place.servers);
     let mut gap_s = || -(1.0 - random.unit()).ln() / rate;
     let mut next_call_s = gap_s();
-    let (mut calls, mut callers) = (0, Callers::default());
+    let mut loaded = Loaded::default();
     let mut under_way = FuturesUnordered::new();
-    let (mut rows, mut ambiguous) = (0, 0);
-    while now_s() < seconds as f64 {
+    while now_s() < seconds {
         loader.begin(u64::MAX)?;
         while next_call_s <= now_s() {
-            let (call, since_s) = (loader.interactive(calls)?, next_call_s);
+            let (call, since_s) = (loader.interactive(loaded.calls)?, next_call_s);
             under_way.push(async move { (since_s, call.await) });
-            calls += 1;
+            loaded.calls += 1;
             next_call_s += gap_s();
         }
         let until_call = Duration::from_secs_f64((next_call_s - now_s()).max(0.0));
         tokio::select! {
             ended = loader.next() => {
                 let ends = ended?.unwrap_or_default();
-                (rows, ambiguous) = (rows + ends.applied, ambiguous + ends.ambiguous);
+                loaded.rows += ends.applied;
+                loaded.ambiguous += ends.ambiguous;
             }
-            Some((since_s, call)) = under_way.next() => callers.end(now_s() - since_s, &call),
+            Some((since_s, call)) = under_way.next() => loaded.callers.end(now_s() - since_s, &call),
             () = clock.sleep(until_call) => {}
         }
     }
-    let seconds = now_s();
+    loaded.seconds = now_s();
     let last = async {
         while let Some((since_s, call)) = under_way.next().await {
-            callers.end(now_s() - since_s, &call);
+            loaded.callers.end(now_s() - since_s, &call);
         }
     };
     // Those who are still waiting after that are lost.
     let _is_over = tokio::time::timeout(LAST_CALLS_WAIT, last).await;
-    let requests = loader.dataverse.requests();
-    let interactive_wait = loader.dataverse.waits(Class::Interactive);
-    process.stop().await?;
-    Ok(Hour {
-        seconds,
-        time_scale: place.time_scale,
-        servers: place.servers,
-        rows_per_s: rows as f64 / seconds,
-        ambiguous,
-        requests: requests.sent,
-        throttled: requests.throttled,
-        throttled_per_1000_requests: 1_000.0 * requests.throttled as f64 / (requests.sent as f64).max(1.0),
-        interactive_calls: calls,
-        interactive_lost: calls - callers.total_ms.len() as u64,
-        interactive_wait,
-        interactive_total: Quantiles::of(callers.total_ms),
-    })
+    Ok(loaded)
 }
 
 /// Callers who were served.

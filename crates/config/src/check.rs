@@ -3,11 +3,11 @@
 //! After this the readers of single blocks need not complain about forms again: a value that is
 //! not of its kind was reported here, and they pass it over.
 
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::{Code, FlowName};
 use serde_json::Value;
 
 use crate::definition::{Block, Form, Key, Kind, Others, Word, Written};
-use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Entry, Node};
 use crate::place::Place;
 use crate::report::{Problem, Report};

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowgate_core::connector::ConnectorSpec;
 use flowgate_core::hours::WeekHours;
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::project::{BudgetShare, BudgetSpec, Connection};
 use flowgate_core::{Code, ConnectionName};
 
 use crate::check::unknown_key_among;
 use crate::connector_block::ConnectorBlock;
 use crate::definition::{Block, COUNT_MAX, Key, Kind, Others, Written};
-use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Entry, Node};
 use crate::report::{Problem, Report};
 

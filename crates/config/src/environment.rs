@@ -3,10 +3,10 @@
 //! Without a name it is `local` if that file is there or none is at all, and the only one there is
 //! otherwise. Several without a `local` are never guessed between. What an environment says wins over the project.
 
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::{Code, EnvironmentName};
 
 use crate::files::Files;
-use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Node};
 use crate::report::{Problem, Report};
 

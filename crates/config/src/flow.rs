@@ -110,10 +110,9 @@ pub(crate) fn read_flow(file: &FlowFile, context: &mut Context<'_>) -> Option<Fl
             .add(Problem::new(Code::NOT_SUPPORTED, message).at(&file.root.place).hint("make it several flows"));
         return None;
     }
-    let loads: Option<Vec<_>> = {
-        let read: Vec<_> = entries.iter().map(|entry| read_load(entry, file, &streams, context)).collect();
-        read.into_iter().collect()
-    };
+    // All are read before one that could not be ends it: every mistake is told.
+    let loads: Vec<_> = entries.iter().map(|entry| read_load(entry, file, &streams, context)).collect();
+    let loads: Option<Vec<_>> = loads.into_iter().collect();
     let after = file.after().iter().filter_map(|node| FlowName::new(node.text()?).ok()).collect();
     Some(Flow {
         name: file.name.clone(),

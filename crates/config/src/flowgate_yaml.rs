@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use flowgate_core::nearest::nearest;
 use flowgate_core::project::{ProvisionPolicy, Staging};
 use flowgate_core::{Code, EnvironmentName};
 use jiff::tz::TimeZone;
 
 use crate::connection::CONNECTION;
 use crate::definition::{Block, Key, Kind, Others, Word, Written};
-use crate::nearest::nearest;
 use crate::node::Node;
 use crate::report::{Problem, Report};
 

@@ -21,7 +21,6 @@ mod flowgate_yaml;
 mod init;
 mod load;
 mod mask;
-mod nearest;
 mod node;
 mod order;
 mod place;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::project::{DeletedThere, Deletes, Load, Missing, Sql, Stream};
 use flowgate_core::{Code, LoadName, StreamName};
 
@@ -14,7 +15,6 @@ use crate::connection::Role;
 use crate::context::Context;
 use crate::definition::{Block, Key, Kind, TEXTS, Word};
 use crate::flow::FlowFile;
-use crate::nearest::{nearest, quoted_list};
 use crate::node::{Entry, Node};
 use crate::report::{Problem, Report};
 use crate::rules::{self, CHECK, COLUMN, GUARDS, HISTORY, LOOKUP, STATE};

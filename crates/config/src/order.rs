@@ -1,10 +1,10 @@
 //! Orders: loads by their lookups, flows by `after`.
 
 use flowgate_core::Code;
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::project::Load;
 
 use crate::flow::FlowFile;
-use crate::nearest::{nearest, quoted_list};
 use crate::report::{Problem, Report};
 
 /// Puts every load behind the loads of the tables it looks up.

@@ -60,7 +60,9 @@ fn read_project(
     let mut chosen = environment::choose(&mut files, environment, report)?;
     let mut variables = Variables::new(&chosen.file_name);
     let vars = [root.get("vars"), chosen.root.as_ref().and_then(|node| node.get("vars"))];
-    vars.into_iter().flatten().for_each(|vars| variables.add(vars, report));
+    for vars in vars.into_iter().flatten() {
+        variables.add(vars, report);
+    }
     if let Some(node) = &mut chosen.root {
         environment::take_place_of_connections(node, &mut root);
         fill_project(node, &variables, report);

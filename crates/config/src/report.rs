@@ -89,8 +89,8 @@ impl Problem {
         self
     }
 
-    pub(crate) fn nearest(mut self, nearest: Option<String>) -> Self {
-        self.nearest = nearest;
+    pub(crate) fn nearest(mut self, nearest: Option<impl Into<String>>) -> Self {
+        self.nearest = nearest.map(Into::into);
         self
     }
 

@@ -212,7 +212,9 @@ pub(crate) fn read_checks(node: Option<&Node>, report: &mut Report) -> Vec<Check
             let problem = Problem::new(Code::WRONG_TYPE, message).at(&item.place);
             report.add(problem.hint("for example `checks: [ { not_null: [title] }, { unique: [number] } ]`"));
         }
-        item.entries().iter().for_each(|condition| read_check(condition, &mut checks, report));
+        for condition in item.entries() {
+            read_check(condition, &mut checks, report);
+        }
     }
     checks
 }
@@ -223,13 +225,16 @@ fn read_check(condition: &Entry, checks: &mut Vec<Check>, report: &mut Report) {
         "not_null" => checks.push(Check::NotNull(value.texts())),
         "unique" => checks.push(Check::Unique(value.texts())),
         "that" => checks.extend(value.text().map(|text| Check::That(text.to_owned()))),
-        "accepted" => checks.extend(
-            value
-                .entries()
-                .iter()
-                .map(|entry| Check::Accepted { column: entry.key.clone(), values: entry.value.texts() }),
-        ),
-        "range" => value.entries().iter().for_each(|entry| checks.push(read_range(entry, report))),
+        "accepted" => {
+            for entry in value.entries() {
+                checks.push(Check::Accepted { column: entry.key.clone(), values: entry.value.texts() });
+            }
+        }
+        "range" => {
+            for entry in value.entries() {
+                checks.push(read_range(entry, report));
+            }
+        }
         // Reported as an unknown key before.
         _ => {}
     }

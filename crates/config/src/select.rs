@@ -5,11 +5,11 @@
 use std::path::Path;
 
 use flowgate_core::Code;
+use flowgate_core::nearest::nearest;
 use flowgate_core::project::Sql;
 
 use crate::context::Context;
 use crate::files::{Unread, without_dots};
-use crate::nearest::nearest;
 use crate::node::Node;
 use crate::report::Problem;
 

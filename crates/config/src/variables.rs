@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use flowgate_core::Code;
+use flowgate_core::nearest::{nearest, quoted_list};
 
-use crate::nearest::{nearest, quoted_list};
 use crate::node::{Data, Node};
 use crate::place::Place;
 use crate::report::{Problem, Report};

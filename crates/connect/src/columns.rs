@@ -1,13 +1,13 @@
-//! What database connectors share: names from a catalog, and typed column builders.
+//! What connectors share: names from a catalog, typed column builders, and batches of columns.
 
 use std::sync::Arc;
 
-use arrow_array::ArrayRef;
 use arrow_array::builder::{
     BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
     Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow_schema::{DataType, TimeUnit};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 
 use crate::suggest::did_you_mean;
@@ -45,6 +45,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// Columns as a batch of `schema`, whose types they were built for.
+pub(crate) fn record_batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, ConnectorError> {
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| {
+        ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "building a batch of rows failed").caused_by(error)
+    })
+}
+
 /// A builder for one column of a database table.
 pub(crate) enum ColumnBuilder {
     Boolean(BooleanBuilder),
@@ -60,6 +67,11 @@ pub(crate) enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
+    /// A builder for each column of `schema`.
+    pub(crate) fn all(schema: &Schema) -> Vec<Self> {
+        schema.fields().iter().map(|field| Self::new(field.data_type())).collect()
+    }
+
     /// The builder for a type that a database connector gives; text for any other.
     pub(crate) fn new(data_type: &DataType) -> Self {
         match data_type {

@@ -5,8 +5,8 @@
 //! program meets it as a [`Source`](flowgate_core::Source) or a
 //! [`Destination`](flowgate_core::Destination). Nothing registers itself.
 //!
-//! Left out: retries, budgets, staging. A connector says whether trying again can help, and the
-//! engine decides.
+//! Left out: retries, budgets, staging. The kind of a connector's error says what sort of failure it was;
+//! what follows from it is decided above.
 
 mod blocking;
 mod columns;

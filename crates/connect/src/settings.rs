@@ -10,6 +10,7 @@
 use std::fmt::{self, Display};
 
 use flowgate_core::connector::FieldError;
+use flowgate_core::nearest::quoted_list;
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -237,8 +238,7 @@ impl<'de> Deserializer<'de> for BlockDeserializer<'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let Value::String(text) = self.0 else {
-            let names: Vec<_> = variants.iter().map(|name| format!("`{name}`")).collect();
-            return Err(Fault::new(format!("expected one of {}", names.join(", ")), None));
+            return Err(Fault::new(format!("expected one of {}", quoted_list(variants.iter().copied())), None));
         };
         visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(text.as_str()))
     }

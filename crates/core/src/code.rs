@@ -106,7 +106,7 @@ codes! {
     // State and runs.
     FLOW_IS_RUNNING = 400, "this flow is running already", "Wait for it, or stop that process first.";
     STATE_DAMAGED = 401, "a state file does not match its checksum", "`flowgate run FLOW --adopt` rebuilds it from the destination.";
-    STATE_NEWER = 402, "state written by a newer Flowgate", "Update Flowgate; older state is migrated, newer is never touched.";
+    STATE_NEWER = 402, "state written by a newer Flowgate", "Update Flowgate: newer state is never touched.";
     NETWORK_STORAGE = 403, "state on network storage", "Keep `.flowgate` on a local disk: its locks are not reliable elsewhere.";
     DISK_FULL = 404, "no space left on the disk", "Free space and run again: the run continues where it stopped.";
     GUARD = 405, "a guard stopped the load", "Look at `flowgate plan`; raise the guard if the change is meant.";
@@ -117,6 +117,7 @@ codes! {
     STORAGE_FAILED = 410, "reading or writing local state failed", "The cause follows.";
     WENT_BACK_IN_TIME = 411, "the destination is older than our state", "It was restored or copied: `flowgate run FLOW --adopt` reads it again.";
     STATE_OF_OTHER_ROWS = 412, "the state is of another table, or of other match columns", "`flowgate run FLOW --adopt` reads the rows that the new keys find.";
+    STATE_OLDER = 413, "state of an older format", "`flowgate run FLOW --adopt` makes it anew from the destination.";
     INTERNAL = 499, "a defect of Flowgate", "Please report it.";
     // Reasons a row becomes a letter.
     ROW_TOO_LONG = 500, "a text longer than the column", "";

@@ -1,7 +1,6 @@
-//! Errors as data: what kind, whether trying again can help, and what a person should do.
+//! Errors as data: what kind, which code, and what a person should do.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::Code;
 
@@ -36,17 +35,6 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Retry is data on the error, not a decision at the call site.
-pub trait Retryable {
-    /// Whether the same request may succeed later.
-    fn is_retryable(&self) -> bool;
-
-    /// How long the service asks to wait; it beats any back-off of ours.
-    fn retry_after(&self) -> Option<Duration> {
-        None
-    }
-}
-
 /// The error of a source or a destination, ready to be shown.
 ///
 /// `message` starts with what failed, in lower case without a full stop, values in backticks;
@@ -57,13 +45,12 @@ pub struct ConnectorError {
     pub code: Code,
     pub message: String,
     pub hints: Vec<String>,
-    pub retry_after: Option<Duration>,
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl ConnectorError {
     pub fn new(kind: ErrorKind, code: Code, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), hints: Vec::new(), retry_after: None, source: None }
+        Self { kind, code, message: message.into(), hints: Vec::new(), source: None }
     }
 
     #[must_use]
@@ -92,15 +79,5 @@ impl fmt::Display for ConnectorError {
 impl std::error::Error for ConnectorError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
-    }
-}
-
-impl Retryable for ConnectorError {
-    fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Throttled | ErrorKind::Transient)
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
     }
 }

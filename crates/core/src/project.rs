@@ -226,7 +226,7 @@ pub enum DeletedThere {
     Recreate,
 }
 
-/// Limits beyond which a load stops before anything is sent (exit status 4).
+/// Limits beyond which a load stops before anything of it is sent (exit status 4).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Guards {
     /// Of the rows in state, in per cent.

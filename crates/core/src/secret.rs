@@ -39,29 +39,6 @@ impl Serialize for Secret {
     }
 }
 
-/// Masks the password of a URL or of a `key=value` connection string, for messages.
-///
-/// `postgres://app:s3cret@db/works` becomes `postgres://app:****@db/works`.
-pub fn mask_url(text: &str) -> String {
-    if let Some((head, rest)) = text.split_once("://") {
-        let (authority, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let masked = match authority.rsplit_once('@') {
-            Some((user, host)) => match user.split_once(':') {
-                Some((name, _)) => format!("{name}:****@{host}"),
-                None => authority.to_owned(),
-            },
-            None => authority.to_owned(),
-        };
-        let tail = tail.split_once('?').map_or(tail.to_owned(), |(path, _)| format!("{path}?****"));
-        return format!("{head}://{masked}{tail}");
-    }
-    let masked = text.split_whitespace().map(|pair| match pair.split_once('=') {
-        Some((key, _)) if key.eq_ignore_ascii_case("password") => format!("{key}=****"),
-        _ => pair.to_owned(),
-    });
-    masked.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,12 +48,5 @@ mod tests {
         let secret = Secret::new("s3cret");
         assert_eq!(format!("{secret} {secret:?} {}", serde_json::json!(secret)), r#"**** **** "****""#);
         assert_eq!(secret.expose(), "s3cret");
-    }
-
-    #[test]
-    fn passwords_inside_urls_are_masked() {
-        assert_eq!(mask_url("postgres://app:s3@cret@db:5432/works?x=1"), "postgres://app:****@db:5432/works?****");
-        assert_eq!(mask_url("postgres://db/works"), "postgres://db/works");
-        assert_eq!(mask_url("host=db password=s3cret user=app"), "host=db password=**** user=app");
     }
 }

@@ -4,8 +4,6 @@
 //! batches, each with the cursor that follows it: a cursor is durable only together with the rows
 //! before it. Columns whose names begin with `_` are provenance (`_file`, `_line`), not data.
 
-use std::sync::Arc;
-
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
@@ -115,12 +113,4 @@ pub trait Source: Send + Sync {
 
     /// Opens a read. Its batches stop with [`ConnectorError::cancelled`] when `cancel` fires.
     async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError>;
-
-    /// The rows up to `cursor` are durable here; the source may forget them.
-    async fn acknowledge(&self, _settings: &Value, _cursor: &Cursor) -> Result<(), ConnectorError> {
-        Ok(())
-    }
 }
-
-/// A shared source.
-pub type SharedSource = Arc<dyn Source>;

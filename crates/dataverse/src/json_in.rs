@@ -18,9 +18,7 @@ use flowgate_core::{Code, ConnectorError, ErrorKind};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::values::{parse_moment, read_decimal};
-
-const DAY_SECONDS: i64 = 86_400;
+use crate::values::{DAY_SECONDS, parse_moment, read_decimal};
 
 /// What a page of a table holds besides its rows.
 #[derive(Debug)]

@@ -13,12 +13,10 @@ use flowgate_core::destination::{Operation, WriteUnit};
 use flowgate_core::shape::{ColumnKind, LookupTarget, STATE_COLUMN, TableShape};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 
-use crate::values::{civil_from_days, split_lookup};
+use crate::values::{DAY_SECONDS, civil_from_days, split_lookup};
 
 /// The column that gives a new row its date of creation.
 const CREATED_ON_COLUMN: &str = "overriddencreatedon";
-
-const DAY_SECONDS: i64 = 86_400;
 
 /// One column of a unit, ready to be written.
 struct Column<'a> {

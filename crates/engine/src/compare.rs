@@ -165,7 +165,9 @@ impl FlowRun<'_> {
     fn last_state(&self, load: &Load, pass: u8) -> Result<Option<State>, RunError> {
         let (engine, flow) = (self.engine, &self.flow.name);
         match engine.open_state(flow, &load.name) {
-            Err(RunError::State(SortedError::Damaged { .. })) if self.options.adopt && pass == 1 => {
+            Err(RunError::State(SortedError::Damaged { .. } | SortedError::Older { .. }))
+                if self.options.adopt && pass == 1 =>
+            {
                 engine.warn(&format!(
                     "load `{}`: the list of its state's files is damaged; rows that left the source stay at the destination",
                     load.name

@@ -87,9 +87,6 @@ impl FlowRun<'_> {
         {
             remove_if_there(&self.engine.staged_path(&path))?;
         }
-        if let Some(cursor) = &read.cursor {
-            self.source(stream).await?.acknowledge(&stream.settings, cursor).await?;
-        }
         self.engine.tell(Event::Staged { stream: &stream.name, rows });
         Ok(())
     }

@@ -199,7 +199,6 @@ pub(crate) async fn open(
     manifest_version: u64,
     is_adopted: bool,
 ) -> Result<(LedgerWriter, Past, u64), RunError> {
-    fs_err::create_dir_all(run_dir)?;
     let mut past = Past::default();
     let mut sequence = 0;
     let mut is_based = false;

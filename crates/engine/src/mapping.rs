@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Schema, SchemaRef};
+use flowgate_core::nearest::nearest;
 use flowgate_core::project::{ColumnRule, Load, Lookup, Master, Nulls};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::source::ROW_COLUMN;
@@ -382,14 +383,8 @@ fn not_selected(place: &str, name: &str) -> RunError {
 
 fn column_not_found(shape: &TableShape, name: &str) -> RunError {
     let error = RunError::refused(Code::COLUMN_NOT_FOUND, format!("`{}` has no column `{name}`", shape.table));
-    let nearest = shape
-        .columns
-        .keys()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((_, known)) => error.hint(format!("did you mean `{known}`?")),
+    match nearest(name, shape.columns.keys().map(String::as_str)) {
+        Some(known) => error.hint(format!("did you mean `{known}`?")),
         None => error.hint("a custom column can be created by `flowgate provision`, from `tables/*.yaml`"),
     }
 }

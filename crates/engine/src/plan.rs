@@ -64,7 +64,7 @@ pub struct ValueChange {
     pub then: Option<String>,
 }
 
-/// Rows that loads of a plan would create, by load.
+/// What the loads of a plan would do, and the keys that each would create.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Planned {
     creates: BTreeMap<LoadName, Vec<KeyHash>>,

@@ -12,6 +12,7 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use flowgate_core::failpoint;
 use flowgate_core::source::ROW_COLUMN;
+use flowgate_files::NewFile;
 use fs_err::File;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -35,7 +36,6 @@ pub(crate) struct Staged {
 pub(crate) struct ImageWriter {
     writer: ArrowWriter<HashingFile>,
     schema: SchemaRef,
-    part_path: PathBuf,
     path: PathBuf,
     rows: u64,
 }
@@ -44,19 +44,18 @@ impl ImageWriter {
     /// Starts the image `path` of rows with `schema` (without `_row`).
     pub(crate) fn create(path: PathBuf, schema: &Schema) -> Result<Self, RunError> {
         if let Some(parent) = path.parent() {
-            fs_err::create_dir_all(parent)?;
+            flowgate_files::create_dir(parent)?;
         }
-        let part_path = path.with_extension("part");
         failpoint::hit("image.create")?;
         let schema = with_row_column(schema);
-        let file = HashingFile { file: File::create(&part_path)?, hasher: Xxh3::new(), bytes: 0 };
+        let file = HashingFile { file: NewFile::create(&path)?, hasher: Xxh3::new(), bytes: 0 };
         let level = ZstdLevel::try_new(1)?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
             .build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))?;
-        Ok(Self { writer, schema, part_path, path, rows: 0 })
+        Ok(Self { writer, schema, path, rows: 0 })
     }
 
     /// Adds rows, numbering them.
@@ -74,13 +73,11 @@ impl ImageWriter {
     pub(crate) fn finish(self) -> Result<Staged, RunError> {
         let file = self.writer.into_inner()?;
         failpoint::hit("image.sync")?;
-        file.file.sync_all()?;
+        file.file.sync()?;
         failpoint::hit("image.rename")?;
-        fs_err::rename(&self.part_path, &self.path)?;
+        file.file.name()?;
         failpoint::hit("image.renamed")?;
-        if let Some(parent) = self.path.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        flowgate_files::sync_parent(&self.path)?;
         Ok(Staged { rows: self.rows, bytes: file.bytes, checksum: checksum_text(file.hasher.digest()) })
     }
 }
@@ -109,7 +106,7 @@ fn checksum_text(digest: u64) -> String {
 
 /// Counts and hashes what passes through to the file.
 struct HashingFile {
-    file: File,
+    file: NewFile,
     hasher: Xxh3,
     bytes: u64,
 }
@@ -142,6 +139,8 @@ impl Write for HashingSink {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use arrow_array::StringArray;
 
     use super::*;
@@ -158,6 +157,8 @@ mod tests {
         let staged = writer.finish().unwrap();
         assert_eq!(staged.rows, 4);
         assert!(is_intact(&path, &staged.checksum).unwrap());
+        let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir.path().join("a")), mode(&path)), (0o700, 0o600), "an image is whole rows");
 
         let mut bytes = fs_err::read(&path).unwrap();
         bytes[10] ^= 1;

@@ -26,7 +26,7 @@ impl Transforms {
     /// Opens a session in which every image is a table named like its stream.
     pub(crate) async fn open(project: &Project, images: &[(String, PathBuf)]) -> Result<Self, RunError> {
         let spill_dir = project.staging.dir.join("spill");
-        fs_err::create_dir_all(&spill_dir)?;
+        flowgate_files::create_dir(&spill_dir)?;
         let limits = Limits {
             memory_bytes_max: project.staging.memory_bytes_max,
             spill_dir,

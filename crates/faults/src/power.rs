@@ -152,8 +152,7 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
             vec![Unsynced { path, durable, name: Name::Durable }]
         }
         "ledger.created" => {
-            let earlier = |path: &Path| path.with_extension("temp");
-            files(dir, ".ledger")?.into_iter().map(|path| renamed(path.clone(), earlier(&path))).collect()
+            files(dir, ".ledger")?.into_iter().map(|path| renamed(path.clone(), unfinished(&path))).collect()
         }
         "state_file.sync" => files(dir, ".temp")?.into_iter().map(new).collect(),
         "state_file.rename" => {
@@ -169,13 +168,12 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
             let mut parts = files(dir, ".index")?;
             parts.extend(files(dir, ".values")?);
             parts.retain(|path| !is_named(path));
-            let earlier = |path: &Path| PathBuf::from(format!("{}.temp", path.display()));
-            parts.into_iter().map(|path| renamed(path.clone(), earlier(&path))).collect()
+            parts.into_iter().map(|path| renamed(path.clone(), unfinished(&path))).collect()
         }
-        "image.sync" => files(dir, ".part")?.into_iter().map(new).collect(),
+        "image.sync" => files(dir, ".parquet.temp")?.into_iter().map(new).collect(),
         "image.renamed" => {
             let newest = files(dir, ".parquet")?.pop().context("there is no image")?;
-            vec![renamed(newest.clone(), newest.with_extension("part"))]
+            vec![renamed(newest.clone(), unfinished(&newest))]
         }
         _ => {
             let path = files(dir, "runs.db-wal")?.pop().context("there is no write-ahead log")?;
@@ -183,6 +181,11 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
             vec![Unsynced { path, durable, name: Name::Durable }]
         }
     })
+}
+
+/// What a file was called before it was whole.
+fn unfinished(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.temp", path.display()))
 }
 
 /// Where the last transaction of a write-ahead log begins (sqlite.org/fileformat2.html, section 4).

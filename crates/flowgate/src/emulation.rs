@@ -13,11 +13,13 @@
 //! Locks are the operating system's, so a killed command frees its own. The process has a group of its
 //! own: a Ctrl-C at the terminal stops the command, and the emulator answers until it has stopped.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use flowgate_core::{Code, ConnectorError, ErrorKind, Secret};
+use flowgate_files::NewFile;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -188,12 +190,9 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-
-    use fs_err::os::unix::fs::OpenOptionsExt;
-    let mut options = fs_err::OpenOptions::new();
-    options.create(true).truncate(true).write(true).mode(0o600);
-    options.open(path)?.write_all(text.as_bytes())
+    let mut file = NewFile::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.name()
 }
 
 fn read_ready(line: &str) -> Result<Ready, ConnectorError> {

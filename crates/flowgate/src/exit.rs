@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Complete,
     /// Complete, but rows were quarantined.
     Quarantined,
-    /// Stopped by a guard, before anything was sent.
+    /// A load was stopped by a guard, before anything of it was sent.
     Guarded,
     Failed,
     /// The configuration or the command line is wrong; nothing was reached.

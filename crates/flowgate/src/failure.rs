@@ -37,9 +37,9 @@ impl Failure {
     }
 
     #[must_use]
-    pub(crate) fn nearest(mut self, nearest: Option<String>) -> Self {
+    pub(crate) fn nearest(mut self, nearest: Option<impl Into<String>>) -> Self {
         if let Some(problem) = self.report.problems.first_mut() {
-            problem.nearest = nearest;
+            problem.nearest = nearest.map(Into::into);
         }
         self
     }

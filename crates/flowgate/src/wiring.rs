@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flowgate_config::resolve_secrets;
 use flowgate_core::connector::{Connections, OpenRequest, Opened};
+use flowgate_core::nearest::quoted_list;
 use flowgate_core::ports::LaneLeases;
 use flowgate_core::project::Connection;
-use flowgate_core::{Clock, Code, ConnectorError, ErrorKind, Project};
+use flowgate_core::{Clock, Code, ConnectionName, ConnectorError, ErrorKind, Project};
 use flowgate_dataverse::Dataverse;
 use flowgate_engine::{Engine, Observer};
 use flowgate_store::{SqliteLanes, SqliteStore, Store};
@@ -73,10 +74,10 @@ impl OpenConnections {
 
     fn connection(&self, name: &str) -> Result<&Connection, ConnectorError> {
         self.project.connections.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.project.connections.keys().map(|name| format!("`{name}`")).collect();
+            let known = quoted_list(self.project.connections.keys().map(ConnectionName::as_str));
             let message = format!("there is no connection `{name}`");
             ConnectorError::new(ErrorKind::Configuration, Code::UNKNOWN_REFERENCE, message)
-                .hint(format!("there is {}", known.join(", ")))
+                .hint(format!("there is {known}"))
         })
     }
 

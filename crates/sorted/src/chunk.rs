@@ -19,10 +19,9 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::ArrowError;
 use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::SortedError;
-use crate::file::{FILE_MODE, HEADER_BYTES, after_header, header};
+use crate::file::{HEADER_BYTES, after_header, header};
 
 const MAGIC: [u8; 8] = *b"FGSPILL\0";
 const VERSION: u32 = 1;
@@ -93,8 +92,7 @@ pub(crate) fn append(path: &Path, is_new: bool, chunk: &Chunk) -> Result<(), Sor
     let frame = chunk.encode()?;
     let write = || {
         failpoint::hit("spill.write")?;
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.append(true).create(true).mode(FILE_MODE).open(path)?;
+        let mut file = flowgate_files::append(path)?;
         if is_new {
             file.write_all(&header(MAGIC, VERSION))?;
         }

@@ -17,10 +17,8 @@ use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, failpoint};
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::SortedError;
-use crate::file::FILE_MODE;
 
 pub(crate) const SUFFIX: &str = ".digests";
 
@@ -28,7 +26,7 @@ const DIGEST_BYTES: usize = 32;
 const FRAME_HEAD_BYTES: usize = 8;
 const FAULTY: u64 = 1 << 63;
 
-/// A row without its values. The order is that of keys, then of arrival.
+/// A row without its values. The order is that of keys; of one key sound rows come first, then it is that of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     pub key: KeyHash,
@@ -113,8 +111,7 @@ impl Digests {
         let path = self.path(bucket);
         let write = || {
             failpoint::hit("spill.write")?;
-            let mut options = fs::OpenOptions::new();
-            options.append(true).create(true).mode(FILE_MODE).open(&path)?.write_all(&frame)
+            flowgate_files::append(&path)?.write_all(&frame)
         };
         write().map_err(SortedError::io("writing", &path))
     }

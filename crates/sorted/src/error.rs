@@ -13,6 +13,9 @@ pub enum SortedError {
     Damaged { path: PathBuf, detail: String },
     #[error("`{path}` has format version {found}; this Flowgate knows {known}")]
     Newer { path: PathBuf, found: u32, known: u32 },
+    /// Not migrated: the destination knows all that it says.
+    #[error("`{path}` has the old format version {found}; this Flowgate knows {known}")]
+    Older { path: PathBuf, found: u32, known: u32 },
     #[error("no space left for `{path}`")]
     DiskFull { path: PathBuf },
     #[error("{doing} `{path}` failed")]
@@ -30,7 +33,7 @@ impl SortedError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Damaged { .. } => ErrorKind::Corrupt,
-            Self::Newer { .. } => ErrorKind::Configuration,
+            Self::Newer { .. } | Self::Older { .. } => ErrorKind::Configuration,
             Self::DiskFull { .. } | Self::Io { .. } => ErrorKind::Resource,
             Self::UnsupportedType { .. } => ErrorKind::Schema,
             Self::Arrow { .. } | Self::Misused(_) => ErrorKind::Internal,
@@ -41,6 +44,7 @@ impl SortedError {
         match self {
             Self::Damaged { .. } => Code::STATE_DAMAGED,
             Self::Newer { .. } => Code::STATE_NEWER,
+            Self::Older { .. } => Code::STATE_OLDER,
             Self::DiskFull { .. } => Code::DISK_FULL,
             Self::Io { .. } => Code::STORAGE_FAILED,
             Self::UnsupportedType { .. } => Code::TYPE_MISMATCH,
@@ -50,11 +54,6 @@ impl SortedError {
 
     pub(crate) fn damaged(path: &Path, detail: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), detail: detail.into() }
-    }
-
-    /// Formats before the first release are not migrated: the state is read from the destination again.
-    pub(crate) fn older(path: &Path, found: u32) -> Self {
-        Self::damaged(path, format!("its format version {found} is that of a Flowgate before the first release"))
     }
 
     /// For `map_err`: an error of the operating system about `path`; a full disk gets its own name.

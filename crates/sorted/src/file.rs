@@ -1,18 +1,13 @@
 //! Files that are whole or not there, and the header they all begin with.
 
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use flowgate_core::failpoint;
+use flowgate_files::NewFile;
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::SortedError;
-
-/// Files hold keys and values of rows: only their owner reads them.
-pub(crate) const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// Magic and version.
 pub(crate) const HEADER_BYTES: usize = 12;
@@ -38,7 +33,7 @@ pub(crate) fn after_header<'a>(
         return Err(SortedError::damaged(path, "it does not begin as such a file does"));
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    // Newer formats are found out by the manifest: it names only files of the versions it knows.
+    // The manifest is read first, and its format rises with that of any file: under one that is known, this is damage.
     if found == known { Ok(rest) } else { Err(SortedError::damaged(path, format!("it has format version {found}"))) }
 }
 
@@ -54,19 +49,15 @@ pub(crate) fn open_stored(path: &Path) -> Result<fs::File, SortedError> {
 
 /// Writes `bytes` to `path` so that the file is whole under its name. Durable after [`sync_dir`].
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".temp");
-    let unfinished = Path::new(&unfinished);
     let write = || {
-        let mut options = fs::OpenOptions::new();
         failpoint::hit("state_file.open")?;
-        let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(unfinished)?;
+        let mut file = NewFile::create(path)?;
         failpoint::hit("state_file.write")?;
         file.write_all(bytes)?;
         failpoint::hit("state_file.sync")?;
-        file.sync_all()?;
+        file.sync()?;
         failpoint::hit("state_file.rename")?;
-        fs::rename(unfinished, path)
+        file.name()
     };
     write().map_err(SortedError::io("writing", path))
 }
@@ -74,27 +65,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SortedError> 
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SortedError> {
     let sync = || {
         failpoint::hit("state_dir.sync")?;
-        fs::File::open(dir)?.sync_all()
+        flowgate_files::sync_dir(dir)
     };
     sync().map_err(SortedError::io("syncing", dir))
 }
 
-/// Makes `dir` and its parents, durable and closed to others, unless they are there.
 pub(crate) fn create_dir(dir: &Path) -> Result<(), SortedError> {
-    let failed = || SortedError::io("creating", dir);
-    let mut missing = Vec::new();
-    for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-        if ancestor.try_exists().map_err(failed())? {
-            break;
-        }
-        missing.push(ancestor);
-    }
-    std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(failed())?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_dir(parent.unwrap_or(Path::new(".")))?;
-    }
-    Ok(())
+    flowgate_files::create_dir(dir).map_err(SortedError::io("creating", dir))
 }
 
 /// Removes the files of `dir` whose names `is_unwanted` picks; returns how many there were.

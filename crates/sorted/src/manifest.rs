@@ -157,7 +157,7 @@ impl Manifest {
         let damaged = |error: serde_json::Error| SortedError::damaged(path, format!("its manifest: {error}"));
         let Format { format } = serde_json::from_str(json).map_err(damaged)?;
         if format < FORMAT {
-            return Err(SortedError::older(path, format));
+            return Err(SortedError::Older { path: path.to_owned(), found: format, known: FORMAT });
         }
         if format > FORMAT {
             return Err(SortedError::Newer { path: path.to_owned(), found: format, known: FORMAT });
@@ -213,12 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_comes_back_and_a_newer_one_is_refused() {
+    fn a_manifest_comes_back_and_one_of_another_format_is_refused() {
         let json = Manifest::empty().to_json().unwrap();
         assert_eq!(Manifest::from_json(Path::new("s"), &json).unwrap(), Manifest::empty());
         let newer = json.replace("\"format\":3", "\"format\":4");
         let error = Manifest::from_json(Path::new("s"), &newer).unwrap_err();
         assert_eq!(error.to_string(), "`s` has format version 4; this Flowgate knows 3");
+        let older = json.replace("\"format\":3", "\"format\":2");
+        let error = Manifest::from_json(Path::new("s"), &older).unwrap_err();
+        assert_eq!(error.to_string(), "`s` has the old format version 2; this Flowgate knows 3");
         let odd = json.replace("\"bits\":0", "\"bits\":1");
         assert!(matches!(Manifest::from_json(Path::new("s"), &odd), Err(SortedError::Damaged { .. })));
     }

@@ -236,7 +236,8 @@ impl Totals {
 /// Removes the state files of `dir` that `manifest`, the current one, does not name; returns how
 /// many there were. Only for the holder of the flow.
 pub fn sweep(dir: &Path, manifest: &Manifest) -> Result<u64, SortedError> {
-    let is_ours = |name: &str| [".index", ".values", ".temp"].iter().any(|suffix| name.ends_with(suffix));
+    let is_ours =
+        |name: &str| [".index", ".values", flowgate_files::UNFINISHED].iter().any(|suffix| name.ends_with(suffix));
     let removed = remove_files(dir, |name| is_ours(name) && !manifest.names(name))?;
     sync_dir(dir)?;
     Ok(removed)

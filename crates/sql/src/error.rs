@@ -4,6 +4,10 @@ use std::fmt;
 
 use datafusion::common::{DataFusionError, SchemaError};
 use flowgate_core::Code;
+use flowgate_core::nearest::near;
+
+/// Names that are offered for one that is not there.
+const NAMES_OFFERED_MAX: usize = 2;
 
 /// Line and column within the SELECT, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +122,9 @@ fn from_schema_error(error: &SchemaError, place: Option<Place>) -> SqlError {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let candidates = valid_fields.iter().map(|column| column.name.as_str());
-            SqlError::UnknownColumn { name: field.name.clone(), nearest: nearest(&field.name, candidates, 2), place }
+            let mut nearest = meant(&field.name, candidates);
+            nearest.truncate(NAMES_OFFERED_MAX);
+            SqlError::UnknownColumn { name: field.name.clone(), nearest, place }
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             SqlError::DuplicateColumn { name: name.clone() }
@@ -165,13 +171,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Up to `count` candidates that look like `name`, the nearest first.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>, count: usize) -> Vec<String> {
-    let mut scored: Vec<(f64, &str)> = candidates
-        .filter(|candidate| !candidate.starts_with('_'))
-        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(score, _)| *score > 0.7)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.into_iter().take(count).map(|(_, candidate)| candidate.to_owned()).collect()
+/// The names that `name` may have been meant to be, the nearest first; `_row` and its like are not meant.
+pub(crate) fn meant<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec<String> {
+    near(name, candidates.filter(|candidate| !candidate.starts_with('_'))).into_iter().map(str::to_owned).collect()
 }

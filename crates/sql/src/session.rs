@@ -16,7 +16,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{ParquetReadOptions, SQLOptions, SessionConfig, SessionContext};
 use futures::{Stream, StreamExt};
 
-use crate::error::nearest;
+use crate::error::meant;
 use crate::statement::UNREPEATABLE_FUNCTIONS;
 use crate::{SqlError, inspect};
 
@@ -99,7 +99,7 @@ impl Session {
         match inspect(sql)?.tables.into_iter().find(|table| !known.contains(table)) {
             None => Ok(()),
             Some(name) => {
-                let nearest = nearest(&name, known.iter().map(String::as_str), 1).pop();
+                let nearest = meant(&name, known.iter().map(String::as_str)).into_iter().next();
                 Err(SqlError::UnknownTable { name, nearest })
             }
         }

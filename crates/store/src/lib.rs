@@ -18,13 +18,13 @@
 //! Left out: PostgreSQL, encryption at rest (the configuration refuses `state.key`), and the sorted
 //! buckets of load state, which are files of `flowgate-sorted`: only their manifest is kept here.
 
-mod durable;
 mod error;
 mod image;
 mod lanes;
 mod lease;
 pub mod ledger;
 mod letter;
+mod place;
 mod run;
 mod sqlite;
 mod store;

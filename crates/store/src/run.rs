@@ -114,7 +114,7 @@ impl RunRecord {
         sum
     }
 
-    /// Checks the equations of design section 5. A record that fails is never stored.
+    /// Checks the equations of `docs/accounting.md`. A record that fails is never stored.
     pub fn check(&self) -> Result<(), StoreError> {
         let imbalance = |place: String| move |imbalance| StoreError::Imbalance { run: self.run, place, imbalance };
         for (name, stream) in &self.streams {
@@ -171,7 +171,6 @@ fn equal(equation: &'static str, left: u64, right: u64) -> Result<(), Imbalance>
 pub enum Phase {
     #[default]
     Waiting,
-    Prepared,
     Diffed,
     Loading,
     Done,

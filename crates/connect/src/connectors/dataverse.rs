@@ -311,7 +311,7 @@ pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, Connec
         let message = "a connection to the emulator was opened before the emulator was started";
         return Err(ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, message));
     }
-    // Both are there, and so are their parts: `settings::read` has checked it.
+    // There is an address, and a credential or users, whole: `settings::read` has checked it.
     let url = settings.url.unwrap_or_default();
     let mut options = DataverseOptions::new(url, credential(settings.credential));
     options.organization = settings.organization.and_then(|id| Uuid::parse_str(&id).ok());

@@ -13,7 +13,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use flowgate_core::connector::{FieldError, OpenRequest, Opened};
@@ -28,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::{Client, Row, RowStream};
 
 use crate::blocking::{self, BATCHES_AHEAD_MAX};
-use crate::columns::{ColumnBuilder, quote_identifier, resolve_name};
+use crate::columns::{ColumnBuilder, quote_identifier, record_batch, resolve_name};
 use crate::postgresql::catalog::{self, Column, Relation};
 use crate::postgresql::link::{Server, failed, parse_url};
 use crate::postgresql::values::{append, problem};
@@ -302,8 +301,7 @@ impl Plan {
 
     fn batch(&self, rows: &[Row], position: &mut Option<String>) -> Result<Batch, ConnectorError> {
         let failed = |error| failed(&self.shown, error);
-        let mut builders: Vec<_> =
-            self.schema.fields().iter().map(|field| ColumnBuilder::new(field.data_type())).collect();
+        let mut builders = ColumnBuilder::all(&self.schema);
         let mut malformed = Vec::new();
         for row in rows {
             if self.cursor.is_some() {
@@ -318,10 +316,7 @@ impl Plan {
                 append(builder, row, index, column.column_type).map_err(failed)?;
             }
         }
-        let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
-        let upserts = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
-            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "building a batch of rows failed").caused_by(error)
-        })?;
+        let upserts = record_batch(&self.schema, builders.iter_mut().map(ColumnBuilder::finish).collect())?;
         let cursor = self.cursor.as_ref().zip(position.as_ref()).map(|((column, horizon), value)| {
             let position = Position { column: column.clone(), value: value.clone(), horizon: *horizon };
             Cursor(json!(position).to_string())

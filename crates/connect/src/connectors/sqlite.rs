@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use flowgate_core::connector::{FieldError, OpenRequest, Opened};
@@ -26,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::blocking::{self, Sink};
-use crate::columns::{ColumnBuilder, quote_identifier, resolve_name};
+use crate::columns::{ColumnBuilder, quote_identifier, record_batch, resolve_name};
 use crate::settings::{self, Settings, problem};
 
 const NAME: &str = "sqlite";
@@ -308,8 +307,7 @@ impl Plan {
         });
         let mut rows = statement.query(rusqlite::params_from_iter(parameter)).map_err(failed)?;
         let mut position = self.after.clone();
-        let mut builders: Vec<_> =
-            self.schema.fields().iter().map(|field| ColumnBuilder::new(field.data_type())).collect();
+        let mut builders = ColumnBuilder::all(&self.schema);
         loop {
             let mut count = 0;
             let mut malformed = Vec::new();
@@ -348,10 +346,7 @@ impl Plan {
     }
 
     fn batch(&self, builders: &mut [ColumnBuilder], position: Option<&Scalar>) -> Result<Batch, ConnectorError> {
-        let arrays = builders.iter_mut().map(ColumnBuilder::finish).collect();
-        let upserts = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
-            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "building a batch of rows failed").caused_by(error)
-        })?;
+        let upserts = record_batch(&self.schema, builders.iter_mut().map(ColumnBuilder::finish).collect())?;
         let cursor = self.cursor.as_ref().zip(position).map(|((column, _), value)| {
             let position = Position { column: column.clone(), value: value.clone() };
             Cursor(json!(position).to_string())

@@ -14,7 +14,7 @@ use flowgate_core::{Code, ConnectorError, ErrorKind};
 use super::input::{self, Input};
 use super::layout::{Header, Layout, name_problem};
 use super::rows::{Rows, wrong_encoding};
-use super::shape::{COLUMNS_MAX, join_columns};
+use super::shape::{COLUMNS_MAX, data_fields, join_columns};
 use super::{DataFile, damaged, malformed, read_failed};
 use crate::blocking::Sink;
 
@@ -51,7 +51,7 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
         schema.index_of(name).map_err(|_| changed())
     };
     let targets = names.iter().map(position).collect::<Result<Vec<_>, _>>()?;
-    let absent: Vec<_> = (0..schema.fields().len() - 2).filter(|column| !targets.contains(column)).collect();
+    let absent: Vec<_> = (0..data_fields(schema).len()).filter(|column| !targets.contains(column)).collect();
     let mut rows = Rows::new(file, schema, sink);
     while records.advance()? {
         match records.record() {

@@ -6,11 +6,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use flowgate_core::nearest::nearest;
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::DataFile;
-use crate::suggest::nearest;
 
 /// Files of one stream at most: a pattern that matches more is almost certainly wrong.
 const FILES_MAX: usize = 100_000;

@@ -5,7 +5,7 @@
 //! as they are written, objects and lists as their JSON.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read};
 
 use arrow_schema::SchemaRef;
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::layout::{Layout, name_problem};
 use super::rows::Rows;
-use super::shape::COLUMNS_MAX;
+use super::shape::{COLUMNS_MAX, data_fields};
 use super::{DataFile, damaged, input, malformed, read_failed};
 use crate::blocking::Sink;
 
@@ -26,7 +26,7 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// The columns of all files together. Lines that are not JSON are met again, and set aside, when rows are read.
 pub(super) fn columns(files: &[DataFile], layout: &Layout) -> Result<Vec<String>, ConnectorError> {
     let mut names = Vec::new();
-    let mut known = HashMap::new();
+    let mut known = HashSet::new();
     for file in files {
         let mut lines = Lines::open(file, layout)?;
         while lines.advance()? {
@@ -36,8 +36,8 @@ pub(super) fn columns(files: &[DataFile], layout: &Layout) -> Result<Vec<String>
             }
             let Ok(object) = lines.object() else { continue };
             for (name, _) in object.0 {
-                if !known.contains_key(name.as_ref()) {
-                    known.insert(name.clone().into_owned(), names.len());
+                if !known.contains(name.as_ref()) {
+                    known.insert(name.clone().into_owned());
                     names.push(name.into_owned());
                 }
             }
@@ -62,7 +62,7 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
     let mut lines = Lines::open(file, layout)?;
     let mut rows = Rows::new(file, schema, sink);
     while lines.advance()? {
-        let mut row = vec![None; schema.fields().len() - 2];
+        let mut row = vec![None; data_fields(schema).len()];
         match fill_row(&mut row, &lines, &columns) {
             Ok(()) => {
                 for (column, value) in row.iter().enumerate() {

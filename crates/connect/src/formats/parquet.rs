@@ -9,7 +9,7 @@ use flowgate_core::{Batch, Code, ConnectorError, ErrorKind};
 
 use super::layout::name_problem;
 use super::rows::file_column;
-use super::shape::{join_columns, with_provenance};
+use super::shape::{data_fields, join_columns, with_provenance};
 use super::{DataFile, damaged, read_failed};
 use crate::blocking::Sink;
 
@@ -53,7 +53,7 @@ pub(super) fn read(file: &DataFile, schema: &SchemaRef, sink: &Sink) -> Result<(
         let batch = batch.map_err(|error| damaged(file, format!("is damaged: {error}")))?;
         let rows = batch.num_rows();
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-        for field in &schema.fields()[..schema.fields().len() - 2] {
+        for field in data_fields(schema) {
             let array = batch.column_by_name(field.name()).cloned();
             arrays.push(array.unwrap_or_else(|| new_null_array(field.data_type(), rows)));
         }

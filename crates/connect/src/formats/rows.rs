@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int64Array, StringArray};
 use arrow_schema::SchemaRef;
 use flowgate_core::source::Malformed;
 use flowgate_core::{Batch, Code, ConnectorError, ErrorKind};
 
+use super::shape::data_fields;
 use super::{DataFile, damaged};
 use crate::blocking::Sink;
+use crate::columns::record_batch;
 
 /// Rows of one batch at most: enough to amortise its cost, few enough to stay in cache.
 const BATCH_ROWS_MAX: usize = 16_384;
@@ -47,7 +49,7 @@ struct Counts {
 impl<'a> Rows<'a> {
     /// `schema` is that of the stream: text columns, then provenance.
     pub(super) fn new(file: &'a DataFile, schema: &'a SchemaRef, sink: &'a Sink) -> Self {
-        let columns = (0..schema.fields().len() - 2).map(|_| StringBuilder::new()).collect();
+        let columns = data_fields(schema).iter().map(|_| StringBuilder::new()).collect();
         Self {
             file,
             schema,
@@ -120,9 +122,7 @@ impl<'a> Rows<'a> {
         arrays.push(file_column(&self.file.shown, lines.len()));
         arrays.push(Arc::new(Int64Array::from(lines)));
         self.text_bytes = 0;
-        let upserts = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
-            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "building a batch of rows failed").caused_by(error)
-        })?;
+        let upserts = record_batch(self.schema, arrays)?;
         self.sink.send(Batch { malformed: std::mem::take(&mut self.malformed), ..Batch::of(upserts) })
     }
 }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
+use flowgate_core::nearest::nearest;
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 
 use super::DataFile;
-use crate::suggest::nearest;
 
 /// Columns of one stream at most. A delimiter or a header that is not one gives absurd numbers.
 pub(super) const COLUMNS_MAX: usize = 4_096;
+
+/// `_file` and `_line`.
+const PROVENANCE_COLUMNS: usize = 2;
 
 /// The schema of text columns with these names, provenance last.
 pub(super) fn text_schema(names: Vec<String>) -> Result<SchemaRef, ConnectorError> {
@@ -26,6 +29,11 @@ pub(super) fn with_provenance(mut fields: Vec<Field>) -> SchemaRef {
     fields.push(Field::new(FILE_COLUMN, DataType::Utf8, false));
     fields.push(Field::new(LINE_COLUMN, DataType::Int64, false));
     Arc::new(Schema::new(fields))
+}
+
+/// The columns of a stream's schema without provenance.
+pub(super) fn data_fields(schema: &Schema) -> &[FieldRef] {
+    &schema.fields()[..schema.fields().len() - PROVENANCE_COLUMNS]
 }
 
 /// Adds a file's columns to those of the files before it. Columns may be added, but none may be missing.

@@ -10,6 +10,6 @@ mod size;
 mod table;
 
 pub use fit::{CostModel, ErrorRate};
-pub use size::{BULK_ROWS_MAX, ELASTIC_ROWS, batch_rows, prefers_parts};
+pub use size::{ELASTIC_ROWS, batch_rows, prefers_parts};
 pub use table::Message;
 pub(crate) use table::{Costs, Work};

@@ -8,7 +8,7 @@
 use super::fit::CostModel;
 
 /// The most rows a bulk message takes on a standard table.
-pub const BULK_ROWS_MAX: usize = 1_000;
+const BULK_ROWS_MAX: usize = 1_000;
 
 /// Elastic tables take their rows one by one, so there is nothing to win: the documented number.
 pub const ELASTIC_ROWS: usize = 100;
@@ -23,20 +23,19 @@ const ROWS_PART: f64 = 19.0;
 
 const REWORK: f64 = 2.0;
 
-/// Rows of one request, by the model and the share of rows that are refused; `payload_rows` fit
-/// into a body.
-pub fn batch_rows(model: &CostModel, error_rate: f64, payload_rows: usize) -> usize {
+/// Rows of one request, by the model and the share of rows that are refused.
+pub fn batch_rows(model: &CostModel, error_rate: f64) -> usize {
     let best = best_rows(model, error_rate);
     let timely = (SECONDS_MAX - model.fixed_s()) / model.row_s();
     let least = (ROWS_PART * model.fixed_s() / model.row_s()).min(best);
-    let rows = best.min(timely).max(least).min(payload_rows as f64);
+    let rows = best.min(timely).max(least);
     (rows.max(1.0) as usize).min(BULK_ROWS_MAX)
 }
 
 /// Whether single-row messages in a `$batch`, each with its own answer, are cheaper than a bulk
 /// message that is refused as a whole.
-pub fn prefers_parts(bulk: &CostModel, parts: &CostModel, error_rate: f64, payload_rows: usize) -> bool {
-    let rows = batch_rows(bulk, error_rate, payload_rows) as f64;
+pub fn prefers_parts(bulk: &CostModel, parts: &CostModel, error_rate: f64) -> bool {
+    let rows = batch_rows(bulk, error_rate) as f64;
     let bulk_s = bulk.fixed_s() / rows + bulk.row_s() * (1.0 + REWORK * error_rate * rows);
     parts.seconds(rows) / rows < bulk_s
 }
@@ -53,7 +52,7 @@ mod tests {
     const PARTS: (f64, f64) = (0.005, 0.040);
 
     fn rows((fixed_s, row_s): (f64, f64), error_rate: f64) -> usize {
-        batch_rows(&CostModel::new(fixed_s, row_s), error_rate, usize::MAX)
+        batch_rows(&CostModel::new(fixed_s, row_s), error_rate)
     }
 
     #[test]
@@ -72,19 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn a_body_holds_what_it_holds() {
-        assert_eq!(batch_rows(&CostModel::new(0.030, 0.010), 0.0, 7), 7);
-        assert_eq!(batch_rows(&CostModel::new(0.030, 0.010), 0.0, 0), 1);
-    }
-
-    #[test]
     fn parts_win_only_when_they_are_cheaper_by_the_model() {
         let (create, parts) = (CostModel::new(CREATE.0, CREATE.1), CostModel::new(PARTS.0, PARTS.1));
         for rate in [1e-5, 1e-2, 0.1] {
-            assert!(!prefers_parts(&create, &parts, rate, usize::MAX), "15 ms and 31 ms against 40 ms, at {rate}");
+            assert!(!prefers_parts(&create, &parts, rate), "15 ms and 31 ms against 40 ms, at {rate}");
         }
-        assert!(prefers_parts(&create, &parts, 0.5, usize::MAX));
+        assert!(prefers_parts(&create, &parts, 0.5));
         let slow = CostModel::new(0.2, 0.05);
-        assert!(prefers_parts(&slow, &parts, 1e-3, usize::MAX));
+        assert!(prefers_parts(&slow, &parts, 1e-3));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fit::{CostModel, ErrorRate};
-use super::size::{BULK_ROWS_MAX, ELASTIC_ROWS, batch_rows, prefers_parts};
+use super::size::{ELASTIC_ROWS, batch_rows, prefers_parts};
 use crate::budget::{Cost, MessageSnapshot};
 
 /// By which message rows go.
@@ -73,7 +73,7 @@ impl Costs {
             Message::Parts => PARTS_ROWS,
             Message::CreateMultiple | Message::UpdateMultiple if !is_atomic => ELASTIC_ROWS,
             Message::CreateMultiple | Message::UpdateMultiple => {
-                batch_rows(&self.model(table, message), self.error_rate(table, message), BULK_ROWS_MAX)
+                batch_rows(&self.model(table, message), self.error_rate(table, message))
             }
         }
     }
@@ -81,7 +81,7 @@ impl Costs {
     /// Whether rows of the table are cheaper by single-row messages than by `message`.
     pub(crate) fn prefers_parts(&self, table: &str, message: Message) -> bool {
         let parts = self.model(table, Message::Parts);
-        prefers_parts(&self.model(table, message), &parts, self.error_rate(table, message), BULK_ROWS_MAX)
+        prefers_parts(&self.model(table, message), &parts, self.error_rate(table, message))
     }
 
     /// What was learnt, in order of table and message.
@@ -95,11 +95,7 @@ impl Costs {
                 fixed_s: model.fixed_s(),
                 row_s: model.row_s(),
                 error_rate: errors.get(),
-                rows: if *message == Message::Parts {
-                    PARTS_ROWS
-                } else {
-                    batch_rows(model, errors.get(), BULK_ROWS_MAX)
-                },
+                rows: if *message == Message::Parts { PARTS_ROWS } else { batch_rows(model, errors.get()) },
             })
             .collect();
         messages.sort_by(|one, other| (&one.table, &one.message).cmp(&(&other.table, &other.message)));

@@ -23,7 +23,7 @@ use input::Input;
 pub(crate) use number::read_decimal;
 pub(crate) use reference::split_lookup;
 use time::Zone;
-pub(crate) use time::{civil_from_days, parse_moment};
+pub(crate) use time::{DAY_SECONDS, civil_from_days, parse_moment};
 
 /// The longest value a message shows, in characters.
 const VALUE_TEXT_MAX: usize = 80;

@@ -15,7 +15,7 @@ use super::Target;
 use super::input::Input;
 use super::text::text_at;
 
-const DAY_SECONDS: i64 = 86_400;
+pub(crate) const DAY_SECONDS: i64 = 86_400;
 const MICROSECONDS: i64 = 1_000_000;
 
 /// 1753-01-01 and 9999-12-31, the service's first and last day, as days since 1970.

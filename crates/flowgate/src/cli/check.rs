@@ -5,12 +5,12 @@ use std::path::Path;
 use flowgate_config::{Loaded, Problem, Report};
 use flowgate_core::Code;
 use flowgate_core::Project;
+use flowgate_core::nearest::nearest;
 use flowgate_core::project::{Flow, Load};
 use flowgate_sql::{Inspected, SqlError, inspect};
 use serde_json::json;
 
 use super::App;
-use super::usage::nearest;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render::number::counted;

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use flowgate_config::Loaded;
+use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::{CancellationToken, Clock, Code, FlowName, Project};
 
 use crate::exit::Exit;
@@ -199,10 +200,9 @@ pub(crate) fn flow_named(project: &Project, name: &str) -> Result<FlowName, Fail
     found.cloned().ok_or_else(|| {
         let failure = Failure::new(Code::UNKNOWN_REFERENCE, format!("there is no flow `{name}`"));
         let names = project.flows.keys().map(FlowName::as_str);
-        if let Some(nearest) = usage::nearest(name, names.clone()) {
-            return failure.nearest(Some(nearest.to_owned()));
+        match nearest(name, names.clone()) {
+            Some(near) => failure.nearest(Some(near)),
+            None => failure.hint(format!("flows: {}", quoted_list(names))),
         }
-        let known: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-        failure.hint(format!("flows: {}", known.join(", ")))
     })
 }

@@ -7,9 +7,6 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render::Printer;
 
-/// How alike two names must be before one is offered for the other, from 0 to 1.
-const LIKENESS_MIN: f64 = 0.6;
-
 /// Shows help and versions that were asked for, and explains everything else.
 pub(crate) fn explain(error: &clap::Error) -> Exit {
     let is_json = std::env::args_os().any(|argument| argument == "--json");
@@ -74,11 +71,4 @@ fn text_of(error: &clap::Error, kind: ContextKind) -> Option<String> {
 fn first_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-}
-
-/// The candidate a person most likely meant.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = candidates.map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate));
-    let best = scored.filter(|(likeness, _)| *likeness >= LIKENESS_MIN).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, candidate)| candidate)
 }

@@ -21,8 +21,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
-use crate::StoreError;
-use crate::durable::{create_private_dir, open_private_file, refuse_network_storage};
+use crate::{StoreError, place};
 use table::Asker;
 
 /// The table of lanes of one environment.
@@ -60,9 +59,7 @@ struct Table {
 impl SqliteLanes {
     /// Opens the table in `dir`, which is made if it is not there.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let locks = dir.join("locks");
-        create_private_dir(&locks).map_err(|source| StoreError::io("creating the state directory", dir, source))?;
-        refuse_network_storage(dir)?;
+        let locks = place::create(dir)?;
         let path = dir.join("lanes.db");
         let connection = Mutex::new(open::open(&path, &locks.join("lanes.lock"))?);
         Ok(Self { table: Arc::new(Table { path, locks, connection }) })
@@ -169,7 +166,7 @@ impl Table {
 
     fn sit_down(&self, owner: &str) -> Result<fs_err::File, StoreError> {
         let path = self.seat_path(owner);
-        let lock = open_private_file(&path)?;
+        let lock = place::open_file(&path)?;
         lock.lock().map_err(|source| StoreError::io("locking a seat", &path, source))?;
         Ok(lock)
     }

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::StoreError;
-use crate::durable::open_private_file;
+use crate::{StoreError, place};
 
 /// "FLGL": what `application_id` says in this file.
 const APPLICATION_ID: i64 = 0x464C_474C;
@@ -28,9 +27,9 @@ const SETTINGS: [(&str, &str); 5] = [
 
 /// `guard` is held while the file is made: switching to a write-ahead log does not wait for others.
 pub(super) fn open(path: &Path, guard: &Path) -> Result<Connection, StoreError> {
-    let guard = open_private_file(guard)?;
+    let guard = place::open_file(guard)?;
     guard.lock().map_err(|source| StoreError::io("locking the table of lanes", path, source))?;
-    open_private_file(path)?;
+    place::open_file(path)?;
     let failed = |source| StoreError::database("opening the table of lanes", path, source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -41,7 +40,7 @@ pub(super) fn open(path: &Path, guard: &Path) -> Result<Connection, StoreError> 
     match (number("application_id")?, number("user_version")?) {
         (0, 0) => create(&mut connection).map_err(failed)?,
         (APPLICATION_ID, VERSION) => {}
-        (APPLICATION_ID, found) => {
+        (APPLICATION_ID, found) if found > VERSION => {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
         }
         _ => return Err(StoreError::Foreign { path: path.to_owned() }),

@@ -1,5 +1,6 @@
 //! Reading a ledger back, one record at a time.
 
+use std::cmp::Ordering;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -44,10 +45,11 @@ fn check_file_header(path: &Path, header: &[u8]) -> Result<(), LedgerError> {
         return Err(damaged("its header does not match its checksum"));
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
-    if found == VERSION {
-        return Ok(());
+    match found.cmp(&VERSION) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION }),
+        Ordering::Less => Err(damaged("its header names a version that never was")),
     }
-    Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION })
 }
 
 /// The records of a ledger in the order they were written. Ends after the first error.

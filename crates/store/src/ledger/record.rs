@@ -70,11 +70,6 @@ impl OutcomeCode {
         }
     }
 
-    /// Whether the destination is known to hold, or not to hold, the row as asked.
-    pub fn is_known(self) -> bool {
-        self != Self::Ambiguous
-    }
-
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.get(usize::from(byte)).copied()
     }

@@ -126,16 +126,6 @@ impl Replay {
         (0..self.len()).map(|index| self.row(index))
     }
 
-    /// Rows whose request was answered, whatever the answer.
-    pub fn acknowledged(&self) -> impl Iterator<Item = ReplayedRow> + '_ {
-        self.rows().filter(|row| row.outcome.is_some())
-    }
-
-    /// Rows whose request was announced and not answered: they may have been applied or not.
-    pub fn unanswered(&self) -> impl Iterator<Item = ReplayedRow> + '_ {
-        self.rows().filter(|row| row.outcome.is_none())
-    }
-
     /// The number that the next request may take.
     pub fn next_sequence(&self) -> u64 {
         self.requests.keys().max().map_or(0, |sequence| sequence + 1)

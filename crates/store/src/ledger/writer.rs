@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use flowgate_core::failpoint;
+use flowgate_files::NewFile;
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::encode;
 use super::{GROUP_BYTES_GOAL, GroupHeader, LedgerError, RECORD_BYTES_MAX, Record, file_header, read};
-use crate::durable::{FILE_MODE, create_private_dir, sync_parent};
 
 /// Records that may wait for the disk; further ones wait for a place.
 const WAITING_RECORDS_MAX: usize = 256;
@@ -40,15 +39,8 @@ impl LedgerWriter {
         if path.try_exists().map_err(failed)? {
             return Err(LedgerError::Exists { path: path.to_owned() });
         }
-        path.parent().map_or(Ok(()), create_private_dir).map_err(failed)?;
-        // Under its final name the file is whole from the start.
-        let unfinished = path.with_extension("temp");
-        failpoint::hit("ledger.create").map_err(failed)?;
-        let mut file = open(&unfinished, fs::OpenOptions::new().write(true).create(true).truncate(true))?;
-        file.write_all(&file_header()).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&unfinished, path).map_err(failed)?;
-        failpoint::hit("ledger.created").map_err(failed)?;
-        sync_parent(path).map_err(failed)?;
+        path.parent().map_or(Ok(()), flowgate_files::create_dir).map_err(failed)?;
+        write_header(path).map_err(failed)?;
         Self::start(path, 0)
     }
 
@@ -176,8 +168,19 @@ fn gather(
     }
 }
 
+/// A ledger is there with its header or not at all.
+fn write_header(path: &Path) -> io::Result<()> {
+    failpoint::hit("ledger.create")?;
+    let mut file = NewFile::create(path)?;
+    file.write_all(&file_header())?;
+    file.sync()?;
+    file.name()?;
+    failpoint::hit("ledger.created")?;
+    flowgate_files::sync_parent(path)
+}
+
 fn open(path: &Path, options: &mut fs::OpenOptions) -> Result<fs::File, LedgerError> {
-    options.mode(FILE_MODE).open(path).map_err(|source| LedgerError::write(path, source))
+    options.open(path).map_err(|source| LedgerError::write(path, source))
 }
 
 #[cfg(test)]

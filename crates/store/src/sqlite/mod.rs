@@ -18,10 +18,9 @@ use flowgate_core::{FlowName, LoadName, RunId, StreamName, failpoint};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::durable::{create_private_dir, open_private_file, refuse_network_storage};
 use crate::{
     FlowLease, ImageRecord, Letter, LetterFilter, LetterGroup, LetterMark, LetterPage, LetterSelection, ManifestRecord,
-    RunRecord, Store, StoreError,
+    RunRecord, Store, StoreError, place,
 };
 
 /// [`Store`] in `runs.db` of a state directory.
@@ -38,9 +37,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the state in `dir`, which is made if it is not there.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let locks = dir.join("locks");
-        create_private_dir(&locks).map_err(|source| StoreError::io("creating the state directory", dir, source))?;
-        refuse_network_storage(dir)?;
+        let locks = place::create(dir)?;
         let path = dir.join("runs.db");
         let opened = open::open(&path, &locks)?;
         Ok(Self {
@@ -184,7 +181,7 @@ impl From<StoreError> for Fault {
 impl Store for SqliteStore {
     fn lease_flow(&self, flow: &FlowName, now: Timestamp) -> Result<FlowLease, StoreError> {
         let path = self.locks.join(format!("{flow}.lock"));
-        let lock = open_private_file(&path)?;
+        let lock = place::open_file(&path)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -8,13 +8,13 @@
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
+use flowgate_files::NewFile;
 use fs_err as fs;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::Fault;
-use crate::StoreError;
-use crate::durable::{open_private_file, sync_parent};
+use crate::{StoreError, place};
 
 /// The oldest SQLite without known ways to damage a shared write-ahead log.
 const SQLITE_OLDEST: (i32, &str) = (3_051_003, "3.51.3");
@@ -52,7 +52,7 @@ pub(super) fn open(path: &Path, locks: &Path) -> Result<Opened, StoreError> {
     refuse_old_sqlite(rusqlite::version_number())?;
     let (presence, is_alone) = enter(&locks.join("store.lock"))?;
     let was_killed = is_alone && has_unfinished_log(path);
-    open_private_file(path)?;
+    place::open_file(path)?;
     let mut writer = connect(path)?;
     if was_killed {
         check_pages(&writer, path)?;
@@ -78,7 +78,7 @@ fn refuse_old_sqlite(found: i32) -> Result<(), StoreError> {
 /// Locks `store.lock`, and says whether no other process has the database open.
 fn enter(path: &Path) -> Result<(fs::File, bool), StoreError> {
     let failed = |source| StoreError::io("locking the state", path, source);
-    let file = open_private_file(path)?;
+    let file = place::open_file(path)?;
     match file.try_lock() {
         Ok(()) => Ok((file, true)),
         Err(TryLockError::WouldBlock) => {
@@ -150,7 +150,7 @@ fn upgrade(connection: &mut Connection, path: &Path, migrations: &[&str], is_alo
         back_up(connection, path, found)?;
     }
     migrate(connection, migrations, found).map_err(|fault| fault.at(doing, path))?;
-    sync_parent(path).map_err(|source| StoreError::io("syncing the state directory", path, source))
+    flowgate_files::sync_parent(path).map_err(|source| StoreError::io("syncing the state directory", path, source))
 }
 
 /// The file's version; 0 for a new one, `None` for a database that is not ours.
@@ -181,15 +181,13 @@ fn migrate(connection: &mut Connection, migrations: &[&str], found: i64) -> Resu
 /// Copies the database to `runs.db.v<version>.bak`, durably, before an upgrade touches it.
 fn back_up(connection: &Connection, path: &Path, version: i64) -> Result<(), StoreError> {
     let failed = |source| StoreError::io("backing up the state database", path, source);
-    let unfinished = beside(path, ".bak.temp");
-    // SQLite copies into an empty file only, and keeps its mode.
-    open_private_file(&unfinished)?.set_len(0).map_err(failed)?;
+    let backup = NewFile::create(&beside(path, &format!(".v{version}.bak"))).map_err(failed)?;
+    // SQLite copies into an empty file, and keeps its mode.
     connection
-        .execute("VACUUM INTO ?1", [unfinished.to_string_lossy()])
+        .execute("VACUUM INTO ?1", [backup.unfinished_path().to_string_lossy()])
         .map_err(|source| StoreError::database("backing up the state database", path, source))?;
-    fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(failed)?;
-    fs::rename(&unfinished, beside(path, &format!(".v{version}.bak"))).map_err(failed)?;
-    sync_parent(path).map_err(failed)
+    backup.sync().and_then(|()| backup.name()).map_err(failed)?;
+    flowgate_files::sync_parent(path).map_err(failed)
 }
 
 /// `path` with `suffix` behind its name.
@@ -207,7 +205,7 @@ mod tests {
 
     fn new_database(dir: &Path) -> (PathBuf, Connection) {
         let path = dir.join("runs.db");
-        open_private_file(&path).unwrap();
+        place::open_file(&path).unwrap();
         let mut connection = connect(&path).unwrap();
         upgrade(&mut connection, &path, MIGRATIONS, true).unwrap();
         (path, connection)

@@ -119,8 +119,6 @@ fn a_replay_tells_acknowledged_from_unanswered() {
     ];
     assert_eq!(outcomes, expected);
     assert_eq!(replay.row(1).id, Uuid::from_u128(77), "the id that the answer gave");
-    assert_eq!(replay.unanswered().map(|row| row.row_hash).collect::<Vec<_>>(), [18, 21]);
-    assert_eq!(replay.acknowledged().count(), 6);
     assert_eq!((replay.next_sequence(), replay.marks()), (4, [(0, "loading".to_owned())].as_slice()));
 }
 
