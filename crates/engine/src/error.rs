@@ -72,6 +72,11 @@ impl RunError {
         Self::Sql { error: Box::new(error), path: sql.path.clone(), place }
     }
 
+    /// For a SELECT of ours around the one in the file: places in it are nowhere in the file.
+    pub(crate) fn sql_of_ours(error: SqlError, sql: &Sql) -> Self {
+        Self::Sql { error: Box::new(error), path: sql.path.clone(), place: None }
+    }
+
     pub(crate) fn stage(error: &(dyn Error + 'static)) -> Self {
         let is_full = is_full_disk(error);
         let code = if is_full { Code::DISK_FULL } else { Code::STORAGE_FAILED };

@@ -2,7 +2,7 @@
 
 use flowgate_core::project::Check;
 use flowgate_core::source::Malformed;
-use flowgate_core::{LoadRows, Operation, StreamRows};
+use flowgate_core::{Code, LoadRows, Operation, StreamRows};
 use flowgate_store::{LetterFilter, LetterSelection};
 
 use crate::fake::{Table, World, load, shape};
@@ -58,6 +58,18 @@ async fn failing_checks_set_rows_aside_and_let_the_rest_through() {
     let mut reasons: Vec<_> = letters.iter().map(|letter| letter.reason.as_str()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["`name < 'Z'` must be true", "`name` must not be empty"]);
+}
+
+#[tokio::test]
+async fn a_select_with_checks_may_end_in_a_comment() {
+    let mut world = world(&[&["1", "Ann"], &["2", ""]]);
+    world.load().sql.text = "SELECT number, name\n  FROM person; -- by Ann".into();
+    world.load().checks = vec![Check::NotNull(vec!["name".into()])];
+    assert_eq!(world.rows().await, LoadRows { prepared: 2, created: 1, quarantined: 1, ..LoadRows::default() });
+
+    world.load().checks = vec![Check::That("nmae < 'Z'".into())];
+    let error = world.run().await.error.unwrap();
+    assert_eq!((error.code(), error.place()), (Code::SQL_UNKNOWN_COLUMN, None), "it is not in the file of the SELECT");
 }
 
 #[tokio::test]
