@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) sent: Vec<(Operation, usize)>,
     pub(crate) unanswered: Option<jiff::Timestamp>,
     pub(crate) columns_sent: BTreeSet<String>,
+    /// Reads of current rows.
+    pub(crate) reads: usize,
     pub(crate) faults: Faults,
 }
 
@@ -275,7 +277,8 @@ impl Destination for FakeDestination {
         _selection: Selection,
         _class: Class,
     ) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.reads += 1;
         let rows: Vec<_> = inner.rows.get(&shape.table).into_iter().flatten().collect();
         let ids: ArrayRef = Arc::new(rows.iter().map(|(id, _)| Some(id.to_string())).collect::<StringArray>());
         let mut fields = vec![Field::new(ID_COLUMN, DataType::Utf8, false)];
