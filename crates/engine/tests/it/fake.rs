@@ -465,6 +465,11 @@ impl World {
         Arc::new(SqliteStore::open(&self.dir.path().join("state")).unwrap())
     }
 
+    /// The database of runs, for faults of its own.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.dir.path().join("state").join("runs.db")).unwrap()
+    }
+
     pub(crate) async fn run(&self) -> RunOutcome {
         self.run_with(RunOptions::default()).await
     }

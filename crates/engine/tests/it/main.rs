@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken fixture should fail its test on the spot")]
 
 mod adopt;
+mod endings;
 mod fake;
 mod letters;
 mod lookups;
