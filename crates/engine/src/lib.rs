@@ -31,6 +31,7 @@ mod letters;
 mod load;
 mod lookup;
 mod mapping;
+mod merge;
 mod observer;
 mod one_load;
 mod plan;
@@ -38,6 +39,7 @@ mod prepare;
 mod run;
 mod stage;
 mod transform;
+mod typed;
 mod under_way;
 mod witness;
 

@@ -52,6 +52,20 @@ impl Table {
 pub(crate) struct FakeSource {
     pub(crate) tables: Mutex<BTreeMap<String, Table>>,
     pub(crate) malformed: Mutex<Vec<Malformed>>,
+    /// What a read from a cursor on gives: batches of changed rows and of deleted keys.
+    pub(crate) changes: Mutex<BTreeMap<String, Vec<(Table, Table)>>>,
+    /// Cursors that the source was told it may forget the rows before.
+    pub(crate) acknowledged: Mutex<Vec<Cursor>>,
+}
+
+impl FakeSource {
+    fn batches(&self, name: &str, rows: RecordBatch, is_read_on: bool) -> (Image, Vec<Batch>) {
+        let malformed = self.malformed.lock().unwrap().clone();
+        let changes = self.changes.lock().unwrap().get(name).cloned().filter(|_| is_read_on);
+        let Some(changes) = changes else { return (Image::Whole, vec![Batch { malformed, ..Batch::of(rows) }]) };
+        let batch = |(rows, keys): &(Table, Table)| Batch { deletes: Some(keys.batch()), ..Batch::of(rows.batch()) };
+        (Image::Changes, changes.iter().map(batch).collect())
+    }
 }
 
 #[async_trait]
@@ -67,9 +81,17 @@ impl Source for FakeSource {
     async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError> {
         let name = request.settings["table"].as_str().unwrap().to_owned();
         let rows = self.tables.lock().unwrap().get(&name).cloned().unwrap().batch();
-        let mut batch = Batch::of(rows.clone());
-        batch.malformed.clone_from(&self.malformed.lock().unwrap());
-        Ok(Reading { schema: rows.schema(), image: Image::Whole, batches: stream::iter([Ok(batch)]).boxed() })
+        let schema = rows.schema();
+        let (image, mut batches) = self.batches(&name, rows, request.cursor.is_some());
+        for batch in &mut batches {
+            batch.cursor = Some(Cursor("1".into()));
+        }
+        Ok(Reading { schema, image, batches: stream::iter(batches.into_iter().map(Ok)).boxed() })
+    }
+
+    async fn acknowledge(&self, _settings: &serde_json::Value, cursor: &Cursor) -> Result<(), ConnectorError> {
+        self.acknowledged.lock().unwrap().push(cursor.clone());
+        Ok(())
     }
 }
 

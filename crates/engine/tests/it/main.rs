@@ -11,3 +11,4 @@ mod lookups;
 mod plan;
 mod resume;
 mod run;
+mod streams;
