@@ -110,7 +110,8 @@ pub trait Source: Send + Sync {
     /// Opens a read. Its batches stop with [`ConnectorError::cancelled`] when `cancel` fires.
     async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError>;
 
-    /// The rows up to `cursor` are durable here; the source may forget them.
+    /// The rows up to `cursor` are durable here; the source may forget them. A plan keeps nothing, and
+    /// never says so.
     async fn acknowledge(&self, _settings: &Value, _cursor: &Cursor) -> Result<(), ConnectorError> {
         Ok(())
     }

@@ -83,7 +83,7 @@ impl FlowRun<'_> {
         {
             remove_if_there(&self.engine.staged_path(&path))?;
         }
-        if let Some(cursor) = &read.cursor {
+        if let Some(cursor) = read.cursor.as_ref().filter(|_| !self.is_plan) {
             self.source(stream).await?.acknowledge(&stream.settings, cursor).await?;
         }
         self.engine.tell(Event::Staged { stream: &stream.name, rows });

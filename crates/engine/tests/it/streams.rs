@@ -1,7 +1,7 @@
 //! Streams that are read on from a cursor, and how changes become a part of the image.
 
 use flowgate_core::project::Missing;
-use flowgate_core::{LoadRows, StreamRows};
+use flowgate_core::{CancellationToken, LoadRows, StreamRows};
 
 use crate::fake::{Table, World, load, shape};
 
@@ -52,4 +52,13 @@ async fn values_of_the_last_image_that_are_not_of_a_new_type_are_not_lost() {
     assert_eq!(rows, StreamRows { extracted: 2, staged: 1, malformed: 1 }, "it is read as a whole");
     assert_eq!(world.destination.texts("account", "amount"), ["2.50", "n/a"]);
     assert_eq!(world.rows().await.unchanged, 1, "the next read goes on from the cursor");
+}
+
+#[tokio::test]
+async fn a_plan_acknowledges_nothing() {
+    let world = world(&[&["1", "a"]]);
+    world.engine().plan(&world.flow.name, &CancellationToken::new()).await.unwrap();
+    assert!(world.source.acknowledged.lock().unwrap().is_empty());
+    world.run().await;
+    assert_eq!(world.source.acknowledged.lock().unwrap().len(), 1);
 }
