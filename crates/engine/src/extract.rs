@@ -150,6 +150,7 @@ impl FlowRun<'_> {
 
     async fn read_stream(&mut self, stream: &Stream, opened: OpenStream<'_>, relative: &str) -> Result<Read, RunError> {
         let OpenStream { mut reading, typed, base } = opened;
+        let began = self.engine.clock.now();
         let mut files = Files::create(&self.engine.staged_path(relative), &typed.schema, base.is_some())?;
         let mut read = Read::new(Arc::clone(&typed.schema));
         let mut letters = Vec::new();
@@ -175,6 +176,10 @@ impl FlowRun<'_> {
             self.engine.tell(Event::Extracting { stream: &stream.name, rows: read.extracted });
         }
         self.engine.store.save_letters(self.lease, &letters)?;
+        if base.is_none() {
+            // What a whole read did not meet again is mended, or gone.
+            self.engine.store.resolve_unmet_letters(self.lease, stream.name.as_str(), Code::ROW_MALFORMED, began)?;
+        }
         let started = self.engine.clock.elapsed();
         read.staged = match base {
             None => files.finish()?,

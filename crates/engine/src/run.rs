@@ -22,7 +22,8 @@ use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
 
-/// How long a letter is kept after its row was last met (design section 6, "Letters").
+/// How long a letter is kept after its row was last met, unless a person discarded the row: then it
+/// is kept, and loses its payload.
 const LETTERS_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 /// Runs remembered for each flow.

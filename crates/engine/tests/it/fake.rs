@@ -356,8 +356,9 @@ impl Destination for FakeDestination {
     }
 }
 
-#[derive(Debug)]
-struct TestClock(std::sync::atomic::AtomicU64);
+/// A tick for every look at it.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock(std::sync::atomic::AtomicU64);
 
 impl Clock for TestClock {
     fn now(&self) -> jiff::Timestamp {
@@ -397,6 +398,7 @@ pub(crate) struct World {
     pub(crate) destination: Arc<FakeDestination>,
     pub(crate) flow: Flow,
     pub(crate) version: String,
+    pub(crate) clock: Arc<TestClock>,
 }
 
 /// A load into `table` by `sql`, matched on `number`.
@@ -436,6 +438,7 @@ impl World {
             destination: Arc::new(FakeDestination::with(shapes)),
             flow,
             version: "1".into(),
+            clock: Arc::default(),
         }
     }
 
@@ -478,7 +481,7 @@ impl World {
                 source: self.source.clone(),
                 destination: self.destination.clone(),
             }),
-            clock: Arc::new(TestClock(std::sync::atomic::AtomicU64::new(0))),
+            clock: self.clock.clone(),
             observer: Arc::new(Quiet),
         }
     }
