@@ -57,7 +57,7 @@ pub enum Image {
     Changes,
 }
 
-/// Some rows of a stream.
+/// Some rows of a stream. The last batch that names a key counts; within one batch, its deletion does.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub upserts: RecordBatch,

@@ -62,8 +62,12 @@ pub(crate) async fn adopt(
         columns.push(STATUS_COLUMN.to_owned());
     }
     let selection = selection(prepared, last.is_some())?;
-    let mut pages =
-        scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?;
+    // Where no row could be ours, none is read.
+    let mut pages = if prepared.arrivals.rows() == 0 && known.is_empty() {
+        futures::stream::empty().boxed()
+    } else {
+        scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?
+    };
     let mut rows = 0;
     // Gathered when the first page comes: a new table has none.
     let mut wanted: Option<Vec<KeyHash>> = None;

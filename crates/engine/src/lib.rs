@@ -32,6 +32,7 @@ mod letters;
 mod load;
 mod lookup;
 mod mapping;
+mod merge;
 mod observer;
 mod one_load;
 mod plan;
@@ -39,6 +40,7 @@ mod prepare;
 mod run;
 mod stage;
 mod transform;
+mod typed;
 mod under_way;
 mod witness;
 

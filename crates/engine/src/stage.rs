@@ -69,6 +69,11 @@ impl ImageWriter {
         Ok(())
     }
 
+    /// Rows written so far.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Makes the image durable under its name.
     pub(crate) fn finish(self) -> Result<Staged, RunError> {
         let file = self.writer.into_inner()?;

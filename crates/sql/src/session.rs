@@ -89,6 +89,18 @@ impl Session {
         Ok(transform)
     }
 
+    /// Plans `sql` over the rows of `inner`, which it reads as the table `name`.
+    pub async fn prepare_over(&self, inner: &Transform, name: &str, sql: &str) -> Result<Transform, SqlError> {
+        let quoted = format!("\"{name}\"");
+        self.context
+            .register_table(quoted.clone(), inner.frame.clone().into_view())
+            .map_err(|error| self.error(&error))?;
+        let outer = self.prepare(sql).await;
+        // A plan holds what it reads: the name is needed no longer.
+        self.context.deregister_table(quoted).map_err(|error| self.error(&error))?;
+        outer
+    }
+
     fn require_known_tables(&self, sql: &str) -> Result<(), SqlError> {
         let known: Vec<String> = self
             .context
