@@ -118,7 +118,7 @@ impl FlowRun<'_> {
         }
         confirm_creates(scope, &prepared, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
-        let (sifted, spill) = sifted(&mut prepared, &state, &past)?;
+        let (sifted, spill) = sifted(&mut prepared, &state, &past, letters)?;
         let mut compared = Compared {
             prepared,
             sifted,
@@ -239,7 +239,7 @@ impl FlowRun<'_> {
     }
 
     /// A row that is not prepared is gone only if every stream it may come from shows deletes.
-    fn sees_gone(&self, load: &Load) -> bool {
+    pub(crate) fn sees_gone(&self, load: &Load) -> bool {
         let unseen = |image: &ImageRecord| {
             self.flow.streams.get(&image.stream).is_some_and(|stream| stream.deletes == Deletes::Unseen)
         };
@@ -289,11 +289,17 @@ impl Compared {
 }
 
 /// What digests settle of each bucket, and the rows that they do not.
-fn sifted(prepared: &mut Prepared, state: &State, past: &Past) -> Result<(Vec<Sifted>, Spill), RunError> {
+fn sifted(
+    prepared: &mut Prepared,
+    state: &State,
+    past: &Past,
+    letters: &Letters<'_>,
+) -> Result<(Vec<Sifted>, Spill), RunError> {
     let known = prepared.arrivals.take_known();
     let arrivals = &prepared.arrivals;
-    let is_open = |key| past.knows(key);
-    let is_open: Option<&dyn Fn(KeyHash) -> bool> = if past.is_empty() { None } else { Some(&is_open) };
+    let is_open = |key| past.knows(key) || letters.has(key);
+    let has_open = !(past.is_empty() && letters.is_empty());
+    let is_open: Option<&dyn Fn(KeyHash) -> bool> = if has_open { Some(&is_open) } else { None };
     let mut wanted = RowSet::none(arrivals.rows() as usize);
     let mut sifted = Vec::with_capacity(arrivals.buckets());
     for bucket in 0..arrivals.buckets() {

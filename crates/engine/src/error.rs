@@ -77,7 +77,8 @@ impl RunError {
         let place = error.place().map(|place| FilePlace {
             path: sql.path.clone(),
             line: place.line + sql.line_offset,
-            column: place.column,
+            // In YAML the columns are off by where the SELECT begins: the line is enough.
+            column: if sql.line_offset > 0 { 1 } else { place.column },
         });
         Self::Sql { error: Box::new(error), path: sql.path.clone(), place }
     }

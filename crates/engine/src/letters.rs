@@ -3,7 +3,7 @@
 //! The same row under the same metadata and configuration is quarantined again without being sent
 //! (design section 6, "Letters"); a change of any of the three, or a person's request, tries it again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use arrow_array::RecordBatch;
 use flowgate_core::destination::RowFault;
@@ -22,6 +22,8 @@ pub(crate) struct Letters<'a> {
     scope: &'a Scope<'a>,
     metadata_version: String,
     marks: HashMap<KeyHash, LetterMark>,
+    /// Keys of `marks` that are prepared.
+    met: HashSet<KeyHash>,
     new: Vec<Letter>,
     resolved: Vec<String>,
     touched: Vec<String>,
@@ -45,6 +47,7 @@ impl<'a> Letters<'a> {
             scope,
             metadata_version: metadata_version.to_owned(),
             marks: marks.into_iter().map(|mark| (mark.key_hash, mark)).collect(),
+            met: HashSet::new(),
             new: Vec::new(),
             resolved: Vec::new(),
             touched: Vec::new(),
@@ -97,10 +100,34 @@ impl<'a> Letters<'a> {
         if self.new.len() >= LETTERS_BATCH { self.save() } else { Ok(()) }
     }
 
-    /// The row was met and is left out again: its letter, if it has one, is as young as this run.
-    #[expect(dead_code, reason = "loads are to call it for each row they hold back")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// Whether the row has a letter, so that it is not settled by its state alone.
+    pub(crate) fn has(&self, key: KeyHash) -> bool {
+        self.marks.contains_key(&key)
+    }
+
+    /// The rows are prepared.
+    pub(crate) fn meet(&mut self, keys: &[KeyHash]) {
+        if !self.marks.is_empty() {
+            self.met.extend(keys.iter().filter(|key| self.marks.contains_key(key)));
+        }
+    }
+
+    /// All rows were met that still are: letters of others have nothing to wait for.
+    pub(crate) fn resolve_unmet(&mut self) {
+        let left: Vec<KeyHash> = self.marks.keys().filter(|key| !self.met.contains(key)).copied().collect();
+        for key in left {
+            self.resolve(key);
+        }
+    }
+
+    /// The row was met and is left out again: its letter is as young as this run. One that a person discarded stays
+    /// in any case, and loses the row's data in time.
     pub(crate) fn touch(&mut self, key: KeyHash) {
-        if let Some(mark) = self.marks.get(&key) {
+        if let Some(mark) = self.marks.get(&key).filter(|mark| mark.status != LetterStatus::Discarded) {
             self.touched.push(mark.id.clone());
         }
     }

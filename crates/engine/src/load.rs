@@ -42,8 +42,8 @@ pub(crate) struct Loader<'a, 'b> {
     pub(crate) sequence: u64,
     pub(crate) done: u64,
     pub(crate) total: u64,
-    /// Gone rows are for the pass after this one, when nothing refers to them any more.
-    pub(crate) leaves_gone: bool,
+    /// Before it, gone rows are left: something may still refer to them.
+    pub(crate) is_last_pass: bool,
     /// Seconds spent on status changes, part of the whole load's.
     pub(crate) state_seconds: f64,
 }
@@ -75,12 +75,32 @@ impl Loader<'_, '_> {
         let wave = part.state_wave();
         self.run_wave(&mut part, &wave).await?;
         self.state_seconds += self.scope.clock().elapsed().since(started).as_secs_f64();
-        if !self.leaves_gone {
+        if self.is_last_pass {
             let wave = part.gone_wave(self.scope.load.missing);
             self.run_wave(&mut part, &wave).await?;
         }
+        if self.is_last_pass {
+            self.settle_letters(&part);
+        }
         self.letters.save()?;
         Ok(part.ends)
+    }
+
+    /// Rows that need nothing any more have no letter; those that are held back keep theirs alive.
+    fn settle_letters(&mut self, part: &UnderWay<'_>) {
+        self.letters.meet(&part.diff.new.keys);
+        for (at, end) in part.ends.rows.iter().enumerate() {
+            match end {
+                End::Unchanged | End::Written { state_set: true, .. } => self.letters.resolve(part.key(at)),
+                End::Refused { .. } if part.row(at).action == Action::Held => self.letters.touch(part.key(at)),
+                End::Refused { .. } | End::Written { .. } | End::Waiting => {}
+            }
+        }
+        for (gone, end) in part.diff.gone.iter().zip(&part.ends.gone) {
+            if matches!(end, GoneEnd::Deleted | GoneEnd::Deactivated | GoneEnd::Kept) {
+                self.letters.resolve(part.diff.old.index.keys[gone.at]);
+            }
+        }
     }
 
     async fn run_wave(&mut self, part: &mut UnderWay<'_>, wave: &[(Operation, usize)]) -> Result<(), RunError> {
@@ -186,7 +206,6 @@ impl Loader<'_, '_> {
                 let class = if operation == Operation::Create { Class::Created } else { Class::Updated };
                 let state_set = part.statuses[at].is_left();
                 part.ends.rows[at] = End::Written { class, id: part.ids[at], state_set };
-                self.letters.resolve(part.key(at));
             }
             Outcome::Exists { id } => {
                 part.ids[at] = *id;
@@ -216,7 +235,6 @@ impl Loader<'_, '_> {
                     _ => Class::Updated,
                 };
                 part.ends.rows[at] = End::Written { class, id: part.ids[at], state_set: true };
-                self.letters.resolve(part.key(at));
             }
             Outcome::Missing => {
                 let fault = RowFault::new(Code::ROW_DELETED_THERE, None, "the row was deleted at the destination");

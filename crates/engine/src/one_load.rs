@@ -174,7 +174,7 @@ impl<'a> FlowRun<'a> {
                 sequence: sent.sequence,
                 done: sent.done,
                 total,
-                leaves_gone: !is_last_pass,
+                is_last_pass,
                 state_seconds: 0.0,
             };
             let ends = loader.send(&diff).await?;
@@ -189,6 +189,9 @@ impl<'a> FlowRun<'a> {
             self.progress(load).rows = totals;
             let files = (&compared.state, &writer, bits);
             metas.extend(fold(&compared.prepared.mapping, &known_columns, files, &diff, &ends, sequence)?);
+        }
+        if is_last_pass && totals.pending == 0 && self.sees_gone(load) {
+            letters.resolve_unmet();
         }
         letters.save()?;
         if totals.pending > 0 || (is_last_pass && totals.gone_pending > 0) {

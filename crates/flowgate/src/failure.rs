@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 
 use flowgate_config::{ConfigError, Problem, Report};
-use flowgate_core::{Code, ConnectorError};
+use flowgate_core::{Code, ConnectorError, FlowName};
 use flowgate_engine::RunError;
 use flowgate_store::StoreError;
 use serde_json::{Value, json};
@@ -106,11 +106,15 @@ impl From<std::io::Error> for Failure {
 }
 
 /// The error of a run, on its line of the project's files where that is known.
-pub(crate) fn of_run(error: &RunError, project_dir: &Path) -> Problem {
-    let problem = match error {
+pub(crate) fn of_run(error: &RunError, flow: &FlowName, project_dir: &Path) -> Problem {
+    let mut problem = match error {
         RunError::Connector(error) => connector_problem(error),
         other => problem(other.code(), other, other.hints()),
     };
+    // What keeps the state does not know whose it is.
+    for hint in &mut problem.hints {
+        *hint = hint.replace("flowgate run FLOW", &format!("flowgate run {flow}"));
+    }
     let Some(place) = error.place() else { return problem };
     let name = place.path.strip_prefix(project_dir).unwrap_or(&place.path).to_string_lossy().replace('\\', "/");
     match fs_err::read_to_string(&place.path) {

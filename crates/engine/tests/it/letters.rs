@@ -19,6 +19,21 @@ fn world(rows: &[&[&str]]) -> World {
 }
 
 #[tokio::test]
+async fn a_letter_ends_when_its_row_is_fine_again_or_gone() {
+    let mut world = world(&[&["1", "good"], &["2", "good"]]);
+    let waiting = |world: &World| world.store().count_letters(&LetterFilter::default()).unwrap();
+    world.rows().await;
+    world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "bad"], &["2", "good"], &["3", "bad"], &["4", "bad"]]));
+    assert_eq!(world.run().await.record.rows().quarantined, 3);
+    assert_eq!(waiting(&world), 3);
+    // 1 is again as the destination has it, 3 left the source; 4 is as it was.
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "good"], &["2", "good"], &["4", "bad"]]));
+    assert_eq!(world.run().await.record.rows().quarantined, 1);
+    assert_eq!(waiting(&world), 1);
+}
+
+#[tokio::test]
 async fn a_refused_row_is_not_sent_again_until_something_changes() {
     let mut world = world(&[&["1", "Ann"], &["2", "bad"]]);
     world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());

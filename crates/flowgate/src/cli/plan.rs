@@ -30,7 +30,7 @@ impl PlanFlows {
             let mode = progress::Mode::of(app.printer, app.is_logging);
             let observer = progress::observer(mode, app.printer, std::sync::Arc::clone(&app.clock), flow);
             let planned = wiring.engine(observer).plan(name, &app.cancel).await;
-            let plan = planned.map_err(|error| Failure::from(failure::of_run(&error, &wiring.project.dir)))?;
+            let plan = planned.map_err(|error| Failure::from(failure::of_run(&error, name, &wiring.project.dir)))?;
             if plan.loads.iter().any(|load| load.guard.is_some()) {
                 exit = exit.and(Exit::Guarded);
             }

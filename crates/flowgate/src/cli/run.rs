@@ -57,10 +57,10 @@ impl Run {
         let speech = if chosen.len() == 1 { Speech::Only } else { Speech::Summaries };
         let ends = flows(app, &wiring, &chosen, options, speech).await;
         // One flow alone that cannot begin is the failure of the command.
-        if let [FlowEnd::Refused { error, .. }] = ends.as_slice()
+        if let [FlowEnd::Refused { flow, error }] = ends.as_slice()
             && chosen.len() == 1
         {
-            return Err(failure::of_run(error, &wiring.project.dir).into());
+            return Err(failure::of_run(error, flow, &wiring.project.dir).into());
         }
         app.printer.json(&to_json(&ends, &wiring, is_single));
         Ok(ends.iter().map(FlowEnd::exit).fold(Exit::Complete, Exit::and))
@@ -137,13 +137,13 @@ async fn run_one(app: &App, wiring: &Wiring, flow: &FlowName, options: RunOption
 
 fn say(app: &App, wiring: &Wiring, end: &FlowEnd, speech: Speech) {
     let paint = app.printer.out;
-    let report = |error: &RunError| {
-        app.printer.report(&Failure::from(failure::of_run(error, &wiring.project.dir)).report);
+    let report = |error: &RunError, flow: &FlowName| {
+        app.printer.report(&Failure::from(failure::of_run(error, flow, &wiring.project.dir)).report);
     };
     match end {
         FlowEnd::Ran(outcome) => {
             if let Some(error) = outcome.error.as_ref().filter(|error| !error.is_cancelled()) {
-                report(error);
+                report(error, &outcome.record.flow);
             }
             if speech != Speech::Problems {
                 // The summary is worth showing without its reasons, should they not be readable.
@@ -153,7 +153,7 @@ fn say(app: &App, wiring: &Wiring, end: &FlowEnd, speech: Speech) {
         }
         FlowEnd::Refused { .. } if speech == Speech::Only => {}
         FlowEnd::Refused { error, flow } => {
-            report(error);
+            report(error, flow);
             app.printer.answer(format!("\n{}  {}", paint.strong(flow.as_str()), paint.bad("did not begin")));
         }
         FlowEnd::Skipped { flow, because } => {
@@ -191,7 +191,7 @@ fn to_json(ends: &[FlowEnd], wiring: &Wiring, is_single: bool) -> Value {
     let one = |end: &FlowEnd| match end {
         FlowEnd::Ran(outcome) => json::outcome(outcome, environment, dir),
         FlowEnd::Refused { flow, error } => {
-            let error = Failure::from(failure::of_run(error, dir)).to_json();
+            let error = Failure::from(failure::of_run(error, flow, dir)).to_json();
             json!({ "flow": flow, "environment": environment, "state": "not_begun", "error": error })
         }
         FlowEnd::Skipped { flow, because } => {

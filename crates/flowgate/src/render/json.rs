@@ -45,7 +45,7 @@ pub(crate) fn run(record: &RunRecord, environment: &str) -> Value {
 pub(crate) fn outcome(outcome: &RunOutcome, environment: &str, project_dir: &Path) -> Value {
     let mut value = run(&outcome.record, environment);
     if let Some(error) = &outcome.error {
-        value["error"] = failure::of_run(error, project_dir).to_json();
+        value["error"] = failure::of_run(error, &outcome.record.flow, project_dir).to_json();
     }
     if !outcome.guards.is_empty() {
         let guards = outcome
