@@ -17,6 +17,12 @@ use crate::{CancellationToken, ConnectorError};
 pub const FILE_COLUMN: &str = "_file";
 pub const LINE_COLUMN: &str = "_line";
 
+/// The column of an image that numbers its rows.
+pub const ROW_COLUMN: &str = "_row";
+
+/// Names that a source's own columns may not have.
+pub const RESERVED_COLUMNS: [&str; 3] = [FILE_COLUMN, LINE_COLUMN, ROW_COLUMN];
+
 /// An opaque position in a stream, made and read only by the source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -51,7 +57,7 @@ pub enum Image {
     Changes,
 }
 
-/// Some rows of a stream.
+/// Some rows of a stream. The last batch that names a key counts; within one batch, its deletion does.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub upserts: RecordBatch,

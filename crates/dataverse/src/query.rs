@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use crate::json_out::{Values, write_text};
 
-/// The longest address that is sent; the service takes 32,768 characters (dossier section 27).
-const ADDRESS_BYTES_MAX: usize = 24_000;
+/// The longest list of conditions or values of an address, encoded. The service takes 32,768 characters of address;
+/// its host, the columns to read and, in a batch, the part's own header come to that.
+const LIST_BYTES_MAX: usize = 24_000;
 
 /// Values in one `In`: the database behind it takes about two thousand parameters.
 const IN_VALUES_MAX: usize = 500;
@@ -61,11 +62,12 @@ pub(crate) fn filters_by_key(shape: &TableShape, keys: &RecordBatch) -> Option<V
         .iter()
         .map(|row| {
             let parts: Vec<String> = columns.iter().map(|(name, _, values)| condition(name, values, *row)).collect();
-            format!("({})", parts.join(" and "))
+            encode(&format!("({})", parts.join(" and ")))
         })
         .collect();
     let per_filter = (CONDITIONS_MAX / columns.len().max(1)).max(1);
-    Some(packed(&conditions, " or ", per_filter).iter().map(|filter| format!("$filter={}", encode(filter))).collect())
+    let filters = packed(&conditions, &encode(" or "), per_filter);
+    Some(filters.iter().map(|filter| format!("$filter={filter}")).collect())
 }
 
 /// `In` takes texts, whatever the column's type.
@@ -117,13 +119,13 @@ fn in_filters(column: &str, values: &[Vec<u8>]) -> Vec<String> {
         .collect()
 }
 
-/// Joins parts into texts that stay within the bounds of an address.
+/// Joins encoded parts into texts that stay within the bounds of an address.
 fn packed(parts: &[String], separator: &str, parts_max: usize) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut held = 0;
     for part in parts {
         match texts.last_mut() {
-            Some(text) if held < parts_max && text.len() + part.len() < ADDRESS_BYTES_MAX / 2 => {
+            Some(text) if held < parts_max && text.len() + separator.len() + part.len() <= LIST_BYTES_MAX => {
                 text.push_str(separator);
                 text.push_str(part);
                 held += 1;
@@ -159,14 +161,45 @@ pub(crate) fn key_text(shape: &TableShape, keys: &RecordBatch, columns: &[usize]
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, StringArray};
+    use flowgate_core::shape::ColumnShape;
+
     use super::*;
 
     #[test]
     fn long_lists_are_cut_into_addresses_the_service_takes() {
         let ids: Vec<String> = (0..2_000).map(|number| format!("%22{number:036}%22")).collect();
         let lists = packed(&ids, ",", IN_VALUES_MAX);
-        assert!(lists.iter().all(|list| list.len() < ADDRESS_BYTES_MAX));
+        assert!(lists.iter().all(|list| list.len() <= LIST_BYTES_MAX));
         assert_eq!(lists.iter().map(|list| list.split(',').count()).sum::<usize>(), 2_000);
+    }
+
+    #[test]
+    fn keys_of_several_columns_are_cut_by_what_they_are_once_encoded() {
+        let column = |name: &str| ColumnShape {
+            name: name.to_owned(),
+            kind: ColumnKind::Text { length_max: 200 },
+            required: false,
+            can_create: true,
+            can_update: true,
+        };
+        let shape = TableShape {
+            table: "office".to_owned(),
+            set: "offices".to_owned(),
+            primary_id: "officeid".to_owned(),
+            columns: ["street", "town"].map(|name| (name.to_owned(), column(name))).into(),
+            keys: Vec::new(),
+            atomic: true,
+            needs_owner: false,
+            statuses: Vec::new(),
+        };
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["улица".repeat(10); 300]));
+        let keys = RecordBatch::try_from_iter([("street", texts.clone()), ("town", texts)]).unwrap();
+        let filters = filters_by_key(&shape, &keys).unwrap();
+        assert!(filters.iter().all(|filter| filter.len() < 25_000), "the service takes 32,768");
+        assert_eq!(filters.iter().map(|filter| filter.split("%20or%20").count()).sum::<usize>(), 300);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use flowgate_core::project::{Deletes, Load};
+use flowgate_core::project::{Deletes, Load, Missing};
 use flowgate_core::{KeyHash, failpoint};
 use flowgate_sorted::{
     Known, Manifest, RowSet, Sifted, SortedError, Spill, SpillWriter, State, StateBucket, bits_for, sift,
 };
-use flowgate_store::ImageRecord;
 use flowgate_store::ledger::LedgerWriter;
+use flowgate_store::{ImageRecord, Phase};
 
 use crate::adopt::{Adopted, adopt};
 use crate::diff::{Diff, Differ, Part};
@@ -108,6 +108,9 @@ impl FlowRun<'_> {
             (last.ok_or(RunError::Defect("a state that is not there"))?, None)
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
+        if adopted.is_none() && pass == 1 && self.was_compared(load) {
+            ledger::require(dir, pass)?;
+        }
         let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
         if adopted.is_none() && pass == 1 {
@@ -150,6 +153,11 @@ impl FlowRun<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether an earlier process came as far with this load as to keep a ledger of it.
+    fn was_compared(&self, load: &Load) -> bool {
+        self.record.loads.get(&load.name).is_some_and(|progress| progress.phase >= Phase::Diffed)
     }
 
     /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
@@ -195,6 +203,13 @@ impl FlowRun<'_> {
         if lost > 0 {
             self.engine.warn(&format!(
                 "load `{}`: the keys of {lost} rows were lost with the damaged state; those that left the source stay at the destination",
+                scope.load.name
+            ));
+        }
+        if last.is_some() && scope.load.missing == Missing::Delete {
+            self.engine.warn(&format!(
+                "load `{}`: rows that it deleted, and that are back because the environment was restored, are not known to it \
+                 and stay",
                 scope.load.name
             ));
         }

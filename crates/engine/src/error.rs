@@ -1,10 +1,12 @@
 //! Why a run stopped.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use flowgate_core::project::Sql;
-use flowgate_core::{Code, ConnectorError, ErrorKind};
+use flowgate_core::{Code, ConnectorError, ErrorKind, LoadName};
 use flowgate_sorted::SortedError;
 use flowgate_sql::SqlError;
 use flowgate_store::StoreError;
@@ -61,6 +63,16 @@ impl RunError {
         self
     }
 
+    /// Says whose mapping is wrong, where the message speaks of the table alone.
+    pub(crate) fn in_load(self, load: &LoadName) -> Self {
+        let hint = format!("load `{load}` asks for it");
+        match self {
+            Self::Refused { .. } if !self.to_string().contains(&format!("`{load}`")) => self.hint(hint),
+            Self::Connector(error) => Self::Connector(error.hint(hint)),
+            other => other,
+        }
+    }
+
     pub(crate) fn sql(error: SqlError, sql: &Sql) -> Self {
         let place = error.place().map(|place| FilePlace {
             path: sql.path.clone(),
@@ -70,11 +82,15 @@ impl RunError {
         Self::Sql { error: Box::new(error), path: sql.path.clone(), place }
     }
 
-    pub(crate) fn stage(error: &(impl fmt::Display + ?Sized)) -> Self {
-        let message = error.to_string();
-        let is_full = message.contains("No space left") || message.contains("StorageFull");
+    /// For a SELECT of ours around the one in the file: places in it are nowhere in the file.
+    pub(crate) fn sql_of_ours(error: SqlError, sql: &Sql) -> Self {
+        Self::Sql { error: Box::new(error), path: sql.path.clone(), place: None }
+    }
+
+    pub(crate) fn stage(error: &(dyn Error + 'static)) -> Self {
+        let is_full = is_full_disk(error);
         let code = if is_full { Code::DISK_FULL } else { Code::STORAGE_FAILED };
-        Self::Stage { code, message, is_full }
+        Self::Stage { code, message: error.to_string(), is_full }
     }
 
     pub fn code(&self) -> Code {
@@ -93,9 +109,11 @@ impl RunError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connector(error) => error.kind,
+            Self::Sql { error, .. } if matches!(**error, SqlError::DiskFull { .. }) => ErrorKind::Resource,
             Self::Sql { .. } => ErrorKind::Configuration,
             Self::Store(error) => error.kind(),
-            Self::Ledger(_) | Self::State(_) => ErrorKind::Corrupt,
+            Self::Ledger(error) => error.kind(),
+            Self::State(error) => error.kind(),
             Self::Refused { kind, .. } => *kind,
             Self::Stage { .. } => ErrorKind::Resource,
             Self::Cancelled => ErrorKind::Cancelled,
@@ -106,19 +124,20 @@ impl RunError {
     /// What to do, most helpful first.
     pub fn hints(&self) -> Vec<String> {
         match self {
+            _ if self.code() == Code::DISK_FULL => {
+                vec!["free space and run again: the run goes on where it stopped".into()]
+            }
             Self::Connector(error) => error.hints.clone(),
             Self::Sql { error, .. } => error.hints(),
             Self::Refused { hints, .. } => hints.clone(),
             Self::State(SortedError::Newer { .. }) | Self::Ledger(LedgerError::Newer { .. }) => {
                 vec!["update Flowgate: a newer one has written it".into()]
             }
-            Self::State(_) | Self::Ledger(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) => {
+            Self::State(SortedError::Damaged { .. })
+            | Self::Ledger(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) => {
                 vec!["`flowgate run FLOW --adopt` rebuilds the state from the destination".into()]
             }
             Self::Store(error) => error.hints(),
-            Self::Stage { is_full: true, .. } => {
-                vec!["free space and run again: the run goes on where it stopped".into()]
-            }
             _ => Vec::new(),
         }
     }
@@ -136,6 +155,22 @@ impl RunError {
     }
 }
 
+/// Whether a full disk is at the bottom of this.
+fn is_full_disk(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let is_full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if error.downcast_ref::<io::Error>().is_some_and(is_full)
+            || matches!(error.downcast_ref(), Some(SqlError::DiskFull { .. }))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 impl From<arrow_schema::ArrowError> for RunError {
     fn from(error: arrow_schema::ArrowError) -> Self {
         Self::stage(&error)
@@ -148,8 +183,46 @@ impl From<parquet::errors::ParquetError> for RunError {
     }
 }
 
-impl From<std::io::Error> for RunError {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
         Self::stage(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::errors::ParquetError;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_by_its_kind_however_it_is_wrapped() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = PathBuf::from("a.index");
+        let errors = [
+            RunError::from(full()),
+            RunError::from(ParquetError::External(Box::new(full()))),
+            RunError::from(ParquetError::from(arrow_schema::ArrowError::IoError("writing".into(), full()))),
+            RunError::State(SortedError::DiskFull { path: path.clone() }),
+            RunError::Ledger(LedgerError::DiskFull { path: path.clone() }),
+        ];
+        for error in errors {
+            let told = (error.code(), error.kind(), error.hints());
+            let hint = "free space and run again: the run goes on where it stopped".to_owned();
+            assert_eq!(told, (Code::DISK_FULL, ErrorKind::Resource, vec![hint]), "{error:?}");
+        }
+        let name = RunError::from(io::Error::other("No space left of the name"));
+        assert_eq!(name.code(), Code::STORAGE_FAILED);
+    }
+
+    #[test]
+    fn only_damage_is_mended_by_adopting() {
+        let path = PathBuf::from("a.index");
+        let damaged = SortedError::Damaged { path: path.clone(), detail: "short".into() };
+        assert!(RunError::State(damaged).hints()[0].contains("--adopt"));
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let unreadable = RunError::State(SortedError::Io { doing: "reading", path, source });
+        assert_eq!((unreadable.kind(), unreadable.hints()), (ErrorKind::Resource, Vec::new()));
+        assert_eq!(RunError::State(SortedError::Misused("twice")).hints(), Vec::<String>::new());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flowgate_core::{FlowName, LoadName, RunId, StreamName};
+use flowgate_core::{Code, FlowName, LoadName, RunId, StreamName};
 use flowgate_store::{
     FlowLease, ImageRecord, Letter, LetterFilter, LetterGroup, LetterMark, LetterPage, LetterSelection, ManifestRecord,
     RunRecord, Store, StoreError,
@@ -94,6 +94,14 @@ impl Store for ForgetfulStore {
     }
 
     fn resolve_letters(&self, _lease: &FlowLease, _ids: &[String]) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn touch_letters(&self, _lease: &FlowLease, _ids: &[String], _now: Timestamp) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn resolve_unmet_letters(&self, _lease: &FlowLease, _place: &str, _code: Code, _before: Timestamp) -> Result<u64> {
         Ok(0)
     }
 

@@ -53,8 +53,8 @@ pub(crate) struct Past {
     folded: HashMap<KeyHash, Class>,
     /// Creates whose end is unknown, with the ids they were sent under.
     pub(crate) unanswered_creates: HashMap<KeyHash, (Uuid, u64)>,
-    /// Status changes and deletes whose end is unknown.
-    unanswered_others: Vec<KeyHash>,
+    /// Rows with a status change whose end is unknown.
+    unanswered_states: HashSet<KeyHash>,
     /// Whether an earlier process sent something in this pass.
     pub(crate) was_stopped: bool,
 }
@@ -94,7 +94,7 @@ impl Past {
     }
 
     pub(crate) fn is_resent(&self, key: KeyHash) -> bool {
-        self.unanswered_creates.contains_key(&key) || self.unanswered_others.contains(&key)
+        self.unanswered_creates.contains_key(&key) || self.unanswered_states.contains(&key)
     }
 
     /// A create whose end was unknown turned out to be there.
@@ -148,10 +148,11 @@ impl Past {
             }
             (Operation::Delete, Some(OutcomeCode::Applied)) => self.remove(row, Removal::Deleted),
             (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.remove(row, Removal::Deactivated),
-            (Operation::SetState | Operation::Delete | Operation::Deactivate, None | Some(OutcomeCode::Ambiguous)) => {
-                self.unanswered_others.push(row.key);
+            (Operation::SetState, None | Some(OutcomeCode::Ambiguous)) => {
+                self.unanswered_states.insert(row.key);
             }
-            (_, Some(_)) => {}
+            // A row that is gone is removed again, whatever became of the first time.
+            (Operation::Delete | Operation::Deactivate, None) | (_, Some(_)) => {}
         }
     }
 
@@ -176,6 +177,16 @@ impl Past {
 /// The ledger of one pass of one load.
 pub(crate) fn path(run_dir: &Path, pass: u8) -> PathBuf {
     run_dir.join(format!("pass-{pass}.ledger"))
+}
+
+/// Fails if the ledger of a pass is not there although an earlier process kept one: what that one sent would be sent
+/// once more.
+pub(crate) fn require(run_dir: &Path, pass: u8) -> Result<(), RunError> {
+    let path = path(run_dir, pass);
+    if path.try_exists()? {
+        return Ok(());
+    }
+    Err(LedgerError::Damaged { path, offset: 0, detail: "it is gone".to_owned() }.into())
 }
 
 /// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that

@@ -24,6 +24,7 @@ pub(crate) struct Letters<'a> {
     marks: HashMap<KeyHash, LetterMark>,
     new: Vec<Letter>,
     resolved: Vec<String>,
+    touched: Vec<String>,
 }
 
 /// One row as a letter shows it.
@@ -46,6 +47,7 @@ impl<'a> Letters<'a> {
             marks: marks.into_iter().map(|mark| (mark.key_hash, mark)).collect(),
             new: Vec::new(),
             resolved: Vec::new(),
+            touched: Vec::new(),
         })
     }
 
@@ -55,8 +57,8 @@ impl<'a> Letters<'a> {
             LetterStatus::RetryRequested => false,
             LetterStatus::Discarded => mark.row_hash == row_hash,
             LetterStatus::Quarantined => {
-                // What the service failed on says nothing of the row.
-                mark.code != Code::ROW_SERVICE_FAILED
+                // What the service failed on, or whom the key finds there, says nothing of the row.
+                !matches!(mark.code, Code::ROW_SERVICE_FAILED | Code::ROW_AMBIGUOUS_KEY)
                     && mark.row_hash == row_hash
                     && mark.project_version == self.scope.project().version
                     && mark.metadata_version == self.metadata_version
@@ -95,7 +97,16 @@ impl<'a> Letters<'a> {
         if self.new.len() >= LETTERS_BATCH { self.save() } else { Ok(()) }
     }
 
-    /// The row is at the destination now: its letter, if it had one, is done with.
+    /// The row was met and is left out again: its letter, if it has one, is as young as this run.
+    #[expect(dead_code, reason = "loads are to call it for each row they hold back")]
+    pub(crate) fn touch(&mut self, key: KeyHash) {
+        if let Some(mark) = self.marks.get(&key) {
+            self.touched.push(mark.id.clone());
+        }
+    }
+
+    /// The row is at the destination now as it is asked for, or is gone from there as it is asked for:
+    /// its letter, if it had one, is done with.
     pub(crate) fn resolve(&mut self, key: KeyHash) {
         if let Some(mark) = self.marks.remove(&key) {
             self.resolved.push(mark.id);
@@ -111,6 +122,11 @@ impl<'a> Letters<'a> {
         if !self.resolved.is_empty() {
             self.scope.store().resolve_letters(self.scope.lease, &self.resolved)?;
             self.resolved.clear();
+        }
+        if !self.touched.is_empty() {
+            let now = self.scope.clock().now();
+            self.scope.store().touch_letters(self.scope.lease, &self.touched, now)?;
+            self.touched.clear();
         }
         Ok(())
     }

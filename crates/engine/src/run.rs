@@ -22,7 +22,8 @@ use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
 
-/// How long a letter is kept after its row was last met (design section 6, "Letters").
+/// How long a letter is kept after its row was last met, unless a person discarded the row: then it
+/// is kept, and loses its payload.
 const LETTERS_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 /// Runs remembered for each flow.
@@ -73,7 +74,7 @@ impl Engine {
         let started = self.clock.elapsed();
         let result = run.work().await;
         run.add_seconds("total", self.clock.elapsed().since(started));
-        run.finish(result)
+        Ok(run.finish(result))
     }
 
     pub(crate) fn flow(&self, name: &FlowName) -> Result<&Flow, RunError> {
@@ -185,7 +186,8 @@ impl<'a> FlowRun<'a> {
             if self.is_done(load) {
                 continue;
             }
-            mapped.push((load, map(&self.scope(load, 1).await?, &transforms).await?));
+            let mapping = map(&self.scope(load, 1).await?, &transforms).await;
+            mapped.push((load, mapping.map_err(|error| error.in_load(&load.name))?));
         }
         let mut second_pass = Vec::new();
         for (load, mapping) in mapped {
@@ -267,23 +269,33 @@ impl<'a> FlowRun<'a> {
             .hint("run again: the run goes on with exactly these rows"))
     }
 
-    fn finish(mut self, result: Result<(), RunError>) -> Result<RunOutcome, RunError> {
-        let error = result.err();
-        self.record.state = match &error {
+    fn finish(mut self, result: Result<(), RunError>) -> RunOutcome {
+        let mut error = result.err();
+        self.record.finished = Some(self.engine.clock.now());
+        self.note_end(error.as_ref());
+        match self.save() {
+            Ok(()) if self.record.state.is_complete() => self.sweep(),
+            Ok(()) => {}
+            // What stopped the run is the cause; this is most likely a consequence of it.
+            Err(unsaved) if error.is_some() => self.engine.warn(&format!("the end of the run is not saved: {unsaved}")),
+            Err(unsaved) => {
+                self.note_end(Some(&unsaved));
+                error = Some(unsaved);
+            }
+        }
+        RunOutcome { record: self.record, guards: self.guards, error }
+    }
+
+    fn note_end(&mut self, error: Option<&RunError>) {
+        self.record.state = match error {
             Some(error) if error.is_cancelled() => RunState::Interrupted,
             Some(_) => RunState::Failed,
             None if !self.guards.is_empty() => RunState::StoppedByGuard,
             None if self.has_letters() => RunState::CompleteWithLetters,
             None => RunState::Complete,
         };
-        self.record.error = error.as_ref().map(ToString::to_string);
-        self.record.error_code = error.as_ref().map(RunError::code);
-        self.record.finished = Some(self.engine.clock.now());
-        self.save()?;
-        if self.record.state.is_complete() {
-            self.sweep()?;
-        }
-        Ok(RunOutcome { record: self.record, guards: self.guards, error })
+        self.record.error = error.map(ToString::to_string);
+        self.record.error_code = error.map(RunError::code);
     }
 
     fn has_letters(&self) -> bool {
@@ -296,8 +308,16 @@ impl<'a> FlowRun<'a> {
         self.engine.project.state_dir.join("runs").join(self.record.run.to_string())
     }
 
-    /// A complete run is never gone on with: its ledgers have done their work. Old letters and runs go too.
-    fn sweep(&self) -> Result<(), RunError> {
+    /// A complete run is never gone on with: its ledgers have done their work. Old letters and runs go
+    /// too. What cannot be removed now does not undo the run: the next complete one sweeps again.
+    fn sweep(&self) {
+        if let Err(error) = self.remove_what_is_done() {
+            self.engine
+                .warn(&format!("the run is complete, but what it no longer needs could not be removed: {error}"));
+        }
+    }
+
+    fn remove_what_is_done(&self) -> Result<(), RunError> {
         remove_dir(&self.run_dir())?;
         let store = &self.engine.store;
         if let Ok(before) = self.engine.clock.now().checked_sub(LETTERS_KEPT) {
@@ -390,7 +410,8 @@ impl Scope<'_> {
                 let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
                 let bits = state.manifest().bits;
                 for bucket in 0..(1_usize << bits) {
-                    state.bucket(bits, bucket)?.index.iter().for_each(|entry| note(entry.key, entry.id));
+                    let index = state.bucket(bits, bucket)?.index;
+                    index.iter().filter(|entry| !entry.is_ambiguous()).for_each(|entry| note(entry.key, entry.id));
                 }
             }
         }

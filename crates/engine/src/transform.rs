@@ -17,6 +17,9 @@ const BATCH_ROWS: usize = 8_192;
 /// The prefix of the columns that checks become.
 pub(crate) const CHECK_PREFIX: &str = "_check_";
 
+/// What our own SELECTs call the rows of the load's. No stream has such a name.
+const PREPARED: &str = "_prepared";
+
 /// The images of one flow, ready for SELECTs.
 pub(crate) struct Transforms {
     session: Session,
@@ -42,24 +45,28 @@ impl Transforms {
 
     /// Plans the load's SELECT with its checks.
     pub(crate) async fn select(&self, load: &Load) -> Result<Select, RunError> {
-        // Planned by itself first: places in its errors are places in the file.
         let plain = self.session.prepare(&load.sql.text).await.map_err(|error| RunError::sql(error, &load.sql))?;
         let schema = plain.schema();
         if load.checks.is_empty() {
             return Ok(Select { transform: plain, schema });
         }
-        let checked = with_checks(&load.sql.text, &load.checks);
-        let transform = self.session.prepare(&checked).await.map_err(|error| RunError::sql(error, &load.sql))?;
+        let transform = self.over(&plain, &with_checks(&load.checks), load).await?;
         let schema = transform.schema();
         Ok(Select { transform, schema })
     }
 
     /// The distinct values of some columns of the load's SELECT.
     pub(crate) async fn distinct(&self, load: &Load, columns: &[String]) -> Result<Rows, RunError> {
+        let plain = self.session.prepare(&load.sql.text).await.map_err(|error| RunError::sql(error, &load.sql))?;
         let list: Vec<String> = columns.iter().map(|column| quoted(column)).collect();
-        self.run(&format!("SELECT DISTINCT {} FROM (\n{}\n) AS prepared", list.join(", "), trimmed(&load.sql.text)))
-            .await
-            .map_err(|error| RunError::sql(error, &load.sql))
+        let distinct = self.over(&plain, &format!("SELECT DISTINCT {} FROM {PREPARED}", list.join(", ")), load).await?;
+        distinct.run().await.map_err(|error| RunError::sql(error, &load.sql))
+    }
+
+    /// Plans a SELECT of ours over the load's.
+    async fn over(&self, plain: &Transform, sql: &str, load: &Load) -> Result<Transform, RunError> {
+        let planned = self.session.prepare_over(plain, PREPARED, sql).await;
+        planned.map_err(|error| RunError::sql_of_ours(error, &load.sql))
     }
 
     /// Runs a SELECT of ours.
@@ -85,17 +92,14 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn trimmed(sql: &str) -> &str {
-    sql.trim_end().trim_end_matches(';')
-}
-
-fn with_checks(sql: &str, checks: &[Check]) -> String {
+/// The prepared rows with one more column for each check.
+fn with_checks(checks: &[Check]) -> String {
     let conditions: Vec<String> = checks
         .iter()
         .enumerate()
         .map(|(number, check)| format!("coalesce({}, false) AS \"{CHECK_PREFIX}{number}\"", condition(check)))
         .collect();
-    format!("SELECT prepared.*, {} FROM (\n{}\n) AS prepared", conditions.join(", "), trimmed(sql))
+    format!("SELECT prepared.*, {} FROM {PREPARED} AS prepared", conditions.join(", "))
 }
 
 fn condition(check: &Check) -> String {

@@ -191,9 +191,10 @@ impl Manifest {
         self.buckets.iter().flatten().map(BucketMeta::bytes).sum()
     }
 
-    pub(crate) fn names(&self, file: &str) -> bool {
-        let mut layers = self.buckets.iter().flatten().flat_map(|bucket| &bucket.layers);
-        layers.any(|layer| layer.index() == file || layer.values() == file)
+    /// The names of all files that make up the state.
+    pub(crate) fn files(&self) -> impl Iterator<Item = String> + '_ {
+        let layers = self.buckets.iter().flatten().flat_map(|bucket| &bucket.layers);
+        layers.flat_map(|layer| [layer.index(), layer.values()])
     }
 }
 

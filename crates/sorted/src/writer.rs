@@ -5,6 +5,7 @@
 //! names. A bucket of which little changed gets a layer with the changes; it is written whole when
 //! layers have piled up.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
@@ -238,7 +239,8 @@ impl Totals {
 pub fn sweep(dir: &Path, manifest: &Manifest) -> Result<u64, SortedError> {
     let is_ours =
         |name: &str| [".index", ".values", flowgate_files::UNFINISHED].iter().any(|suffix| name.ends_with(suffix));
-    let removed = remove_files(dir, |name| is_ours(name) && !manifest.names(name))?;
+    let named: HashSet<String> = manifest.files().collect();
+    let removed = remove_files(dir, |name| is_ours(name) && !named.contains(name))?;
     sync_dir(dir)?;
     Ok(removed)
 }

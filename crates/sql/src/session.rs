@@ -17,10 +17,8 @@ use datafusion::prelude::{ParquetReadOptions, SQLOptions, SessionConfig, Session
 use futures::{Stream, StreamExt};
 
 use crate::error::meant;
+use crate::statement::UNREPEATABLE_FUNCTIONS;
 use crate::{SqlError, inspect};
-
-/// Functions whose answer is another one each time.
-const UNREPEATABLE_FUNCTIONS: [&str; 3] = ["random", "rand", "uuid"];
 
 /// What one session may use.
 #[derive(Debug, Clone)]
@@ -89,6 +87,18 @@ impl Session {
         let transform = Transform { frame, memory_bytes_max: self.memory_bytes_max };
         transform.require_unique_columns()?;
         Ok(transform)
+    }
+
+    /// Plans `sql` over the rows of `inner`, which it reads as the table `name`.
+    pub async fn prepare_over(&self, inner: &Transform, name: &str, sql: &str) -> Result<Transform, SqlError> {
+        let quoted = format!("\"{name}\"");
+        self.context
+            .register_table(quoted.clone(), inner.frame.clone().into_view())
+            .map_err(|error| self.error(&error))?;
+        let outer = self.prepare(sql).await;
+        // A plan holds what it reads: the name is needed no longer.
+        self.context.deregister_table(quoted).map_err(|error| self.error(&error))?;
+        outer
     }
 
     fn require_known_tables(&self, sql: &str) -> Result<(), SqlError> {

@@ -45,6 +45,22 @@ async fn error_of(sql: &str) -> SqlError {
 }
 
 #[tokio::test]
+async fn a_select_can_be_read_by_another_however_its_text_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = session(&dir).await;
+    let inner = session.prepare("SELECT note AS text FROM enquiry; -- by Ann").await.unwrap();
+    let sql = "SELECT prepared.*, text IS NULL AS blank FROM _prepared AS prepared";
+    for _ in 0..2 {
+        let outer = session.prepare_over(&inner, "_prepared", sql).await.unwrap();
+        let names: Vec<_> = outer.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["text", "blank"]);
+        let batches: Vec<_> = outer.run().await.unwrap().collect().await;
+        assert_eq!(batches.into_iter().map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 3);
+    }
+    assert!(matches!(session.prepare(sql).await, Err(SqlError::UnknownTable { .. })), "it is not there for others");
+}
+
+#[tokio::test]
 async fn a_select_gives_rows() {
     let dir = tempfile::tempdir().unwrap();
     let session = session(&dir).await;

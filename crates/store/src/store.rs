@@ -1,6 +1,6 @@
 //! The contract of durable state. `tests/it/conformance.rs` holds every clause of it.
 
-use flowgate_core::{FlowName, LoadName, RunId, StreamName};
+use flowgate_core::{Code, FlowName, LoadName, RunId, StreamName};
 use jiff::Timestamp;
 
 use crate::{
@@ -74,6 +74,19 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Removes letters whose rows were loaded since; returns how many there were.
     fn resolve_letters(&self, lease: &FlowLease, ids: &[String]) -> Result<u64, StoreError>;
 
+    /// Notes that the rows of these letters were met again and left out; returns how many there were.
+    fn touch_letters(&self, lease: &FlowLease, ids: &[String], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Removes letters without a key of `place` with this code that were last met before `before`:
+    /// whoever calls has met all there are. Returns how many there were.
+    fn resolve_unmet_letters(
+        &self,
+        lease: &FlowLease,
+        place: &str,
+        code: Code,
+        before: Timestamp,
+    ) -> Result<u64, StoreError>;
+
     /// The letter with this id, or the only one whose id begins with it (8 characters at least).
     fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError>;
 
@@ -94,6 +107,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Decides that these rows stay out until they change; returns how many letters there were.
     fn discard(&self, selection: &LetterSelection) -> Result<u64, StoreError>;
 
-    /// Removes letters last met before `before`; returns how many there were.
+    /// Removes letters last met before `before`; returns how many there were. A discarded letter of a
+    /// row stays, because the row is left out for as long as it stays; only its payload goes.
     fn expire_letters(&self, before: Timestamp) -> Result<u64, StoreError>;
 }

@@ -194,19 +194,27 @@ impl Reader {
             let name = quote_identifier(&column.name);
             let class = "WHEN 'null' THEN 0 WHEN 'integer' THEN 1 WHEN 'real' THEN 2 ELSE 3";
             classes.push(format!("ifnull(max(CASE typeof({name}) {class} END), 0)"));
+            let is_exact = format!("{name} BETWEEN -{EXACT_IN_DOUBLE_MAX} AND {EXACT_IN_DOUBLE_MAX}");
+            classes.push(format!("ifnull(max(typeof({name}) = 'integer' AND NOT {is_exact}), 0)"));
         }
         let sql = format!("SELECT {} FROM {}", classes.join(", "), quote_identifier(table));
-        let widest = |row: &Row<'_>| (1..=typed.len()).map(|index| row.get(index)).collect();
-        let widest: Vec<i64> =
-            self.connection.query_row(&sql, [], widest).map_err(|error| failed(&self.shown, &error))?;
+        let held = |at: usize, row: &Row<'_>| {
+            Ok(Held { widest: row.get(1 + 2 * at)?, has_long_integers: row.get(2 + 2 * at)? })
+        };
+        let all_held = |row: &Row<'_>| (0..typed.len()).map(|at| held(at, row)).collect();
+        let held: Vec<Held> =
+            self.connection.query_row(&sql, [], all_held).map_err(|error| failed(&self.shown, &error))?;
         let fields = columns.iter().map(|column| {
             let place = typed.iter().position(|typed| typed.name == column.name);
-            let data_type = place.map_or(DataType::Utf8, |place| type_of(&column.declared, widest[place]));
+            let data_type = place.map_or(DataType::Utf8, |place| type_of(&column.declared, &held[place]));
             Field::new(&column.name, data_type, true)
         });
         Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
     }
 }
+
+/// The largest whole number up to which every one is a double of its own.
+const EXACT_IN_DOUBLE_MAX: i64 = 1 << 53;
 
 /// Whether SQLite prefers numbers in a column so declared (section 3.1 of its datatype rules).
 fn is_numeric(declared: &str) -> bool {
@@ -218,16 +226,24 @@ fn is_numeric(declared: &str) -> bool {
     !declared.is_empty() && !is_text_or_blob
 }
 
-/// The Arrow type of a numeric column whose widest value is of this class (0 none, 1 whole, 2 real, 3 other).
-fn type_of(declared: &str, widest: i64) -> DataType {
+/// What the values of a numeric column are.
+struct Held {
+    /// The class of the widest value: 0 none, 1 whole, 2 real, 3 other.
+    widest: i64,
+    /// Whether there are whole numbers that a real one cannot stand for.
+    has_long_integers: bool,
+}
+
+/// The Arrow type of a numeric column that holds every value of it as it is.
+fn type_of(declared: &str, held: &Held) -> DataType {
     let declared = declared.to_ascii_uppercase();
     let declares = |words: &[&str]| words.iter().any(|word| declared.contains(word));
     let is_real = declares(&["REAL", "FLOA", "DOUB"]);
-    match widest {
+    match held.widest {
         0 if declares(&["INT"]) => DataType::Int64,
         0 if is_real || declares(&["NUM", "DEC"]) => DataType::Float64,
-        1 if !is_real => DataType::Int64,
-        1 | 2 => DataType::Float64,
+        1 if !is_real || held.has_long_integers => DataType::Int64,
+        1 | 2 if !held.has_long_integers => DataType::Float64,
         _ => DataType::Utf8,
     }
 }

@@ -33,6 +33,16 @@ async fn columns_are_typed_by_what_they_hold() {
 }
 
 #[tokio::test]
+async fn a_long_whole_number_beside_a_real_one_keeps_every_digit() {
+    let (_dir, source) = database(
+        "CREATE TABLE t (id INTEGER, ref NUMERIC, least NUMERIC, short NUMERIC);
+         INSERT INTO t VALUES (1, 9007199254740993, -9223372036854775807 - 1, 9007199254740992), (2, 0.5, 0.5, 0.5)",
+    );
+    let everything = read(source.as_ref(), request(&json!({"table": "t"}), None)).await.unwrap();
+    assert_eq!(everything.rows(), ["1|9007199254740993|-9223372036854775808|9007199254740992.0", "2|0.5|0.5|0.5"]);
+}
+
+#[tokio::test]
 async fn text_that_is_not_text_is_set_aside() {
     let (_dir, source) =
         database("CREATE TABLE t (id INTEGER, name TEXT); INSERT INTO t VALUES (1, CAST(x'e974e9' AS TEXT)), (2, 'b')");

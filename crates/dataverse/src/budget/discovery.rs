@@ -16,7 +16,6 @@ const REDRAW_S: f64 = 15.0;
 
 #[derive(Debug, Clone)]
 pub(super) struct Discovery {
-    known: u32,
     without_news: u32,
     under_way: u32,
     last_s: f64,
@@ -24,26 +23,21 @@ pub(super) struct Discovery {
 
 impl Discovery {
     pub(super) fn new(now_s: f64) -> Self {
-        Self { known: 0, without_news: 0, under_way: 0, last_s: now_s }
+        Self { without_news: 0, under_way: 0, last_s: now_s }
     }
 
-    /// Whether the next request should be a draw.
-    pub(super) fn wants_draw(&self, now_s: f64) -> bool {
-        self.under_way < DRAWS_AT_ONCE && (!self.is_complete() || now_s - self.last_s >= REDRAW_S)
+    /// Whether the next request should be a draw, where `known` servers are known.
+    pub(super) fn wants_draw(&self, now_s: f64, known: usize) -> bool {
+        self.under_way < DRAWS_AT_ONCE && (!self.is_complete(known) || now_s - self.last_s >= REDRAW_S)
     }
 
-    pub(super) fn is_complete(&self) -> bool {
-        self.known > 0 && self.without_news >= self.draws_needed()
-    }
-
-    fn draws_needed(&self) -> u32 {
-        let known = f64::from(self.known);
-        (DRAWS_FACTOR * known * (known + 1.0).ln()).ceil().max(DRAWS_MIN) as u32
+    pub(super) fn is_complete(&self, known: usize) -> bool {
+        known > 0 && self.without_news >= draws_needed(known)
     }
 
     /// Another budget found them all, not long ago.
-    pub(super) fn complete(&mut self) {
-        self.without_news = self.without_news.max(self.draws_needed());
+    pub(super) fn complete(&mut self, known: usize) {
+        self.without_news = self.without_news.max(draws_needed(known));
     }
 
     pub(super) fn under_way(&self) -> u32 {
@@ -67,25 +61,27 @@ impl Discovery {
 
     /// A server was met, by a draw or otherwise.
     pub(super) fn found(&mut self) {
-        self.known += 1;
         self.without_news = 0;
     }
+}
 
-    pub(super) fn lost(&mut self) {
-        self.known = self.known.saturating_sub(1);
-    }
+fn draws_needed(known: usize) -> u32 {
+    let known = known as f64;
+    (DRAWS_FACTOR * known * (known + 1.0).ln()).ceil().max(DRAWS_MIN) as u32
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::budget::random::Random;
 
     /// Servers found among `servers`, and the draws that took.
     fn find(servers: u32, seed: u64) -> (usize, u32) {
         let (mut discovery, mut random) = (Discovery::new(0.0), Random::new(seed));
-        let (mut found, mut draws) = (std::collections::HashSet::new(), 0);
-        while discovery.wants_draw(0.0) {
+        let (mut found, mut draws) = (HashSet::new(), 0);
+        while discovery.wants_draw(0.0, found.len()) {
             discovery.draw(0.0);
             draws += 1;
             let server = (random.fraction() * f64::from(servers)) as u32;
@@ -112,6 +108,6 @@ mod tests {
             discovery.draw(1.0);
             discovery.drawn(Some(false));
         }
-        assert!(!discovery.wants_draw(15.9) && discovery.wants_draw(16.0));
+        assert!(!discovery.wants_draw(15.9, 1) && discovery.wants_draw(16.0, 1));
     }
 }

@@ -15,6 +15,7 @@
 
 mod sharing;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ impl Policy {
         let now_s = now.0.as_secs_f64();
         let unknown = self.parallel_hint.unwrap_or(PARALLEL_UNKNOWN);
         let known: f64 = self.lanes.iter().map(|lane| lane.parallel(now_s, self.share)).sum();
-        let least = if self.discovery.is_complete() { 1.0 } else { (f64::from(unknown) * self.share).max(1.0) };
+        let least = if self.has_found_all() { 1.0 } else { (f64::from(unknown) * self.share).max(1.0) };
         known.max(least).min(f64::from(self.hint_max())) as u32
     }
 
@@ -221,7 +222,7 @@ impl Policy {
         let [interactive, events, batch, export] = self.waiting;
         Snapshot {
             lanes: self.lanes.iter_mut().map(|lane| lane.snapshot(now_s, share)).collect(),
-            discovery_is_complete: self.discovery.is_complete(),
+            discovery_is_complete: self.has_found_all(),
             parallel_hint: self.parallel_hint,
             parallel_max,
             share,
@@ -241,7 +242,7 @@ impl Policy {
         };
         // A draw lands anywhere: who holds no lane has no business there.
         let has_lanes = self.lanes.iter().any(|lane| lane.is_ours(now_s));
-        has_lanes && self.discovery.wants_draw(now_s) && !self.lanes.iter().any(avoids)
+        has_lanes && self.discovery.wants_draw(now_s, self.servers()) && !self.lanes.iter().any(avoids)
     }
 
     fn choose(&mut self, now_s: f64, class: Class, cost_s: f64) -> Choice {
@@ -453,13 +454,20 @@ impl Policy {
         self.next_lane += 1;
     }
 
+    /// How many servers there are lanes of, whoever the user.
+    fn servers(&self) -> usize {
+        let cookies: HashSet<Option<&str>> = self.lanes.iter().map(|lane| lane.cookie.as_deref()).collect();
+        cookies.len()
+    }
+
+    fn has_found_all(&self) -> bool {
+        self.discovery.is_complete(self.servers())
+    }
+
     fn retire(&mut self, is_gone: impl Fn(&Lane) -> bool) {
         let gone: Vec<Lane> = self.lanes.extract_if(.., |lane| is_gone(lane)).collect();
         for lane in &gone {
             self.note_gone(lane);
-        }
-        if !gone.is_empty() {
-            self.discovery.lost();
         }
     }
 

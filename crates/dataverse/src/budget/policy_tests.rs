@@ -316,6 +316,21 @@ fn a_server_that_is_gone_is_retired_and_a_new_one_found() {
 }
 
 #[test]
+fn after_a_long_outage_of_all_servers_none_is_known() {
+    let mut policy = with_servers(&["a", "b", "c"]);
+    assert!(policy.snapshot(at(1.0)).discovery_is_complete);
+    for tick in 0..40 {
+        let now_s = 2.0 + f64::from(tick);
+        if let Verdict::Admitted(grant) = policy.ask(at(now_s), Class::Interactive, CHEAP) {
+            policy.complete(at(now_s + 0.1), &grant, &Ended::Unavailable(AnswerFacts::default()));
+        }
+    }
+    policy.ask(at(400.0), Class::Interactive, CHEAP);
+    let snapshot = policy.snapshot(at(400.0));
+    assert_eq!((snapshot.lanes.len(), snapshot.discovery_is_complete), (0, false));
+}
+
+#[test]
 fn without_cookies_all_servers_are_one_lane() {
     let mut policy = policy();
     let grant = admitted(&mut policy, 0.0, Class::Interactive, CHEAP);

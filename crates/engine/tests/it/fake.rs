@@ -52,6 +52,18 @@ impl Table {
 pub(crate) struct FakeSource {
     pub(crate) tables: Mutex<BTreeMap<String, Table>>,
     pub(crate) malformed: Mutex<Vec<Malformed>>,
+    /// What a read from a cursor on gives: batches of changed rows and of deleted keys.
+    pub(crate) changes: Mutex<BTreeMap<String, Vec<(Table, Table)>>>,
+}
+
+impl FakeSource {
+    fn batches(&self, name: &str, rows: RecordBatch, is_read_on: bool) -> (Image, Vec<Batch>) {
+        let malformed = self.malformed.lock().unwrap().clone();
+        let changes = self.changes.lock().unwrap().get(name).cloned().filter(|_| is_read_on);
+        let Some(changes) = changes else { return (Image::Whole, vec![Batch { malformed, ..Batch::of(rows) }]) };
+        let batch = |(rows, keys): &(Table, Table)| Batch { deletes: Some(keys.batch()), ..Batch::of(rows.batch()) };
+        (Image::Changes, changes.iter().map(batch).collect())
+    }
 }
 
 #[async_trait]
@@ -67,9 +79,12 @@ impl Source for FakeSource {
     async fn read(&self, request: ReadRequest) -> Result<Reading, ConnectorError> {
         let name = request.settings["table"].as_str().unwrap().to_owned();
         let rows = self.tables.lock().unwrap().get(&name).cloned().unwrap().batch();
-        let mut batch = Batch::of(rows.clone());
-        batch.malformed.clone_from(&self.malformed.lock().unwrap());
-        Ok(Reading { schema: rows.schema(), image: Image::Whole, batches: stream::iter([Ok(batch)]).boxed() })
+        let schema = rows.schema();
+        let (image, mut batches) = self.batches(&name, rows, request.cursor.is_some());
+        for batch in &mut batches {
+            batch.cursor = Some(Cursor("1".into()));
+        }
+        Ok(Reading { schema, image, batches: stream::iter(batches.into_iter().map(Ok)).boxed() })
     }
 }
 
@@ -92,6 +107,8 @@ pub(crate) struct Inner {
     pub(crate) sent: Vec<(Operation, usize)>,
     pub(crate) unanswered: Option<jiff::Timestamp>,
     pub(crate) columns_sent: BTreeSet<String>,
+    /// Reads of current rows.
+    pub(crate) reads: usize,
     pub(crate) faults: Faults,
 }
 
@@ -275,7 +292,8 @@ impl Destination for FakeDestination {
         _selection: Selection,
         _class: Class,
     ) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.reads += 1;
         let rows: Vec<_> = inner.rows.get(&shape.table).into_iter().flatten().collect();
         let ids: ArrayRef = Arc::new(rows.iter().map(|(id, _)| Some(id.to_string())).collect::<StringArray>());
         let mut fields = vec![Field::new(ID_COLUMN, DataType::Utf8, false)];
@@ -331,8 +349,9 @@ impl Destination for FakeDestination {
     }
 }
 
-#[derive(Debug)]
-struct TestClock(std::sync::atomic::AtomicU64);
+/// A tick for every look at it.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock(std::sync::atomic::AtomicU64);
 
 impl Clock for TestClock {
     fn now(&self) -> jiff::Timestamp {
@@ -367,11 +386,12 @@ impl Connections for FakeConnections {
 
 /// One flow over fakes, in a directory of its own.
 pub(crate) struct World {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) source: Arc<FakeSource>,
     pub(crate) destination: Arc<FakeDestination>,
     pub(crate) flow: Flow,
     pub(crate) version: String,
+    pub(crate) clock: Arc<TestClock>,
 }
 
 /// A load into `table` by `sql`, matched on `number`.
@@ -411,6 +431,7 @@ impl World {
             destination: Arc::new(FakeDestination::with(shapes)),
             flow,
             version: "1".into(),
+            clock: Arc::default(),
         }
     }
 
@@ -453,13 +474,18 @@ impl World {
                 source: self.source.clone(),
                 destination: self.destination.clone(),
             }),
-            clock: Arc::new(TestClock(std::sync::atomic::AtomicU64::new(0))),
+            clock: self.clock.clone(),
             observer: Arc::new(Quiet),
         }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         Arc::new(SqliteStore::open(&self.dir.path().join("state")).unwrap())
+    }
+
+    /// The database of runs, for faults of its own.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.dir.path().join("state").join("runs.db")).unwrap()
     }
 
     pub(crate) async fn run(&self) -> RunOutcome {

@@ -1,9 +1,11 @@
 //! Rows that are set aside, and how they come back.
 
+use std::time::Duration;
+
 use flowgate_core::project::Check;
 use flowgate_core::source::Malformed;
-use flowgate_core::{LoadRows, Operation, StreamRows};
-use flowgate_store::{LetterFilter, LetterSelection};
+use flowgate_core::{Clock, Code, LoadRows, Operation, StreamRows};
+use flowgate_store::{LetterFilter, LetterSelection, LetterStatus};
 
 use crate::fake::{Table, World, load, shape};
 
@@ -61,6 +63,18 @@ async fn failing_checks_set_rows_aside_and_let_the_rest_through() {
 }
 
 #[tokio::test]
+async fn a_select_with_checks_may_end_in_a_comment() {
+    let mut world = world(&[&["1", "Ann"], &["2", ""]]);
+    world.load().sql.text = "SELECT number, name\n  FROM person; -- by Ann".into();
+    world.load().checks = vec![Check::NotNull(vec!["name".into()])];
+    assert_eq!(world.rows().await, LoadRows { prepared: 2, created: 1, quarantined: 1, ..LoadRows::default() });
+
+    world.load().checks = vec![Check::That("nmae < 'Z'".into())];
+    let error = world.run().await.error.unwrap();
+    assert_eq!((error.code(), error.place()), (Code::SQL_UNKNOWN_COLUMN, None), "it is not in the file of the SELECT");
+}
+
+#[tokio::test]
 async fn a_quarantined_row_is_not_gone() {
     let mut world = world(&[&["1", "Ann"], &["2", "Bob"]]);
     world.load().checks = vec![Check::NotNull(vec!["name".into()])];
@@ -86,4 +100,40 @@ async fn malformed_input_is_counted_and_kept() {
     assert_eq!(rows, StreamRows { extracted: 2, staged: 1, malformed: 1 });
     let letter = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters.remove(0);
     assert_eq!((letter.file.as_deref(), letter.line), (Some("a.csv"), Some(7)));
+}
+
+#[tokio::test]
+async fn a_mended_line_has_no_letter() {
+    let world = world(&[&["1", "Ann"]]);
+    let line = |line| Malformed {
+        file: Some("a.csv".into()),
+        line: Some(line),
+        offset: None,
+        reason: "too few fields".into(),
+        text: "x".into(),
+        key_unknown: false,
+    };
+    *world.source.malformed.lock().unwrap() = vec![line(7), line(8)];
+    world.run().await;
+    *world.source.malformed.lock().unwrap() = vec![line(8)];
+    world.run().await;
+    let letters = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters;
+    let left: Vec<_> = letters.iter().map(|letter| (letter.line, letter.attempts)).collect();
+    assert_eq!(left, [(Some(8), 2)]);
+}
+
+#[tokio::test]
+async fn a_discarded_row_stays_out_for_longer_than_letters_are_kept() {
+    let world = world(&[&["1", "Ann"], &["2", "bad"]]);
+    world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());
+    world.rows().await;
+    world.store().discard(&LetterSelection::Matching(LetterFilter::default())).unwrap();
+    for _ in 0..2 {
+        world.clock.sleep(Duration::from_hours(31 * 24)).await;
+        world.destination.take_sent();
+        assert_eq!(world.rows().await.quarantined, 1);
+        assert_eq!(world.destination.take_sent(), []);
+    }
+    let letter = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters.remove(0);
+    assert_eq!((letter.status, letter.payload.as_str()), (LetterStatus::Discarded, "{}"));
 }

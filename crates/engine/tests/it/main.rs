@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken fixture should fail its test on the spot")]
 
+mod adopt;
+mod endings;
 mod fake;
 mod letters;
 mod lookups;
 mod plan;
 mod resume;
 mod run;
+mod streams;

@@ -1,7 +1,10 @@
 //! Runs that stop in the middle and go on.
 
+use std::path::{Path, PathBuf};
+
 use flowgate_core::project::Missing;
-use flowgate_core::{LoadRows, Operation};
+use flowgate_core::{Code, LoadRows, Operation};
+use flowgate_engine::RunOptions;
 use flowgate_store::RunState;
 
 use crate::fake::{Inner, Table, World, load, shape};
@@ -65,6 +68,32 @@ async fn a_change_made_before_the_stop_is_not_forgotten() {
     assert_eq!((rows.updated, rows.gone, rows.kept), (3, 17, 17));
     let names = world.destination.texts("account", "name");
     assert_eq!(names.iter().filter(|name| *name == "changed").count(), 3);
+}
+
+#[tokio::test]
+async fn a_run_without_its_ledger_does_not_send_everything_again() {
+    let world = world();
+    world.destination.inner.lock().unwrap().faults.cancel_after = Some(3);
+    let first = world.run().await;
+    assert_eq!(first.record.state, RunState::Interrupted);
+    let ledger = find(world.dir.path(), "pass-1.ledger").unwrap();
+    fs_err::remove_file(&ledger).unwrap();
+    world.destination.take_sent();
+    let error = world.run().await.error.unwrap();
+    assert_eq!(error.code(), Code::STATE_DAMAGED, "{error}");
+    assert_eq!(world.destination.take_sent(), []);
+
+    let adopted = world.run_with(RunOptions { adopt: true, ..RunOptions::default() }).await;
+    assert_eq!(adopted.record.rows().prepared, 20);
+    assert_eq!(world.destination.texts("account", "number").len(), 20);
+}
+
+/// The first file of that name below `dir`.
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| match path.is_dir() {
+        true => find(&path, name),
+        false => (path.file_name().unwrap() == name).then_some(path),
+    })
 }
 
 #[tokio::test]

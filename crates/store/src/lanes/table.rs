@@ -41,6 +41,8 @@ struct Row {
 impl Asker<'_> {
     pub(super) fn beat(&self, transaction: &Transaction<'_>, beat: &Beat) -> Result<Beaten, Error> {
         self.sit(transaction, &beat.snapshot, true)?;
+        // Of a lane that nobody holds nobody else removes them.
+        forget_guests(transaction, self.now_ms)?;
         let mut beaten = Beaten::default();
         for user in &beat.users {
             self.ask(transaction, &user.identity, user.wants_lanes)?;
@@ -226,13 +228,18 @@ pub(super) fn forget(transaction: &Transaction<'_>, now: Timestamp) -> Result<()
     transaction.execute("DELETE FROM lanes WHERE owner IS NULL AND seen_at < ?1", [now_ms - FORGET_MS])?;
     transaction.execute("DELETE FROM seats WHERE NOT is_taken AND beat_at < ?1", [now_ms - FORGET_MS])?;
     transaction.execute("DELETE FROM row_counts WHERE at < ?1", [now_ms - FORGET_MS])?;
-    transaction.execute("DELETE FROM guests WHERE at < ?1", [now_ms - FORGET_GUESTS_MS])?;
+    forget_guests(transaction, now_ms)?;
     // Of budgets that are gone the newest word of each connection is enough.
     transaction.execute(
         "DELETE FROM seats WHERE NOT is_taken AND beat_at <
              (SELECT max(beat_at) FROM seats AS newer WHERE newer.connection = seats.connection)",
         [],
     )?;
+    Ok(())
+}
+
+fn forget_guests(transaction: &Transaction<'_>, now_ms: i64) -> Result<(), Error> {
+    transaction.execute("DELETE FROM guests WHERE at < ?1", [now_ms - FORGET_GUESTS_MS])?;
     Ok(())
 }
 

@@ -83,6 +83,32 @@ pub(super) fn resolve(transaction: &Transaction<'_>, flow: &FlowName, ids: &[Str
     Ok(removed)
 }
 
+pub(super) fn touch(
+    transaction: &Transaction<'_>,
+    flow: &FlowName,
+    ids: &[String],
+    now: Timestamp,
+) -> Result<u64, Fault> {
+    let now = to_text(now);
+    let mut statement = transaction.prepare("UPDATE letters SET last_at = ?1 WHERE id = ?2 AND flow = ?3")?;
+    let mut touched = 0;
+    for id in ids {
+        touched += statement.execute([&now, id, flow.as_str()])? as u64;
+    }
+    Ok(touched)
+}
+
+pub(super) fn resolve_unmet(
+    transaction: &Transaction<'_>,
+    flow: &FlowName,
+    place: &str,
+    code: Code,
+    before: Timestamp,
+) -> Result<u64, Fault> {
+    let sql = "DELETE FROM letters WHERE flow = ?1 AND place = ?2 AND key_hash IS NULL AND code = ?3 AND last_at < ?4";
+    Ok(transaction.execute(sql, (flow.as_str(), place, code.0, to_text(before)))? as u64)
+}
+
 pub(super) fn by_id(connection: &Connection, id: &str) -> Result<Option<Letter>, Fault> {
     if id.len() < ID_PREFIX_LENGTH_MIN {
         return Ok(None);
@@ -186,8 +212,15 @@ pub(super) fn set_status(
     }
 }
 
+/// A discarded letter with a key is what keeps its row out. One without a key keeps nothing out: it
+/// is met again with its input, or is of no use.
 pub(super) fn expire(transaction: &Transaction<'_>, before: Timestamp) -> Result<u64, Fault> {
-    Ok(transaction.execute("DELETE FROM letters WHERE last_at < ?1", [to_text(before)])? as u64)
+    let before = to_text(before);
+    let is_kept = "status = 'discarded' AND key_hash IS NOT NULL";
+    let blank = format!("UPDATE letters SET payload = '{{}}' WHERE last_at < ?1 AND {is_kept} AND payload <> '{{}}'");
+    transaction.execute(&blank, [&before])?;
+    let remove = format!("DELETE FROM letters WHERE last_at < ?1 AND NOT ({is_kept})");
+    Ok(transaction.execute(&remove, [&before])? as u64)
 }
 
 fn read(row: &Row<'_>) -> Result<Letter, Fault> {

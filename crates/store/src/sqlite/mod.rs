@@ -14,7 +14,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flowgate_core::{FlowName, LoadName, RunId, StreamName, failpoint};
+use flowgate_core::{Code, FlowName, LoadName, RunId, StreamName, failpoint};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -266,6 +266,22 @@ impl Store for SqliteStore {
 
     fn resolve_letters(&self, lease: &FlowLease, ids: &[String]) -> Result<u64, StoreError> {
         self.write_under(lease, "resolving letters", |transaction| letters::resolve(transaction, lease.flow(), ids))
+    }
+
+    fn touch_letters(&self, lease: &FlowLease, ids: &[String], now: Timestamp) -> Result<u64, StoreError> {
+        self.write_under(lease, "touching letters", |transaction| letters::touch(transaction, lease.flow(), ids, now))
+    }
+
+    fn resolve_unmet_letters(
+        &self,
+        lease: &FlowLease,
+        place: &str,
+        code: Code,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.write_under(lease, "resolving letters", |transaction| {
+            letters::resolve_unmet(transaction, lease.flow(), place, code, before)
+        })
     }
 
     fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError> {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 /// Holds `open` to the contract. Each call of it gives a new and empty store.
 pub(crate) fn conformance(open: impl Fn() -> Arc<dyn Store>) {
-    let clauses: [fn(&dyn Store); 14] = [
+    let clauses: [fn(&dyn Store); 16] = [
         a_flow_has_one_holder,
         a_record_comes_back_whole,
         the_newest_runs_come_first,
@@ -27,6 +27,8 @@ pub(crate) fn conformance(open: impl Fn() -> Arc<dyn Store>) {
         letters_come_in_pages,
         marks_come_in_the_order_of_keys,
         letters_go_when_they_are_resolved_or_old,
+        a_touched_or_discarded_letter_is_not_old,
+        what_is_not_met_again_is_resolved,
     ];
     for clause in clauses {
         clause(&*open());
@@ -313,4 +315,36 @@ fn letters_go_when_they_are_resolved_or_old(store: &dyn Store) {
     assert_eq!(store.resolve_letters(&lease, &[resolved.id]).unwrap(), 1);
     assert_eq!(store.expire_letters(at(11)).unwrap(), 1);
     assert_eq!(store.letters(&LetterFilter::default(), None, 9).unwrap().letters, [new]);
+}
+
+fn a_touched_or_discarded_letter_is_not_old(store: &dyn Store) {
+    let lease = lease(store);
+    let unreadable = Letter { key_hash: None, id: "0".repeat(32), ..letter(0) };
+    let full = |key| Letter { payload: "{\"number\":\"1\"}".to_owned(), ..letter(key) };
+    store.save_letters(&lease, &[full(1), full(2), full(3), unreadable.clone()]).unwrap();
+    assert_eq!(store.touch_letters(&lease, &[full(1).id, "unknown".to_owned()], at(20)).unwrap(), 1);
+    store.discard(&LetterSelection::Ids(vec![full(2).id, unreadable.id])).unwrap();
+    assert_eq!(store.expire_letters(at(11)).unwrap(), 2, "no row is kept out by a letter without a key");
+    let discarded = Letter { status: LetterStatus::Discarded, ..letter(2) };
+    let left = store.letters(&LetterFilter::default(), None, 9).unwrap().letters;
+    assert_eq!(left, [Letter { last_at: at(20), ..full(1) }, discarded]);
+}
+
+fn what_is_not_met_again_is_resolved(store: &dyn Store) {
+    let lease = lease(store);
+    let line = |number: u64, last_at| Letter {
+        id: format!("{number:032x}"),
+        key_hash: None,
+        code: Code::ROW_MALFORMED,
+        last_at,
+        ..letter(0)
+    };
+    let of_a_load = Letter { code: Code::ROW_TOO_LONG, ..line(3, at(1)) };
+    let elsewhere = Letter { place: "offices".to_owned(), ..line(4, at(1)) };
+    let keyed = Letter { code: Code::ROW_MALFORMED, ..letter(5) };
+    let kept = [line(2, at(2)), of_a_load, elsewhere, keyed];
+    store.save_letters(&lease, &[line(1, at(1))]).unwrap();
+    store.save_letters(&lease, &kept).unwrap();
+    assert_eq!(store.resolve_unmet_letters(&lease, "cases", Code::ROW_MALFORMED, at(2)).unwrap(), 1);
+    assert_eq!(store.letters(&LetterFilter::default(), None, 9).unwrap().letters, kept);
 }

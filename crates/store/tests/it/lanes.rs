@@ -176,6 +176,21 @@ fn what_guests_used_is_told_to_the_holder_once() {
 }
 
 #[test]
+fn what_guests_used_of_a_lane_nobody_holds_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let lanes = open(&dir);
+    let mut only = Budget::enter(&lanes);
+    only.wants_lanes = false;
+    only.meet(&["a"]);
+    for minute in 0..30 {
+        let mut beat = only.report("state");
+        beat.users[0].lanes = vec![guest("a", Some("a call"))];
+        only.beat_with(minute * 60_000, &beat);
+    }
+    assert_eq!(only.lane("a").guests.len(), 11, "ten minutes and this one");
+}
+
+#[test]
 fn a_server_that_is_gone_is_gone_for_all() {
     let dir = tempfile::tempdir().unwrap();
     let (mut first, mut second) = (Budget::enter(&open(&dir)), Budget::enter(&open(&dir)));

@@ -140,7 +140,7 @@ impl Policy {
             self.discovery.found();
         }
         if shared.checkpoint.as_ref().is_some_and(|checkpoint| ages.age_s(checkpoint.at) < FOUND_FOR_S) {
-            self.discovery.complete();
+            self.discovery.complete(self.servers());
         }
         self.lanes.len() - 1
     }
@@ -148,13 +148,9 @@ impl Policy {
     /// Removes lanes that another budget found to be gone: those that were told of and are not there.
     fn forget_unknown(&mut self, user: u16, lanes: &[SharedLane]) {
         let known: HashSet<&str> = lanes.iter().map(|lane| lane.server.as_str()).collect();
-        let before = self.lanes.len();
         self.lanes.retain(|lane| {
             lane.user != user || !lane.is_told || known.contains(lane.cookie.as_deref().unwrap_or_default())
         });
-        if self.lanes.len() < before && user == 0 {
-            self.discovery.lost();
-        }
     }
 
     pub(super) fn note_gone(&mut self, lane: &Lane) {
