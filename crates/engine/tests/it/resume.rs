@@ -90,9 +90,8 @@ async fn a_run_without_its_ledger_does_not_send_everything_again() {
 
 /// The first file of that name below `dir`.
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {
-    fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| match path.is_dir() {
-        true => find(&path, name),
-        false => (path.file_name().unwrap() == name).then_some(path),
+    fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() { find(&path, name) } else { (path.file_name().unwrap() == name).then_some(path) }
     })
 }
 
