@@ -134,7 +134,7 @@ impl RunError {
             Self::State(SortedError::Newer { .. }) | Self::Ledger(LedgerError::Newer { .. }) => {
                 vec!["update Flowgate: a newer one has written it".into()]
             }
-            Self::State(SortedError::Damaged { .. })
+            Self::State(SortedError::Damaged { .. } | SortedError::Older { .. })
             | Self::Ledger(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) => {
                 vec!["`flowgate run FLOW --adopt` rebuilds the state from the destination".into()]
             }

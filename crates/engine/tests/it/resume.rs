@@ -90,12 +90,9 @@ async fn a_run_without_its_ledger_does_not_send_everything_again() {
 
 /// The first file of that name below `dir`.
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {
-    let mut paths = fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    paths.find_map(
-        |path| {
-            if path.is_dir() { find(&path, name) } else { (path.file_name().unwrap() == name).then_some(path) }
-        },
-    )
+    fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() { find(&path, name) } else { (path.file_name().unwrap() == name).then_some(path) }
+    })
 }
 
 #[tokio::test]
