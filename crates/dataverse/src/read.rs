@@ -12,7 +12,7 @@ use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
 use flowgate_core::destination::{Class, ID_COLUMN, Selection};
-use flowgate_core::{CancellationToken, Code, ConnectorError, ErrorKind, TableShape};
+use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind, TableShape};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http::{HeaderName, HeaderValue};
 use url::Url;
@@ -38,6 +38,8 @@ pub(crate) struct Pages {
     reader: Arc<PageReader>,
     class: Class,
     cancel: CancellationToken,
+    /// The deadline of all pages; without it each has its own.
+    until: Option<Elapsed>,
     extra_preference: Option<&'static str>,
     next: Option<Call>,
     latest_link: Option<String>,
@@ -52,8 +54,17 @@ impl Pages {
         class: Class,
         cancel: CancellationToken,
     ) -> Self {
-        let mut pages =
-            Self { client, reader, class, cancel, extra_preference: None, next: None, latest_link: None, pages: 0 };
+        let mut pages = Self {
+            client,
+            reader,
+            class,
+            cancel,
+            until: None,
+            extra_preference: None,
+            next: None,
+            latest_link: None,
+            pages: 0,
+        };
         pages.next = Some(pages.preferred(first));
         pages
     }
@@ -65,6 +76,12 @@ impl Pages {
         self
     }
 
+    /// A read that must be over by then.
+    fn until(mut self, until: Elapsed) -> Self {
+        self.until = Some(until);
+        self
+    }
+
     pub(crate) fn schema(&self) -> SchemaRef {
         self.reader.schema()
     }
@@ -72,7 +89,9 @@ impl Pages {
     /// The next page; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Page>, CallError> {
         let Some(call) = self.next.take() else { return Ok(None) };
-        let answer = self.client.call(&call, self.client.bounds_with(&self.cancel)).await?;
+        let own = self.client.bounds_with(&self.cancel);
+        let bounds = Bounds { until: self.until.unwrap_or(own.until), ..own };
+        let answer = self.client.call(&call, bounds).await?;
         let page = self.reader.read(&answer.body).map_err(CallError::Fatal)?;
         self.pages += 1;
         if let Some(link) = &page.next_link {
@@ -106,6 +125,35 @@ impl Pages {
     }
 }
 
+/// The reads that together find the selected rows.
+struct Reads {
+    reader: Arc<PageReader>,
+    addresses: Vec<String>,
+    keep: Keep,
+}
+
+impl Reads {
+    fn of(shape: &Arc<TableShape>, columns: &[String], selection: Selection) -> Result<Self, ConnectorError> {
+        let reader = Arc::new(PageReader::new(shape, ID_COLUMN, columns)?);
+        let filters = match &selection {
+            Selection::All => None,
+            Selection::Ids(ids) => Some(filters_by_id(shape, ids)),
+            Selection::Keys(keys) => Some(filters_by_key(shape, keys).ok_or_else(|| {
+                ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "keys to read by are not in canonical form")
+            })?),
+        };
+        let all = filters.is_none();
+        let filters = filters.filter(|filters| filters.len() <= FILTERED_READS_MAX);
+        let keep = if filters.is_none() && !all { Keep::new(shape, &reader, selection)? } else { Keep::Everything };
+        let base = format!("{}?$select={}", shape.set, reader.select());
+        let addresses = match filters {
+            Some(filters) => filters.iter().map(|filter| format!("{base}&{filter}")).collect(),
+            None => vec![base],
+        };
+        Ok(Self { reader, addresses, keep })
+    }
+}
+
 /// Reads `columns` of the selected rows; see [`flowgate_core::Destination::read_current`].
 pub(crate) fn read_current(
     client: &Arc<Client>,
@@ -114,22 +162,7 @@ pub(crate) fn read_current(
     selection: Selection,
     class: Class,
 ) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
-    let reader = Arc::new(PageReader::new(shape, ID_COLUMN, columns)?);
-    let filters = match &selection {
-        Selection::All => None,
-        Selection::Ids(ids) => Some(filters_by_id(shape, ids)),
-        Selection::Keys(keys) => Some(filters_by_key(shape, keys).ok_or_else(|| {
-            ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "keys to read by are not in canonical form")
-        })?),
-    };
-    let all = filters.is_none();
-    let filters = filters.filter(|filters| filters.len() <= FILTERED_READS_MAX);
-    let keep = if filters.is_none() && !all { Keep::new(shape, &reader, selection)? } else { Keep::Everything };
-    let base = format!("{}?$select={}", shape.set, reader.select());
-    let addresses = match filters {
-        Some(filters) => filters.iter().map(|filter| format!("{base}&{filter}")).collect(),
-        None => vec![base],
-    };
+    let Reads { reader, addresses, keep } = Reads::of(shape, columns, selection)?;
     let (client, shape) = (Arc::clone(client), Arc::clone(shape));
     let batches = stream::iter(addresses).flat_map(move |address| {
         let first = Call::get(address, class);
@@ -137,6 +170,28 @@ pub(crate) fn read_current(
         page_stream(pages, format!("reading `{}`", shape.table))
     });
     Ok(batches.and_then(move |batch| futures::future::ready(keep.filter(&batch))).boxed())
+}
+
+/// As [`read_current`] for a few rows that a write must know: all of it within the bounds of the write.
+pub(crate) async fn read_within(
+    client: &Arc<Client>,
+    shape: &Arc<TableShape>,
+    columns: &[String],
+    selection: Selection,
+    class: Class,
+    bounds: Bounds<'_>,
+) -> Result<Vec<RecordBatch>, CallError> {
+    let Reads { reader, addresses, keep } = Reads::of(shape, columns, selection).map_err(CallError::Fatal)?;
+    let mut batches = Vec::new();
+    for address in addresses {
+        let first = Call::get(address, class);
+        let mut pages = Pages::new(Arc::clone(client), Arc::clone(&reader), first, class, bounds.cancel.clone())
+            .until(bounds.until);
+        while let Some(page) = pages.next().await? {
+            batches.push(keep.filter(&page.rows).map_err(CallError::Fatal)?);
+        }
+    }
+    Ok(batches)
 }
 
 /// The column that counts every change of the database; it only ever rises (dossier section 19).

@@ -9,7 +9,6 @@ use arrow_select::take::take_record_batch;
 use flowgate_core::destination::{Operation, Outcome, RowFault, Selection};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_core::{Code, ConnectorError, ErrorKind};
-use futures::TryStreamExt;
 use uuid::Uuid;
 
 use super::bulk::Unsettled;
@@ -17,7 +16,7 @@ use super::{Content, Writer};
 use crate::call::CallError;
 use crate::fault::{FaultClass, Refusal};
 use crate::query::key_text;
-use crate::read::read_current;
+use crate::read::read_within;
 
 impl Writer<'_> {
     /// Ends a row that was sent by itself and refused.
@@ -87,18 +86,20 @@ impl Writer<'_> {
         let Some(found) = self.find_in_time(&rows).await? else { return Ok(Unsettled::stopped()) };
         let mut left = self.end_where(rows, |id| found.contains(id), &Outcome::Applied);
         if !left.is_empty() && !self.unit.options.match_columns.is_empty() {
-            left = self.settle_taken_keys(left).await?;
+            let Some(unknown) = self.settle_taken_keys(left).await? else { return Ok(Unsettled::stopped()) };
+            left = unknown;
         }
         Ok(Unsettled { has_settled: left.len() < before, rows: left })
     }
 
-    async fn settle_taken_keys(&mut self, rows: Vec<usize>) -> Result<Vec<usize>, ConnectorError> {
-        let Some(keys) = self.match_columns_of(&rows)? else { return Ok(rows) };
+    /// Ends the rows whose keys others have and returns the rest; `None` if there was no time to find out.
+    async fn settle_taken_keys(&mut self, rows: Vec<usize>) -> Result<Option<Vec<usize>>, ConnectorError> {
+        let Some(keys) = self.match_columns_of(&rows)? else { return Ok(Some(rows)) };
         let shape = &self.unit.shape;
         let columns = self.unit.options.match_columns.clone();
         let selection = Selection::Keys(keys.clone());
-        let current = read_current(self.client, shape, &columns, selection, self.class)?;
-        let current: Vec<RecordBatch> = current.try_collect().await?;
+        let read = read_within(self.client, shape, &columns, selection, self.class, self.bounds).await;
+        let Some(current) = in_time(read, "looking for taken keys")? else { return Ok(None) };
         let key_columns: Vec<usize> = (0..columns.len()).collect();
         let after_id: Vec<usize> = (1..=columns.len()).collect();
         let mut ids: HashMap<Vec<u8>, Uuid> = HashMap::new();
@@ -120,7 +121,7 @@ impl Writer<'_> {
                 None => left.push(row),
             }
         }
-        Ok(left)
+        Ok(Some(left))
     }
 
     /// The match columns of these rows; `None` if the unit does not hold them all.
@@ -144,11 +145,7 @@ impl Writer<'_> {
 
     /// As `find`; `None` if the run was stopped or its time is over before the answer.
     async fn find_in_time(&self, rows: &[usize]) -> Result<Option<HashSet<Uuid>>, ConnectorError> {
-        match self.find(rows).await {
-            Ok(found) => Ok(Some(found)),
-            Err(CallError::TooLate(_) | CallError::Cancelled) => Ok(None),
-            Err(error) => Err(error.into_error(&format!("looking for rows of `{}`", self.unit.shape.table))),
-        }
+        in_time(self.find(rows).await, &format!("looking for rows of `{}`", self.unit.shape.table))
     }
 
     /// Updates that met no row: finds which ones.
@@ -163,7 +160,8 @@ impl Writer<'_> {
     async fn settle_closed(&mut self, rows: Vec<usize>) -> Result<Unsettled, ConnectorError> {
         let before = rows.len();
         let left = self.settle_missing(rows).await?.rows;
-        let left = self.read_closed(left).await.map_err(|error| error.into_error("reading the status of rows"))?;
+        let read = self.read_closed(left).await;
+        let Some(left) = in_time(read, "reading the status of rows")? else { return Ok(Unsettled::stopped()) };
         Ok(Unsettled { has_settled: left.len() < before, rows: left })
     }
 
@@ -172,11 +170,8 @@ impl Writer<'_> {
         let Content::Statuses(wanted) = &self.content else { return Ok(rows) };
         let ids: Vec<Uuid> = rows.iter().map(|row| self.id(*row)).collect();
         let columns = [STATE_COLUMN.to_owned()];
-        let current = read_current(self.client, &self.unit.shape, &columns, Selection::Ids(ids), self.class);
-        let current: Vec<RecordBatch> = match current {
-            Ok(batches) => batches.try_collect().await.map_err(CallError::Fatal)?,
-            Err(error) => return Err(CallError::Fatal(error)),
-        };
+        let selection = Selection::Ids(ids);
+        let current = read_within(self.client, &self.unit.shape, &columns, selection, self.class, self.bounds).await?;
         let mut statuses: HashMap<Uuid, i32> = HashMap::new();
         for batch in &current {
             let (ids, values) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int32Type>());
@@ -214,5 +209,14 @@ impl Writer<'_> {
     fn column_in(&self, message: &str) -> Option<String> {
         let mut quoted = message.split(['\'', '"', '`']);
         quoted.find(|word| self.unit.shape.column(word).is_some()).map(str::to_owned)
+    }
+}
+
+/// What was found; `None` if the run was stopped or its time is over before the answer.
+fn in_time<T>(found: Result<T, CallError>, doing: &str) -> Result<Option<T>, ConnectorError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(CallError::TooLate(_) | CallError::Cancelled) => Ok(None),
+        Err(error) => Err(error.into_error(doing)),
     }
 }

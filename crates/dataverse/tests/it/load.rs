@@ -323,6 +323,19 @@ async fn what_was_stopped_before_it_was_sent_is_unsent() {
 }
 
 #[tokio::test]
+async fn what_a_write_must_read_is_not_read_after_the_stop() {
+    let fake = Fake::start().await;
+    hold(&fake, 900, "N0");
+    let dataverse = connect(&fake);
+    let unit = creates(&dataverse, &["a"]).await;
+    let cancel = CancellationToken::new();
+    // The key is taken, and no row of ours is there: next is to find out whose it is.
+    fake.fail("GET accounts?$select=accountid&", FaultKind::Stop(cancel.clone()));
+    let outcomes = dataverse.write(unit, Class::Batch, Duration::from_hours(1), &cancel).await.unwrap();
+    assert_eq!((letters(&outcomes).as_str(), fake.count("accountid,accountnumber")), ("-", 0));
+}
+
+#[tokio::test]
 async fn what_may_have_been_run_before_the_stop_is_never_called_unsent() {
     let fake = Fake::start().await;
     let dataverse = connect(&fake);
