@@ -99,7 +99,7 @@ codes! {
     LOOKUP_RULE_MISSING = 306, "a lookup column without a rule", "Add it under `lookups:`, naming the target table and its columns.";
     LOOKUP_NOT_UNIQUE = 307, "lookup columns that do not identify one row", "Use an alternate key, or columns that are unique in the target.";
     LOAD_REFUSED = 308, "the destination refused the whole load", "Every row failed the same way; the cause follows.";
-    PROVISION_REFUSED = 309, "this environment does not allow provisioning", "Set `provision: allow` in the environment's file.";
+    PROVISION_REFUSED = 309, "this environment does not allow provisioning", "Set `provision: allow` in the environment's file, and name a `solution:` in the connection.";
     TYPE_MISMATCH = 310, "a column's SQL type cannot become the destination's type", "Cast it in the SELECT.";
     STATE_RULE = 311, "a state rule that the table cannot follow", "Use the labels of the table's status column.";
     OWNER_NOT_MAPPED = 312, "several application users, and a load that leaves the owner open", "Each row would belong to whichever user sent it: add a rule for `ownerid` under `lookups:`.";
@@ -139,6 +139,7 @@ codes! {
     ROW_DUPLICATE_AT_DESTINATION = 517, "another row there already has this key", "";
     ROW_NO_ZONE = 518, "a time without an offset and no zone to read it in", "";
     ROW_SERVICE_FAILED = 519, "the service failed each time the row was sent", "It is tried again at the next run.";
+    ROW_AMBIGUOUS_KEY = 520, "more than one row at the destination has the key", "None of them is touched; when one is left, `flowgate run FLOW --adopt` goes on with it.";
 }
 
 #[cfg(test)]

@@ -19,6 +19,12 @@ use crate::{CancellationToken, ConnectorError};
 pub const FILE_COLUMN: &str = "_file";
 pub const LINE_COLUMN: &str = "_line";
 
+/// The column of an image that numbers its rows.
+pub const ROW_COLUMN: &str = "_row";
+
+/// Names that a source's own columns may not have.
+pub const RESERVED_COLUMNS: [&str; 3] = [FILE_COLUMN, LINE_COLUMN, ROW_COLUMN];
+
 /// An opaque position in a stream, made and read only by the source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

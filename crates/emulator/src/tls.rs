@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use crate::StartError;
+use crate::storage::create_private_dir;
 
 /// An acceptor and the file that holds the authority's certificate.
 pub(crate) fn acceptor(directory: Option<&Path>, host: &str) -> Result<(TlsAcceptor, PathBuf), StartError> {
@@ -48,7 +49,7 @@ fn authority_key(directory: Option<&Path>) -> Result<KeyPair, StartError> {
         Ok(pem) => Ok(KeyPair::from_pem(&pem)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = KeyPair::generate()?;
-            fs_err::create_dir_all(directory)?;
+            create_private_dir(directory)?;
             fs_err::write(&file, key.serialize_pem())?;
             Ok(key)
         }

@@ -1,7 +1,8 @@
 //! Adoption: rows that a table already holds become the load's first state.
 //!
-//! Only rows whose keys are prepared, or were in the last state, are taken: others are not ours.
-//! Two rows there with one key cannot be told apart; both are left out and said.
+//! Only rows whose keys are prepared, or were in the last state, are taken: others are not ours. Of several
+//! rows there with one key the one that the last state knows is taken. If it knows none they cannot be told
+//! apart: the state remembers that, and the prepared row becomes a letter.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +15,8 @@ use flowgate_core::KeyHash;
 use flowgate_core::destination::{Class, ID_COLUMN, Selection};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_sorted::{
-    Entry, Index, Manifest, RowSet, SortedRows, SpillWriter, State, StateWriter, groups, key_hashes, row_hashes,
+    AMBIGUOUS, Entry, Index, Manifest, RowSet, SortedRows, SpillWriter, State, StateWriter, TOMBSTONE, groups,
+    key_hashes, row_hashes,
 };
 use futures::StreamExt;
 use uuid::Uuid;
@@ -90,7 +92,7 @@ pub(crate) async fn adopt(
     let mut taken = Vec::new();
     for bucket in 0..prepared.arrivals.buckets() {
         let sorted = spill.bucket(bucket)?;
-        let (index, values, doubled) = state_rows(mapping, &sorted)?;
+        let (index, values, doubled) = state_rows(mapping, &sorted, last, bits)?;
         ambiguous += doubled;
         witness::remember(&mut taken, index.iter().map(|entry| entry.id));
         buckets.push(writer.write(bucket, &index, &values)?);
@@ -98,7 +100,7 @@ pub(crate) async fn adopt(
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
     manifest.unanswered = last.and_then(|state| state.manifest().unanswered);
     manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
-    Ok(Adopted { rows: manifest.rows(), manifest, ambiguous, lost })
+    Ok(Adopted { rows: manifest.rows() - ambiguous, manifest, ambiguous, lost })
 }
 
 /// Sorted keys of the last state, and the number of its rows whose keys are damaged: adopting is how damage is mended,
@@ -183,22 +185,38 @@ fn asked_states(statuses: &ArrayRef, states: &[i32]) -> ArrayRef {
     Arc::new(asked.collect::<Int32Array>())
 }
 
-/// Index and values of one bucket, and how many keys more than one row has.
-fn state_rows(mapping: &Mapping, sorted: &SortedRows) -> Result<(Index, RecordBatch, u64), RunError> {
+/// Index and values of one bucket, and how many keys more than one row has of which none is known to be ours.
+fn state_rows(
+    mapping: &Mapping,
+    sorted: &SortedRows,
+    last: Option<&State>,
+    bits: u8,
+) -> Result<(Index, RecordBatch, u64), RunError> {
     let ids: Vec<Uuid> = if sorted.is_empty() { Vec::new() } else { row_ids(&sorted.rows)? };
     let mut index = Index::default();
     let mut taken = vec![false; sorted.len()];
     let mut ambiguous = 0;
     for group in groups(&sorted.keys) {
-        if group.len() > 1 {
-            ambiguous += 1;
-            continue;
-        }
-        let at = group.start;
+        let key = sorted.keys[group.start];
+        let ours = match group.len() {
+            1 => Some(group.start),
+            _ => known_id(last, bits, key).and_then(|id| group.clone().find(|at| ids[*at] == id)),
+        };
+        let at = ours.unwrap_or(group.start);
         taken[at] = true;
-        index.push(Entry { key: sorted.keys[at], row_hash: sorted.row_hashes[at], id: ids[at], sequence: 0, flags: 0 });
+        index.push(match ours {
+            Some(at) => Entry { key, row_hash: sorted.row_hashes[at], id: ids[at], sequence: 0, flags: 0 },
+            None => Entry { key, row_hash: 0, id: Uuid::nil(), sequence: 0, flags: TOMBSTONE | AMBIGUOUS },
+        });
+        ambiguous += u64::from(ours.is_none());
     }
     let canonical: Vec<usize> = (0..mapping.columns.len()).collect();
     let values = filter_record_batch(&sorted.rows.project(&canonical)?, &BooleanArray::from(taken))?;
     Ok((index, values, ambiguous))
+}
+
+/// The id that the last state has of a key, as far as it can be read.
+fn known_id(last: Option<&State>, bits: u8, key: KeyHash) -> Option<Uuid> {
+    let index = last?.bucket(bits, key.bucket(bits)).ok()?.index;
+    index.find(key).map(|row| index.entry(row)).filter(|entry| !entry.is_ambiguous()).map(|entry| entry.id)
 }

@@ -14,7 +14,7 @@ use flowgate_core::destination::{Changes, ColumnSet};
 use flowgate_core::project::{Load, Master, Missing, Nulls};
 use flowgate_core::{KeyHash, LoadRows};
 use flowgate_sorted::{
-    ColumnComparer, DEACTIVATED, SortedRows, StateBucket, Step, TOMBSTONE, UNCERTAIN, groups, merge,
+    AMBIGUOUS, ColumnComparer, DEACTIVATED, SortedRows, StateBucket, Step, TOMBSTONE, UNCERTAIN, groups, merge,
 };
 use uuid::Uuid;
 
@@ -106,6 +106,8 @@ pub(crate) enum Action {
     Done { class: Class, id: Uuid },
     /// Refused before, and nothing has changed since.
     Held,
+    /// More than one row there has the key.
+    Ambiguous,
 }
 
 /// One key of the prepared rows that takes part.
@@ -260,6 +262,10 @@ impl Differ<'_> {
         let hash = new.row_hashes[at];
         let index = &old.index;
         let flags = index.flags[j];
+        if flags & AMBIGUOUS != 0 {
+            let action = if self.letters.is_held(key, hash) { Action::Held } else { Action::Ambiguous };
+            return Decided { at, old: None, action, status: Status::Leave };
+        }
         let (done, removal) = (self.past.done(key), self.past.removal(key));
         if removal == Some(Removal::Deleted) {
             return Decided { old: None, ..self.decide_new(new, at) };
@@ -310,7 +316,7 @@ impl Differ<'_> {
                 Action::Unchanged { .. } => counts.unchanged += 1,
                 Action::Create { .. } => counts.create += 1,
                 Action::Update { .. } => counts.update += 1,
-                Action::Held => counts.quarantined += 1,
+                Action::Held | Action::Ambiguous => counts.quarantined += 1,
                 Action::Done { class: Class::Created, .. } => counts.create += 1,
                 Action::Done { .. } => counts.update += 1,
             }

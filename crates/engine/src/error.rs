@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use flowgate_core::project::Sql;
-use flowgate_core::{Code, ConnectorError, ErrorKind};
+use flowgate_core::{Code, ConnectorError, ErrorKind, LoadName};
 use flowgate_sorted::SortedError;
 use flowgate_sql::SqlError;
 use flowgate_store::StoreError;
@@ -61,6 +61,16 @@ impl RunError {
             hints.push(hint.into());
         }
         self
+    }
+
+    /// Says whose mapping is wrong, where the message speaks of the table alone.
+    pub(crate) fn in_load(self, load: &LoadName) -> Self {
+        let hint = format!("load `{load}` asks for it");
+        match self {
+            Self::Refused { .. } if !self.to_string().contains(&format!("`{load}`")) => self.hint(hint),
+            Self::Connector(error) => Self::Connector(error.hint(hint)),
+            other => other,
+        }
     }
 
     pub(crate) fn sql(error: SqlError, sql: &Sql) -> Self {

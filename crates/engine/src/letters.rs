@@ -57,8 +57,8 @@ impl<'a> Letters<'a> {
             LetterStatus::RetryRequested => false,
             LetterStatus::Discarded => mark.row_hash == row_hash,
             LetterStatus::Quarantined => {
-                // What the service failed on says nothing of the row.
-                mark.code != Code::ROW_SERVICE_FAILED
+                // What the service failed on, or whom the key finds there, says nothing of the row.
+                !matches!(mark.code, Code::ROW_SERVICE_FAILED | Code::ROW_AMBIGUOUS_KEY)
                     && mark.row_hash == row_hash
                     && mark.project_version == self.scope.project().version
                     && mark.metadata_version == self.metadata_version

@@ -21,6 +21,7 @@ mod compare;
 mod diff;
 mod error;
 mod extract;
+mod fill;
 mod fold;
 mod forgetful;
 mod guard;

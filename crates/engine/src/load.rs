@@ -15,7 +15,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use crate::diff::Diff;
+use crate::diff::{Action, Diff};
+use crate::fill::leave_filled;
 use crate::ids::Ids;
 use crate::ledger::{Class, Past};
 use crate::letters::{LetterRow, Letters, key_text, payload};
@@ -53,6 +54,10 @@ impl Loader<'_, '_> {
     /// Sends everything the part asks for. On an error, what was answered is in the ledger.
     pub(crate) async fn send(&mut self, diff: &Diff) -> Result<Ends, RunError> {
         let mut part = UnderWay::new(diff, self.mapping, self.ids)?;
+        for (at, _) in diff.decided.iter().enumerate().filter(|(_, row)| row.action == Action::Ambiguous) {
+            let reason = "more than one row there has this key; when one is left, `run --adopt` goes on with it";
+            self.refuse(&mut part, at, &RowFault::new(Code::ROW_AMBIGUOUS_KEY, None, reason))?;
+        }
         let mut wave = part.first_wave();
         for _ in 0..WAVES_MAX {
             if wave.is_empty() {
@@ -130,7 +135,9 @@ impl Loader<'_, '_> {
         let ledger = Arc::clone(&self.ledger);
         let destination = Arc::clone(&self.scope.destination);
         let cancel = self.scope.cancel.clone();
+        let filling = part.filling();
         let work = async move {
+            let unit = leave_filled(destination.as_ref(), unit, &filling).await?;
             ledger.append(&intent).await?;
             failpoint::hit("intent.written")?;
             let outcomes = destination.write(unit, RequestClass::Batch, UNIT_DEADLINE, &cancel).await?;

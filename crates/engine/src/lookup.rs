@@ -149,6 +149,7 @@ impl Resolver {
         let mut deferred = 0;
         let mut references = arrow_array::builder::StringBuilder::with_capacity(rows, rows * 48);
         for row in 0..rows {
+            // A source that numbers its rows within a system leaves the number empty where nothing is meant.
             let is_null = columns.iter().any(|column| column.is_null(row)) || columns.is_empty();
             match self.reference(&keys, row, is_null) {
                 Reference::To(text) => references.append_value(text),

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Schema, SchemaRef};
 use flowgate_core::project::{ColumnRule, Load, Lookup, Master, Nulls};
 use flowgate_core::shape::STATE_COLUMN;
+use flowgate_core::source::ROW_COLUMN;
 use flowgate_core::{Code, ColumnKind, TableShape};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::RunError;
-use crate::stage::ROW_COLUMN;
 use crate::transform::{CHECK_PREFIX, describe};
 
 /// The service's column for the date a migrated row was really created.

@@ -11,11 +11,12 @@ use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use flowgate_core::Code;
 use flowgate_core::project::Stream;
+use flowgate_core::source::ROW_COLUMN;
 use flowgate_store::ImageRecord;
 use futures::StreamExt;
 
 use crate::extract::{column_names, remove_if_there};
-use crate::stage::{ImageWriter, ROW_COLUMN, Staged, is_intact};
+use crate::stage::{ImageWriter, Staged, is_intact};
 use crate::transform::{Transforms, quoted};
 use crate::{Engine, RunError};
 

@@ -15,7 +15,7 @@ use arrow_select::filter::{filter, filter_record_batch};
 use flowgate_core::destination::RowFault;
 use flowgate_core::project::{StateAction, StateRule};
 use flowgate_core::shape::STATE_COLUMN;
-use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN};
+use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN, ROW_COLUMN};
 use flowgate_core::{Code, KeyHash, TableShape};
 use flowgate_sorted::{Arrivals, ArrivalsWriter, Known, RowSet, key_hashes, row_hashes};
 use futures::StreamExt;
@@ -24,7 +24,6 @@ use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::lookup::Lookups;
 use crate::mapping::{Mapping, Origin};
 use crate::run::Scope;
-use crate::stage::ROW_COLUMN;
 use crate::transform::Transforms;
 use crate::{Event, RunError};
 

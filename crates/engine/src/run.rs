@@ -186,7 +186,8 @@ impl<'a> FlowRun<'a> {
             if self.is_done(load) {
                 continue;
             }
-            mapped.push((load, map(&self.scope(load, 1).await?, &transforms).await?));
+            let mapping = map(&self.scope(load, 1).await?, &transforms).await;
+            mapped.push((load, mapping.map_err(|error| error.in_load(&load.name))?));
         }
         let mut second_pass = Vec::new();
         for (load, mapping) in mapped {
@@ -409,7 +410,8 @@ impl Scope<'_> {
                 let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
                 let bits = state.manifest().bits;
                 for bucket in 0..(1_usize << bits) {
-                    state.bucket(bits, bucket)?.index.iter().for_each(|entry| note(entry.key, entry.id));
+                    let index = state.bucket(bits, bucket)?.index;
+                    index.iter().filter(|entry| !entry.is_ambiguous()).for_each(|entry| note(entry.key, entry.id));
                 }
             }
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use flowgate_core::failpoint;
+use flowgate_core::source::ROW_COLUMN;
 use fs_err::File;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -18,9 +19,6 @@ use parquet::file::properties::WriterProperties;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::RunError;
-
-/// The column that numbers the rows of an image.
-pub(crate) const ROW_COLUMN: &str = "_row";
 
 /// Rows of a Parquet row group: what a reader holds of one column at a time.
 const ROW_GROUP_ROWS_MAX: usize = 65_536;

@@ -134,7 +134,7 @@ impl<'a> UnderWay<'a> {
     fn begin(&self, row: &Decided, ids: &Ids) -> Result<(Uuid, End), RunError> {
         Ok(match &row.action {
             Action::Unchanged { .. } => (Uuid::nil(), End::Unchanged),
-            Action::Held => (Uuid::nil(), End::Refused { written: None }),
+            Action::Held | Action::Ambiguous => (Uuid::nil(), End::Refused { written: None }),
             Action::Create { id: Some(id) } => (*id, End::Waiting),
             Action::Create { id: None } if self.is_matched_by_id => (self.own_id(row.at)?, End::Waiting),
             Action::Create { id: None } => (ids.next(), End::Waiting),
@@ -178,7 +178,7 @@ impl<'a> UnderWay<'a> {
                 Action::Update { id, .. } => {
                     self.ends.rows[at] = End::Written { class: Class::Updated, id: *id, state_set: false };
                 }
-                Action::Unchanged { .. } | Action::Done { .. } | Action::Held => {}
+                Action::Unchanged { .. } | Action::Done { .. } | Action::Held | Action::Ambiguous => {}
             }
         }
         wave
@@ -278,6 +278,13 @@ impl<'a> UnderWay<'a> {
         members.iter().map(set).collect()
     }
 
+    /// Of the columns that are sent, those that are only filled.
+    pub(crate) fn filling(&self) -> Vec<usize> {
+        let rule = |column: &usize| self.mapping.columns[*column].rule.master;
+        let sent = self.sent.iter().enumerate();
+        sent.filter(|(_, column)| rule(column) == Master::FillIfEmpty).map(|(position, _)| position).collect()
+    }
+
     fn state_rows(&self, members: &[usize]) -> Result<RecordBatch, RunError> {
         let states: Int32Array = members.iter().map(|at| self.statuses[*at].code()).collect();
         let schema = Schema::new(vec![Field::new(STATE_COLUMN, DataType::Int32, true)]);
@@ -294,14 +301,15 @@ fn no_columns(rows: usize) -> Result<RecordBatch, ConnectorError> {
 /// The classes of a part's rows after sending.
 pub(crate) fn count(diff: &Diff, ends: &Ends, past: &Past) -> LoadRows {
     let counts = diff.counts;
-    let held = diff.decided.iter().filter(|row| row.action == Action::Held).count() as u64;
-    let decided = diff.decided.iter().filter(|row| matches!(row.action, Action::Unchanged { .. })).count() as u64;
+    let set_aside = |row: &&Decided| matches!(row.action, Action::Held | Action::Ambiguous);
+    let set_aside = diff.decided.iter().filter(set_aside).count() as u64;
+    let unchanged = diff.decided.iter().filter(|row| matches!(row.action, Action::Unchanged { .. })).count() as u64;
     let mut rows = LoadRows {
         prepared: counts.prepared,
         // Settled ones; the others are added below.
-        unchanged: counts.unchanged - decided,
+        unchanged: counts.unchanged - unchanged,
         superseded: counts.superseded,
-        quarantined: counts.quarantined - held,
+        quarantined: counts.quarantined - set_aside,
         gone: counts.gone,
         ..LoadRows::default()
     };

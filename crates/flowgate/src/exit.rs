@@ -62,6 +62,14 @@ impl Exit {
             Code::CANCELLED => Self::Interrupted,
             Code::GUARD | Code::WENT_BACK_IN_TIME | Code::STATE_OF_OTHER_ROWS => Self::Guarded,
             Code::PROVISION_REFUSED => Self::Usage,
+            // What `check` finds in a SELECT, and every other command before it begins.
+            Code::SQL_SYNTAX
+            | Code::SQL_UNKNOWN_TABLE
+            | Code::SQL_NOT_A_SELECT
+            | Code::SQL_DUPLICATE_COLUMN
+            | Code::SQL_MISSING_KEY
+            | Code::SQL_FORBIDDEN
+            | Code::MISSING_DRIVER_ROW => Self::Usage,
             Code(number) if number < 100 => Self::Usage,
             _ => Self::Failed,
         }

@@ -46,6 +46,9 @@ pub const UNCERTAIN: u8 = 2;
 /// Flag, together with [`TOMBSTONE`]: the row was deactivated when it was no longer wanted.
 pub const DEACTIVATED: u8 = 4;
 
+/// Flag, together with [`TOMBSTONE`]: more than one row of the destination has the key, so none is ours to touch.
+pub const AMBIGUOUS: u8 = 16;
+
 /// Flag, in layers above the first only: the row is gone from the state.
 pub(crate) const REMOVED: u8 = 8;
 
@@ -68,6 +71,10 @@ impl Entry {
 
     pub fn is_uncertain(&self) -> bool {
         self.flags & UNCERTAIN != 0
+    }
+
+    pub fn is_ambiguous(&self) -> bool {
+        self.flags & AMBIGUOUS != 0
     }
 }
 

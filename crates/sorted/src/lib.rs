@@ -45,7 +45,7 @@ pub use differ::ColumnComparer;
 pub use digest::Digest;
 pub use error::SortedError;
 pub use hash::{fingerprint, key_hashes, row_hashes};
-pub use index::{DEACTIVATED, Entry, Heads, Index, TOMBSTONE, UNCERTAIN};
+pub use index::{AMBIGUOUS, DEACTIVATED, Entry, Heads, Index, TOMBSTONE, UNCERTAIN};
 pub use known::Known;
 pub use manifest::{BITS_MAX, BucketMeta, ColumnMeta, Manifest, Witness, Witnesses, bits_for};
 pub use merge::{Step, groups, merge};

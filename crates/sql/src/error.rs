@@ -33,6 +33,8 @@ pub enum SqlError {
     DuplicateColumn { name: String },
     #[error("SQL uses {what}, which a transform may not")]
     Forbidden { what: String },
+    #[error("SQL calls `{name}`, whose answer is another one in each run")]
+    Unrepeatable { name: String, place: Option<Place> },
     #[error("SQL needed more than the {limit_mib} MiB allowed: {message}")]
     OutOfMemory { limit_mib: usize, message: String },
     #[error("SQL failed: {message}")]
@@ -49,7 +51,7 @@ impl SqlError {
             Self::UnknownTable { .. } => Code::SQL_UNKNOWN_TABLE,
             Self::UnknownColumn { .. } => Code::SQL_UNKNOWN_COLUMN,
             Self::DuplicateColumn { .. } => Code::SQL_DUPLICATE_COLUMN,
-            Self::Forbidden { .. } => Code::SQL_FORBIDDEN,
+            Self::Forbidden { .. } | Self::Unrepeatable { .. } => Code::SQL_FORBIDDEN,
             Self::OutOfMemory { .. } => Code::SQL_OUT_OF_MEMORY,
             Self::Failed { .. } => Code::SQL_FAILED,
             Self::DiskFull { .. } => Code::DISK_FULL,
@@ -59,13 +61,19 @@ impl SqlError {
     /// Where in the SELECT, when that is known.
     pub fn place(&self) -> Option<Place> {
         match self {
-            Self::Syntax { place, .. } | Self::UnknownColumn { place, .. } | Self::Failed { place, .. } => *place,
+            Self::Syntax { place, .. }
+            | Self::UnknownColumn { place, .. }
+            | Self::Unrepeatable { place, .. }
+            | Self::Failed { place, .. } => *place,
             _ => None,
         }
     }
 
     pub fn hints(&self) -> Vec<String> {
         match self {
+            Self::Unrepeatable { .. } => {
+                vec!["the same data would be written anew by every run: take the moment from the source".to_owned()]
+            }
             Self::UnknownTable { nearest: Some(nearest), .. } => vec![format!("did you mean `{nearest}`?")],
             Self::UnknownColumn { nearest, .. } if !nearest.is_empty() => {
                 let names: Vec<_> = nearest.iter().map(|name| format!("`{name}`")).collect();

@@ -17,10 +17,8 @@ use datafusion::prelude::{ParquetReadOptions, SQLOptions, SessionConfig, Session
 use futures::{Stream, StreamExt};
 
 use crate::error::nearest;
+use crate::statement::UNREPEATABLE_FUNCTIONS;
 use crate::{SqlError, inspect};
-
-/// Functions whose answer is another one each time.
-const UNREPEATABLE_FUNCTIONS: [&str; 3] = ["random", "rand", "uuid"];
 
 /// What one session may use.
 #[derive(Debug, Clone)]

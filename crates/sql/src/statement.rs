@@ -1,10 +1,28 @@
 //! Reading a transform without running it: is it one SELECT, and which tables does it name?
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, SelectItem, SetExpr, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectNamePart, SelectItem, SetExpr, Statement as SqlStatement, visit_expressions,
+};
 
-use crate::SqlError;
+use crate::{Place, SqlError};
+
+/// Functions whose answer is another one each time, or in each run.
+pub(crate) const UNREPEATABLE_FUNCTIONS: [&str; 10] = [
+    "random",
+    "rand",
+    "uuid",
+    "now",
+    "current_timestamp",
+    "current_date",
+    "current_time",
+    "localtimestamp",
+    "localtime",
+    "today",
+];
 
 /// What a transform is, as far as its text tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +41,7 @@ pub fn inspect(sql: &str) -> Result<Inspected, SqlError> {
     }
     let statement = &statements[0];
     require_select(statement)?;
+    require_repeatable(statement)?;
     let (references, _) =
         resolve_table_references(statement, true).map_err(|error| SqlError::from_datafusion(&error, 0))?;
     let mut tables = Vec::new();
@@ -55,6 +74,24 @@ fn require_select(statement: &Statement) -> Result<(), SqlError> {
         _ => "another statement",
     };
     Err(SqlError::NotASelect { found: found.to_owned() })
+}
+
+/// Refuses functions that make a second run over the same data another one.
+fn require_repeatable(statement: &Statement) -> Result<(), SqlError> {
+    let Statement::Statement(inner) = statement else { return Ok(()) };
+    let found = visit_expressions(inner, |expression| {
+        let Expr::Function(function) = expression else { return ControlFlow::Continue(()) };
+        let Some(ObjectNamePart::Identifier(name)) = function.name.0.last() else { return ControlFlow::Continue(()) };
+        if UNREPEATABLE_FUNCTIONS.contains(&name.value.to_lowercase().as_str()) {
+            ControlFlow::Break(name.clone())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    let ControlFlow::Break(name) = found else { return Ok(()) };
+    let start = name.span.start;
+    let place = (start.line > 0).then_some(Place { line: start.line as usize, column: start.column as usize });
+    Err(SqlError::Unrepeatable { name: name.value.to_lowercase(), place })
 }
 
 /// Refuses names that the outermost SELECT spells out twice; `*` is expanded only when planning.
@@ -134,6 +171,20 @@ mod tests {
             assert!(matches!(inspect(sql), Err(SqlError::NotASelect { .. } | SqlError::Syntax { .. })), "{sql}");
         }
         assert!(matches!(inspect("SELECT * FROM information_schema.tables"), Err(SqlError::Forbidden { .. })));
+    }
+
+    #[test]
+    fn what_differs_from_run_to_run_is_refused_where_it_stands() {
+        for (sql, name, column) in [
+            ("SELECT a, now() AS b FROM x", "now", 11),
+            ("SELECT a FROM x WHERE b < CURRENT_DATE", "current_date", 27),
+            ("SELECT a FROM (SELECT upper(Random()) AS a FROM x) AS y", "random", 29),
+        ] {
+            let error = inspect(sql).unwrap_err();
+            assert_eq!(error.to_string(), format!("SQL calls `{name}`, whose answer is another one in each run"));
+            assert_eq!(error.place(), Some(Place { line: 1, column }), "{sql}");
+        }
+        assert!(inspect("SELECT \"now\", current_date_of_sale FROM x").is_ok());
     }
 
     #[test]

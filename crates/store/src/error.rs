@@ -120,6 +120,7 @@ impl StoreError {
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
+            Some(ErrorCode::SystemIoFailure) if is_without_room(&source) => Self::DiskFull { path },
             Some(ErrorCode::SystemIoFailure) => Self::SyncFailed { path, source },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged { path, detail: source.to_string() }
@@ -128,4 +129,10 @@ impl StoreError {
             _ => Self::Database { doing, source },
         }
     }
+}
+
+/// Whether SQLite could not make its shared memory larger, which is how a full disk shows first.
+fn is_without_room(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE | rusqlite::ffi::SQLITE_IOERR_SHMMAP))
 }

@@ -167,7 +167,7 @@ pub(super) fn name_problem(names: &[String]) -> Option<String> {
         if name.trim().is_empty() {
             return Some(format!("column {} has no name", position + 1));
         }
-        if name == flowgate_core::source::FILE_COLUMN || name == flowgate_core::source::LINE_COLUMN {
+        if flowgate_core::source::RESERVED_COLUMNS.contains(&name.as_str()) {
             return Some(format!("column {} is named `{name}`, which Flowgate keeps for itself", position + 1));
         }
         if let Some(first) = names[..position].iter().position(|earlier| earlier == name) {

@@ -7,11 +7,13 @@
 //!
 //! Promise: a transaction is one record, so it is there or not after `kill -9`; a torn tail is cut
 //! off on opening. A rewrite goes to a second file that takes the first one's name. Left out:
-//! surviving power loss, for which nothing is synced.
+//! surviving power loss, for which nothing is synced. Only its owner may read it: it holds rows.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use fs_err::os::unix::fs::OpenOptionsExt;
 use uuid::Uuid;
 
 use super::database::StorageError;
@@ -25,6 +27,8 @@ const FORMAT: u32 = 3;
 const FORMAT_MIN: u32 = 1;
 /// Rewriting pauses nobody for long below this size.
 const REWRITE_BYTES_MIN: u64 = 64 << 20;
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 /// A rewrite flushes its buffer at this size.
 const BUFFER_BYTES: usize = 4 << 20;
 
@@ -44,12 +48,18 @@ pub(super) struct Log {
     size_at_rewrite: u64,
 }
 
+/// Makes a data directory. One that is there keeps the mode that somebody gave it.
+pub(crate) fn create_private_dir(directory: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
+}
+
 impl Log {
     /// Opens the directory's log and returns what it holds.
     pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Record>), StorageError> {
-        fs_err::create_dir_all(directory)?;
+        create_private_dir(directory)?;
         let path = directory.join("emulator.log");
-        let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let mut options = fs_err::OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut records = Vec::new();
@@ -130,7 +140,9 @@ impl Log {
     /// Starts a second file; until [`Log::finish_rewrite`] the first one stays as it is.
     pub(super) fn begin_rewrite(&mut self) {
         self.buffer.clear();
-        let opened = fs_err::File::create(self.path.with_extension("new")).and_then(|mut file| {
+        let mut options = fs_err::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        let opened = options.open(self.path.with_extension("new")).and_then(|mut file| {
             file.write_all(MAGIC)?;
             file.write_all(&FORMAT.to_le_bytes())?;
             Ok(file)

@@ -16,5 +16,6 @@ mod table;
 pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind};
 pub(crate) use event::{Event, EventKey};
 pub(crate) use files::{Place, Transfer, Upload};
+pub(crate) use log::create_private_dir;
 pub(crate) use row::{Row, Value, ValueRef, encode, merge};
 pub(crate) use table::{KeyViolation, key_hash};

@@ -1,5 +1,7 @@
 //! File and image columns.
 
+use std::os::unix::fs::PermissionsExt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flowgate_emulator::Options;
@@ -161,6 +163,8 @@ async fn contents_survive_a_restart_and_go_with_their_row() {
     world.emulator.stop().await;
     let world = world_with(options()).await;
     assert_eq!(download(&world, &format!("{path}/$value")).await, b"kept");
+    let mode = std::fs::metadata(directory.path().join("emulator.log")).expect("a log").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds rows");
     world.delete(&format!("wr_orders({id})"), &[]).await.expect(204);
     assert_eq!(world.get("fileattachments").await.json()["value"], json!([]));
 }

@@ -7,7 +7,7 @@ use flowgate_core::{Code, LoadRows, Operation, StreamName};
 use flowgate_engine::RunOptions;
 use flowgate_store::RunState;
 
-use crate::fake::{Table, World, load, shape};
+use crate::fake::{Inner, Table, World, load, shape};
 
 const COLUMNS: [&str; 3] = ["number", "name", "city"];
 
@@ -119,6 +119,23 @@ async fn column_rules_decide_whose_value_counts() {
 }
 
 #[tokio::test]
+async fn a_column_that_is_only_filled_leaves_what_a_person_entered_meanwhile() {
+    let mut world = world(&[&["1", "Ann", ""], &["2", "Bob", ""]]);
+    let filling = ColumnRule { master: Master::FillIfEmpty, ..ColumnRule::default() };
+    world.load().columns = BTreeMap::from([("city".to_owned(), filling)]);
+    world.rows().await;
+    let by_hand = |row: &mut BTreeMap<String, String>| row.insert("city".to_owned(), "by hand".to_owned());
+    let mut rows_there = std::mem::take(&mut world.destination.inner.lock().unwrap().rows);
+    rows_there.get_mut("account").unwrap().values_mut().filter(|row| row["number"] == "1").for_each(|row| {
+        by_hand(row);
+    });
+    world.destination.inner.lock().unwrap().rows = rows_there;
+    world.stream("person", Table::new(&COLUMNS, &[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]));
+    assert_eq!(world.rows().await, LoadRows { updated: 2, ..rows(2) });
+    assert_eq!(world.destination.texts("account", "city"), ["Ely", "by hand"]);
+}
+
+#[tokio::test]
 async fn a_value_that_moves_to_another_column_is_sent() {
     let mut world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
     world.load().sql.text = "SELECT number, name FROM person".into();
@@ -190,6 +207,34 @@ fn close_what_is_done(world: &mut World) {
     world.load().sql.text = "SELECT number, name, city AS phase FROM person".into();
     let close = BTreeMap::from([("done".to_owned(), StateAction::Close("Solved".into()))]);
     world.load().state = Some(StateRule { column: "phase".into(), actions: close });
+}
+
+#[tokio::test]
+async fn a_key_that_several_rows_have_is_a_letter_and_never_one_row_more() {
+    let world = world(&[&["1", "Ann", "Bath"], &["2", "Bob", "Ely"]]);
+    let row = |name: &str| [("number", "1"), ("name", name)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let doubled = [(1, row("Ann").into()), (2, row("Anna").into())].map(|(id, row)| (uuid::Uuid::from_u128(id), row));
+    world.destination.inner.lock().unwrap().rows.insert("account".into(), doubled.into());
+    for adopt in [false, true, false] {
+        let outcome = world.run_with(RunOptions { adopt, ..RunOptions::default() }).await;
+        assert_eq!(outcome.record.rows().quarantined, 1);
+        assert_eq!(world.destination.texts("account", "name"), ["Ann", "Anna", "Bob"]);
+    }
+    world.destination.inner.lock().unwrap().rows.get_mut("account").unwrap().remove(&uuid::Uuid::from_u128(2));
+    let outcome = world.run_with(RunOptions { adopt: true, ..RunOptions::default() }).await;
+    assert_eq!(outcome.record.rows(), LoadRows { updated: 1, unchanged: 1, ..rows(2) });
+}
+
+#[tokio::test]
+async fn of_several_rows_with_one_key_the_one_that_we_wrote_is_ours() {
+    let world = world(&[&["1", "Ann", "Bath"]]);
+    world.rows().await;
+    let other = [("number".to_owned(), "1".to_owned()), ("name".to_owned(), "Anna".to_owned())];
+    let table =
+        |rows: &mut Inner| rows.rows.get_mut("account").unwrap().insert(uuid::Uuid::max(), other.clone().into());
+    table(&mut world.destination.inner.lock().unwrap());
+    let outcome = world.run_with(RunOptions { adopt: true, ..RunOptions::default() }).await;
+    assert_eq!(outcome.record.rows(), LoadRows { unchanged: 1, ..rows(1) });
 }
 
 #[tokio::test]

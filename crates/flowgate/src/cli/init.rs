@@ -146,7 +146,7 @@ fn flow_text(project: &Project, shape: &TableShape, connection: &str) -> String 
         lines.push(format!("    # key {}: [{}]{state}", key.name, key.columns.join(", ")));
     }
     let lookups: Vec<_> =
-        lookups(shape).map(|(name, target)| format!("    #   {name}: {{ {target}: name }}")).collect();
+        lookups(shape).map(|(name, target)| format!("    #   {name}: {{ {target}: COLUMN }}")).collect();
     if !lookups.is_empty() {
         lines.push("    # lookups:".to_owned());
     }

@@ -202,9 +202,9 @@ pub(crate) fn next_action(record: &RunRecord, letters: u64) -> Option<String> {
             Some(format!("{}: `flowgate letters list --flow {flow}`", counted(letters, "letter")))
         }
         RunState::Complete | RunState::CompleteWithLetters => None,
-        RunState::StoppedByGuard => {
-            Some(format!("look at `flowgate plan {flow}`; raise the guard if the change is meant, and run again"))
-        }
+        RunState::StoppedByGuard => Some(format!(
+            "look at `flowgate plan {flow}`; mend the source, or change the guard that the warning names if the change is meant, and run again"
+        )),
         RunState::Failed => Some(format!("remove the cause, then `flowgate run {flow}`: it goes on from here")),
         RunState::Interrupted | RunState::Running => Some(format!("`flowgate run {flow}` goes on from here")),
         RunState::Abandoned => None,
