@@ -65,6 +65,11 @@ impl std::ops::AddAssign for DiffCounts {
 }
 
 impl DiffCounts {
+    /// How many writes are to be sent.
+    pub(crate) fn to_send(self) -> u64 {
+        self.create + self.update + self.set_state + self.delete + self.deactivate
+    }
+
     /// What is to be sent, for an estimate.
     pub(crate) fn changes(&self) -> Changes {
         Changes {

@@ -4,6 +4,7 @@
 //! a first answer asks for (an update instead of a create, or the other way round) comes after it,
 //! and rows that are gone come last, in the last pass. Within a wave every key is in one request only.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) struct Loader<'a, 'b> {
     pub(crate) letters: &'b mut Letters<'a>,
     pub(crate) past: &'b Past,
     pub(crate) ledger: Arc<LedgerWriter>,
-    pub(crate) ids: &'b Ids,
+    pub(crate) ids: Rc<Ids>,
     pub(crate) sequence: u64,
     pub(crate) done: u64,
     pub(crate) total: u64,
@@ -53,7 +54,7 @@ type Answer = (Request, Result<Vec<Outcome>, RunError>);
 impl Loader<'_, '_> {
     /// Sends everything the part asks for. On an error, what was answered is in the ledger.
     pub(crate) async fn send(&mut self, diff: &Diff) -> Result<Ends, RunError> {
-        let mut part = UnderWay::new(diff, self.mapping, self.ids)?;
+        let mut part = UnderWay::new(diff, self.mapping, &self.ids)?;
         for (at, _) in diff.decided.iter().enumerate().filter(|(_, row)| row.action == Action::Ambiguous) {
             let reason = "more than one row there has this key; when one is left, `run --adopt` goes on with it";
             self.refuse(&mut part, at, &RowFault::new(Code::ROW_AMBIGUOUS_KEY, None, reason))?;

@@ -4,12 +4,15 @@
 //! again, sent, and folded into the files of the next state. The state becomes current when all parts
 //! are through; until then the ledger alone remembers what was done.
 
+use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use flowgate_core::project::Load;
 use flowgate_core::{LoadRows, failpoint};
 use flowgate_sorted::{BucketMeta, Manifest, StateWriter};
 use flowgate_store::Phase;
+use uuid::Uuid;
 
 use crate::compare::{Compared, known_columns};
 use crate::diff::Diff;
@@ -135,7 +138,7 @@ impl<'a> FlowRun<'a> {
         false
     }
 
-    /// Sends every bucket and folds the state. Returns the seconds spent on status changes.
+    /// Sends every part and makes the next state current. Returns the seconds spent on status changes.
     async fn send<'s>(
         &mut self,
         scope: &'s Scope<'s>,
@@ -144,81 +147,106 @@ impl<'a> FlowRun<'a> {
     ) -> Result<f64, RunError> {
         let load = scope.load;
         let is_last_pass = compared.is_last_pass(scope);
-        let bits = compared.prepared.arrivals.bits();
-        let counts = compared.counts;
-        let mut totals = compared.counts.waiting();
-        let manifest = compared.state.manifest().clone();
-        let writer =
-            StateWriter::create(&self.engine.state_dir(&self.flow.name, &load.name), manifest.version + 1, bits)?;
-        let known_columns = known_columns(&compared.state);
-        let sequence = manifest.sequence + 1;
+        let manifest = compared.state.manifest();
         self.progress(load).phase = Phase::Loading;
         self.save()?;
-        let mut metas: Vec<Option<BucketMeta>> = Vec::new();
-        let mut sent = LoadSum { state_seconds: 0.0, done: 0, sequence: compared.sequence };
-        let mut written = Vec::new();
-        let mut removed = compared.past.deleted();
-        let total = counts.create + counts.update + counts.set_state + counts.delete + counts.deactivate;
-        if total > 0 {
+        if compared.counts.to_send() > 0 {
             late::outwait(scope, manifest.unanswered).await?;
         }
-        for buckets in compared.groups() {
-            let diff = self.diff(load, &compared, letters, buckets)?;
-            let mut loader = Loader {
-                scope,
-                mapping: &compared.prepared.mapping,
-                letters,
-                past: &compared.past,
-                ledger: Arc::clone(&compared.ledger),
-                ids: &self.ids,
-                sequence: sent.sequence,
-                done: sent.done,
-                total,
-                is_last_pass,
-                state_seconds: 0.0,
-            };
-            let ends = loader.send(&diff).await?;
-            sent = LoadSum {
-                state_seconds: sent.state_seconds + loader.state_seconds,
-                done: loader.done,
-                sequence: loader.sequence,
-            };
-            witness::remember(&mut written, ends.written());
-            removed.extend(ends.removed(&diff));
-            settle(&mut totals, &diff, &count(&diff, &ends, &compared.past));
-            self.progress(load).rows = totals;
-            let files = (&compared.state, &writer, bits);
-            metas.extend(fold(&compared.prepared.mapping, &known_columns, files, &diff, &ends, sequence)?);
-        }
-        if is_last_pass && totals.pending == 0 && self.sees_gone(load) {
+        let dir = self.engine.state_dir(&self.flow.name, &load.name);
+        let writer = StateWriter::create(&dir, manifest.version + 1, compared.prepared.arrivals.bits())?;
+        let sent = self.send_parts(scope, letters, &compared, &writer).await?;
+        if is_last_pass && sent.rows.pending == 0 && self.sees_gone(load) {
             letters.resolve_unmet();
         }
         letters.save()?;
-        if totals.pending > 0 || (is_last_pass && totals.gone_pending > 0) {
-            return Ok(sent.state_seconds);
+        if sent.rows.pending == 0 && !(is_last_pass && sent.rows.gone_pending > 0) {
+            self.make_current(scope, &compared, writer, &sent).await?;
+            self.engine.tell(Event::Loaded { load: &load.name, rows: sent.rows });
         }
-        let mut next = writer.finish(&compared.prepared.mapping.schema, metas, sequence)?;
-        next.witnesses = if written.is_empty() && removed.is_empty() {
+        Ok(sent.state_seconds)
+    }
+
+    /// Decides, sends and folds one part after the other.
+    async fn send_parts<'s>(
+        &mut self,
+        scope: &'s Scope<'s>,
+        letters: &mut Letters<'s>,
+        compared: &Compared,
+        writer: &StateWriter,
+    ) -> Result<Sent, RunError> {
+        let load = scope.load;
+        let mapping = &compared.prepared.mapping;
+        let known_columns = known_columns(&compared.state);
+        let files = (&compared.state, writer, compared.prepared.arrivals.bits());
+        let sequence = compared.state.manifest().sequence + 1;
+        let mut sent = Sent {
+            rows: compared.counts.waiting(),
+            metas: Vec::new(),
+            written: Vec::new(),
+            removed: compared.past.deleted(),
+            state_seconds: 0.0,
+        };
+        let mut loader = Loader {
+            scope,
+            mapping,
+            letters,
+            past: &compared.past,
+            ledger: Arc::clone(&compared.ledger),
+            ids: Rc::clone(&self.ids),
+            sequence: compared.sequence,
+            done: 0,
+            total: compared.counts.to_send(),
+            is_last_pass: compared.is_last_pass(scope),
+            state_seconds: 0.0,
+        };
+        for buckets in compared.groups() {
+            let diff = self.diff(load, compared, loader.letters, buckets)?;
+            let ends = loader.send(&diff).await?;
+            witness::remember(&mut sent.written, ends.written());
+            sent.removed.extend(ends.removed(&diff));
+            settle(&mut sent.rows, &diff, &count(&diff, &ends, &compared.past));
+            self.progress(load).rows = sent.rows;
+            sent.metas.extend(fold(mapping, &known_columns, files, &diff, &ends, sequence)?);
+        }
+        Ok(Sent { state_seconds: loader.state_seconds, ..sent })
+    }
+
+    /// Swaps the next state in, and removes the files that only the last one needed.
+    async fn make_current(
+        &mut self,
+        scope: &Scope<'_>,
+        compared: &Compared,
+        writer: StateWriter,
+        sent: &Sent,
+    ) -> Result<(), RunError> {
+        let load = scope.load;
+        let mapping = &compared.prepared.mapping;
+        let manifest = compared.state.manifest();
+        let mut next = writer.finish(&mapping.schema, sent.metas.clone(), manifest.sequence + 1)?;
+        next.witnesses = if sent.written.is_empty() && sent.removed.is_empty() {
             manifest.witnesses.clone()
         } else {
-            let before = manifest.witnesses.as_ref();
-            Some(witness::take(scope, &compared.prepared.mapping, &written, before, &removed).await?)
+            Some(witness::take(scope, mapping, &sent.written, manifest.witnesses.as_ref(), &sent.removed).await?)
         };
         next.unanswered = late::unanswered(scope, manifest.unanswered, compared.past.was_stopped);
         failpoint::hit("manifest.swap")?;
-        self.swap(load, &next, manifest.version, is_last_pass)?;
+        self.swap(load, &next, manifest.version, compared.is_last_pass(scope))?;
         failpoint::hit("manifest.swapped")?;
         flowgate_sorted::sweep(&self.engine.state_dir(&self.flow.name, &load.name), &next)?;
-        self.engine.tell(Event::Loaded { load: &load.name, rows: totals });
-        Ok(sent.state_seconds)
+        Ok(())
     }
 }
 
-/// Running sums over the parts of a load.
-struct LoadSum {
+/// What sending all parts came to.
+struct Sent {
+    rows: LoadRows,
+    /// By bucket, of the next state.
+    metas: Vec<Option<BucketMeta>>,
+    /// Ids of the rows that were written last, and of all that were deleted.
+    written: Vec<Uuid>,
+    removed: HashSet<Uuid>,
     state_seconds: f64,
-    done: u64,
-    sequence: u64,
 }
 
 /// Reads the live shape and fits the SELECT to it.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,7 +137,7 @@ pub(crate) struct FlowRun<'a> {
     pub(crate) cancel: CancellationToken,
     pub(crate) guards: BTreeMap<LoadName, GuardStop>,
     pub(crate) destinations: BTreeMap<String, Arc<dyn Destination>>,
-    pub(crate) ids: Ids,
+    pub(crate) ids: Rc<Ids>,
     /// Requests that are in the record, or that other runs sent over the same connections.
     requests_seen: RequestCounts,
     /// Nothing is sent; what would be is written down in `planned`.
@@ -162,7 +163,7 @@ impl<'a> FlowRun<'a> {
             cancel,
             guards: BTreeMap::new(),
             destinations: BTreeMap::new(),
-            ids: Ids::new(Arc::clone(&engine.clock)),
+            ids: Rc::new(Ids::new(Arc::clone(&engine.clock))),
             requests_seen: RequestCounts::default(),
             is_plan: false,
             planned: Arc::default(),
