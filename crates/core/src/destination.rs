@@ -256,7 +256,8 @@ pub trait Destination: Send + Sync {
     /// The ids among `ids` whose rows are there.
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError>;
 
-    /// Current rows: [`ID_COLUMN`], then `columns` in canonical form.
+    /// Current rows: [`ID_COLUMN`], then `columns` in canonical form, of which [`crate::shape::STATE_COLUMN`] is the
+    /// status.
     async fn read_current(
         &self,
         shape: Arc<TableShape>,

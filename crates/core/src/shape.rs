@@ -37,8 +37,10 @@ pub struct TableShape {
     pub keys: Vec<TableKey>,
     /// Rows of one request succeed or fail together.
     pub atomic: bool,
-    /// Rows must say who owns them: several users create them, and each would own what it happens to send.
-    pub needs_owner: bool,
+    /// The column that must say who owns a row: several users create rows, and each would own what it happens to send.
+    pub owner: Option<String>,
+    /// The column that takes the moment a row was created elsewhere.
+    pub created_on: Option<String>,
     /// The status values and the state each belongs to: (state, status, label).
     pub statuses: Vec<StatusShape>,
 }

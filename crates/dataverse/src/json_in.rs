@@ -44,6 +44,8 @@ pub(crate) struct PageReader {
 struct Wanted {
     /// The member that `$select` names.
     member: String,
+    /// The first column that reads this member.
+    slot: usize,
     kind: WantedKind,
 }
 
@@ -58,7 +60,8 @@ impl PageReader {
     /// Reads the id (named `id_name`) and `columns`; [`STATE_COLUMN`] stands for the status.
     pub(crate) fn new(shape: &TableShape, id_name: &str, columns: &[String]) -> Result<Self, ConnectorError> {
         let mut fields = vec![Field::new(id_name, DataType::Utf8, true)];
-        let mut wanted = vec![Wanted { member: shape.primary_id.clone(), kind: WantedKind::Column(ColumnKind::Guid) }];
+        let mut wanted =
+            vec![Wanted { member: shape.primary_id.clone(), slot: 0, kind: WantedKind::Column(ColumnKind::Guid) }];
         for name in columns {
             let source = if name == STATE_COLUMN { "statuscode" } else { name };
             let column = shape.column(source).ok_or_else(|| {
@@ -69,9 +72,9 @@ impl PageReader {
             wanted.push(match &column.kind {
                 ColumnKind::Lookup { targets } => {
                     let only = if let [only] = targets.as_slice() { Ok(only.table.clone()) } else { Err(0) };
-                    Wanted { member: format!("_{source}_value"), kind: WantedKind::Lookup(only) }
+                    Wanted { member: format!("_{source}_value"), slot: 0, kind: WantedKind::Lookup(only) }
                 }
-                kind => Wanted { member: source.to_owned(), kind: WantedKind::Column(kind.clone()) },
+                kind => Wanted { member: source.to_owned(), slot: 0, kind: WantedKind::Column(kind.clone()) },
             });
         }
         Ok(Self::with_slots(Arc::new(Schema::new(fields)), wanted))
@@ -81,7 +84,7 @@ impl PageReader {
         let mut slots = HashMap::new();
         let mut slot_count = columns.len();
         for (index, column) in columns.iter_mut().enumerate() {
-            slots.insert(column.member.clone(), index);
+            column.slot = *slots.entry(column.member.clone()).or_insert(index);
             if let WantedKind::Lookup(Err(slot)) = &mut column.kind {
                 *slot = slot_count;
                 slots.insert(format!("{}@Microsoft.Dynamics.CRM.lookuplogicalname", column.member), slot_count);
@@ -97,8 +100,8 @@ impl PageReader {
 
     /// The value of `$select`.
     pub(crate) fn select(&self) -> String {
-        let members: Vec<&str> = self.columns.iter().map(|column| column.member.as_str()).collect();
-        members.join(",")
+        let firsts = self.columns.iter().enumerate().filter(|(index, column)| column.slot == *index);
+        firsts.map(|(_, column)| column.member.as_str()).collect::<Vec<_>>().join(",")
     }
 
     /// Whether the tables of lookups must be asked for.
@@ -123,7 +126,8 @@ impl PageReader {
 
     /// Takes one row's values into the builders.
     fn append(&self, values: &[Option<&RawValue>], builders: &mut [Builder]) -> Result<(), BadValue> {
-        for ((column, builder), value) in self.columns.iter().zip(builders).zip(values) {
+        for (column, builder) in self.columns.iter().zip(builders) {
+            let value = values.get(column.slot).copied().flatten();
             let table = match &column.kind {
                 WantedKind::Column(_) => None,
                 WantedKind::Lookup(Ok(table)) => Some(Cow::Borrowed(table.as_str())),
@@ -405,7 +409,8 @@ mod tests {
             columns: kinds.into_iter().map(column).collect::<BTreeMap<_, _>>(),
             keys: Vec::new(),
             atomic: true,
-            needs_owner: false,
+            owner: None,
+            created_on: None,
             statuses: Vec::new(),
         }
     }

@@ -15,9 +15,6 @@ use flowgate_core::{Code, ConnectorError, ErrorKind};
 
 use crate::values::{DAY_SECONDS, civil_from_days, split_lookup};
 
-/// The column that gives a new row its date of creation.
-const CREATED_ON_COLUMN: &str = "overriddencreatedon";
-
 /// One column of a unit, ready to be written.
 struct Column<'a> {
     /// `"wr_name":`, or empty for a lookup, whose name depends on its value.
@@ -75,15 +72,13 @@ impl<'a> RowWriter<'a> {
 
 fn column<'a>(unit: &'a WriteUnit, name: &str, array: &'a ArrayRef) -> Result<Option<Column<'a>>, ConnectorError> {
     let shape: &'a TableShape = &unit.shape;
-    let created_on = unit.options.history.as_ref().and_then(|history| history.created_on.as_deref());
-    let sent_name = if created_on == Some(name) { CREATED_ON_COLUMN } else { name };
     // The state goes by its own message; the id stands beside the members.
     if name == STATE_COLUMN || name == shape.primary_id {
         return Ok(None);
     }
-    let column = shape.column(sent_name).ok_or_else(|| not_canonical(name))?;
+    let column = shape.column(name).ok_or_else(|| not_canonical(name))?;
     let may_go = match unit.operation {
-        Operation::Create => column.can_create || sent_name == CREATED_ON_COLUMN,
+        Operation::Create => column.can_create || shape.created_on.as_deref() == Some(name),
         Operation::Update | Operation::SetState | Operation::Deactivate | Operation::Delete => column.can_update,
     };
     if !may_go {
@@ -92,7 +87,7 @@ fn column<'a>(unit: &'a WriteUnit, name: &str, array: &'a ArrayRef) -> Result<Op
     let values = Values::of(&column.kind, array).ok_or_else(|| not_canonical(name))?;
     let mut quoted = Vec::new();
     if !matches!(values, Values::Lookup(..)) {
-        write_text(sent_name, &mut quoted);
+        write_text(name, &mut quoted);
         quoted.push(b':');
     }
     Ok(Some(Column { name: quoted, values }))

@@ -192,7 +192,8 @@ mod tests {
             columns: ["street", "town"].map(|name| (name.to_owned(), column(name))).into(),
             keys: Vec::new(),
             atomic: true,
-            needs_owner: false,
+            owner: None,
+            created_on: None,
             statuses: Vec::new(),
         };
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["улица".repeat(10); 300]));

@@ -9,6 +9,7 @@ mod starting_rows;
 mod users;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
@@ -70,6 +71,8 @@ pub(crate) struct Engine {
     /// Messages to service endpoints that have no address.
     pub(crate) events: Mutex<Kept>,
     settings: RwLock<Arc<Settings>>,
+    /// How often the environment went back to other rows.
+    era: AtomicU64,
     initial_settings: Settings,
     initial: Image,
     snapshots: Mutex<HashMap<String, Image>>,
@@ -131,6 +134,7 @@ impl Engine {
             random: Mutex::new(Random::new(seed.wrapping_add(2))),
             stats: Mutex::new(Stats::default()),
             events: Mutex::new(Kept::new()),
+            era: AtomicU64::new(0),
             settings: RwLock::new(Arc::new(settings.clone())),
             initial_settings: settings,
             snapshots: Mutex::new(HashMap::new()),
@@ -174,6 +178,7 @@ impl Engine {
 
     /// Back to the rows and the settings of the start, with no faults and no usage.
     pub(crate) fn reset(&self) {
+        self.era.fetch_add(1, Ordering::Relaxed);
         let mut database = self.database_mut();
         database.restore(&self.initial);
         database.commits.clear();
@@ -187,6 +192,11 @@ impl Engine {
         lock(&self.conditions).clear();
         lock(&self.events).clear();
         self.set_settings(self.initial_settings.clone());
+    }
+
+    /// Another number after each reset and restore: a request that was under way does not survive them.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Ordering::Relaxed)
     }
 
     /// The organisation's id.
@@ -224,6 +234,7 @@ impl Engine {
         let image = lock(&self.snapshots).get(name).cloned();
         match image {
             Some(image) => {
+                self.era.fetch_add(1, Ordering::Relaxed);
                 self.database_mut().restore(&image);
                 true
             }

@@ -124,9 +124,10 @@ async fn run(
 ) -> Reply {
     let engine = Arc::clone(&ticket.engine);
     let server = Some((ticket.lane.1, Some(remaining)));
+    let era = engine.era();
     if let Some(effect) = &effect {
         engine.clock.sleep(effect.delay_s()).await;
-        if effect.drop_before_commit {
+        if effect.drop_before_commit || engine.era() != era {
             return Reply::Drop;
         }
         if effect.delay_commit_s().is_none() {
@@ -143,12 +144,17 @@ async fn run(
             let (settings, later) = (settings.clone(), request.clone());
             tokio::spawn(async move {
                 engine.clock.sleep(wait).await;
-                execute(&engine, base, &later, &caller, &settings).await;
+                if engine.era() == era {
+                    execute(&engine, base, &later, &caller, &settings).await;
+                }
                 drop(ticket);
             });
             return Reply::Answer(answer);
         }
         engine.clock.sleep(wait).await;
+        if engine.era() != era {
+            return Reply::Drop;
+        }
     }
     let mut answer = distorted_run(&engine, address, &request, &caller, settings, effect.as_ref()).await;
     if effect.as_ref().is_some_and(|effect| effect.repeat_next_link) {

@@ -30,9 +30,6 @@ use crate::{Event, RunError, witness};
 /// Up to this many keys are asked for one by one; above, the whole table is read.
 const KEYS_ASKED_MAX: u64 = 2_000;
 
-/// The service's column of a row's status.
-const STATUS_COLUMN: &str = "statuscode";
-
 /// What adopting gave.
 pub(crate) struct Adopted {
     pub(crate) manifest: Manifest,
@@ -58,8 +55,8 @@ pub(crate) async fn adopt(
     let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), bits)?;
     let states = adopted_states(scope, mapping)?;
     let mut columns = mapping.stored_columns();
-    if mapping.state_position().is_some() && !columns.iter().any(|column| column == STATUS_COLUMN) {
-        columns.push(STATUS_COLUMN.to_owned());
+    if mapping.state_position().is_some() {
+        columns.push(STATE_COLUMN.to_owned());
     }
     let selection = selection(prepared, last.is_some())?;
     // Where no row could be ours, none is read.
@@ -156,7 +153,7 @@ fn take_page(
     let mut columns: Vec<ArrayRef> = Vec::new();
     for mapped in &mapping.columns {
         columns.push(if mapped.name == STATE_COLUMN {
-            asked_states(&column(STATUS_COLUMN)?, states)
+            asked_states(&column(STATE_COLUMN)?, states)
         } else {
             column(&mapped.name)?
         });

@@ -17,12 +17,6 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::RunError;
 use crate::transform::{CHECK_PREFIX, describe};
 
-/// The service's column for the date a migrated row was really created.
-const CREATED_ON_COLUMN: &str = "overriddencreatedon";
-
-/// The column that says whose a row is.
-const OWNER_COLUMN: &str = "ownerid";
-
 /// Where the value of a canonical column comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Origin {
@@ -191,7 +185,7 @@ fn map_columns(load: &Load, select: &Schema, shape: &TableShape) -> Result<Vec<M
         return Err(not_selected("state", &rule.column));
     }
     if let Some(created_on) = load.history.as_ref().and_then(|history| history.created_on.as_ref())
-        && !columns.iter().any(|column| column.name == CREATED_ON_COLUMN)
+        && !columns.iter().any(|column| Some(&column.name) == shape.created_on.as_ref())
     {
         return Err(not_selected("history", created_on));
     }
@@ -252,14 +246,15 @@ fn writable(load: &Load, shape: &TableShape, name: &str, origin: Origin) -> Resu
 }
 
 fn created_on_column(shape: &TableShape, position: usize) -> Result<MappedColumn, RunError> {
-    if shape.column(CREATED_ON_COLUMN).is_none() {
-        return Err(RunError::refused(
-            Code::COLUMN_NOT_FOUND,
-            format!("`{}` has no `{CREATED_ON_COLUMN}`, so `history: createdon` cannot be kept", shape.table),
-        ));
-    }
+    let Some(name) = shape.created_on.clone() else {
+        let message = format!(
+            "`{}` has no column for the moment a row was created, so `history: createdon` cannot be kept",
+            shape.table
+        );
+        return Err(RunError::refused(Code::COLUMN_NOT_FOUND, message));
+    };
     let rule = ColumnRule { master: Master::Destination, ..ColumnRule::default() };
-    Ok(MappedColumn { name: CREATED_ON_COLUMN.to_owned(), origin: Origin::Column(position), rule })
+    Ok(MappedColumn { name, origin: Origin::Column(position), rule })
 }
 
 fn lookup_column(load: &Load, shape: &TableShape, select: &Schema, name: &str) -> Result<MappedColumn, RunError> {
@@ -356,16 +351,15 @@ fn require_required_columns(load: &Load, shape: &TableShape, columns: &[MappedCo
 
 /// With several application users a row without an owner would belong to whoever happened to send it.
 fn require_owner(load: &Load, shape: &TableShape, columns: &[MappedColumn]) -> Result<(), RunError> {
-    if !shape.needs_owner || columns.iter().any(|column| column.name == OWNER_COLUMN) {
+    let Some(owner) = shape.owner.as_ref().filter(|owner| columns.iter().all(|column| column.name != **owner)) else {
         return Ok(());
-    }
+    };
     let message = format!(
-        "`{}` creates rows of `{}` without `{OWNER_COLUMN}`, and `{}` has several application users",
+        "`{}` creates rows of `{}` without `{owner}`, and `{}` has several application users",
         load.name, shape.table, load.into
     );
-    Err(RunError::refused(Code::OWNER_NOT_MAPPED, message).hint(format!(
-        "add `lookups: {{ {OWNER_COLUMN}: {{ team: name, else: TEAM }} }}`, or leave one user that creates"
-    )))
+    Err(RunError::refused(Code::OWNER_NOT_MAPPED, message)
+        .hint(format!("add `lookups: {{ {owner}: {{ team: name, else: TEAM }} }}`, or leave one user that creates")))
 }
 
 fn missing_driver_row(load: &Load) -> RunError {

@@ -76,7 +76,8 @@ mod tests {
             columns: std::collections::BTreeMap::new(),
             keys: Vec::new(),
             atomic: true,
-            needs_owner: false,
+            owner: None,
+            created_on: None,
             statuses: Vec::new(),
         }
     }

@@ -123,7 +123,8 @@ mod tests {
             columns: BTreeMap::new(),
             keys: Vec::new(),
             atomic: true,
-            needs_owner: false,
+            owner: None,
+            created_on: None,
             statuses: vec![
                 status(0, 1, "In Progress", true),
                 status(1, 5, "Problem \"Solved\"", true),

@@ -22,6 +22,9 @@ const SCALE_MAX: u8 = 10;
 /// The column that says whose a row is.
 const OWNER: &str = "ownerid";
 
+/// The column that gives a new row the moment of its creation elsewhere.
+const CREATED_ELSEWHERE: &str = "overriddencreatedon";
+
 /// Everything that was read about one table.
 pub(crate) struct Definitions {
     pub(crate) entity: EntityWire,
@@ -37,6 +40,15 @@ pub(crate) struct Definitions {
     pub(crate) needs_owner: bool,
 }
 
+/// Tables of the organisation have none that can be written.
+fn can_be_created(attribute: &AttributeWire) -> bool {
+    attribute.is_valid_for_create != Some(false)
+}
+
+fn name_of(attribute: &AttributeWire) -> String {
+    attribute.logical_name.clone()
+}
+
 impl Definitions {
     pub(crate) fn shape(&self) -> TableShape {
         let columns = self.attributes.iter().filter(|attribute| attribute.attribute_of.is_none());
@@ -47,16 +59,14 @@ impl Definitions {
             columns: columns.map(|attribute| (attribute.logical_name.clone(), self.column(attribute))).collect(),
             keys: self.keys.iter().map(key).collect(),
             atomic: !self.is_elastic(),
-            needs_owner: self.needs_owner && self.has_writable_owner(),
+            owner: self.column_named(OWNER).filter(|owner| self.needs_owner && can_be_created(owner)).map(name_of),
+            created_on: self.column_named(CREATED_ELSEWHERE).map(name_of),
             statuses: self.statuses(),
         }
     }
 
-    /// Tables of the organisation have no owner.
-    fn has_writable_owner(&self) -> bool {
-        self.attributes
-            .iter()
-            .any(|attribute| attribute.logical_name == OWNER && attribute.is_valid_for_create != Some(false))
+    fn column_named(&self, name: &str) -> Option<&AttributeWire> {
+        self.attributes.iter().find(|attribute| attribute.logical_name == name)
     }
 
     pub(crate) fn is_elastic(&self) -> bool {
@@ -296,12 +306,12 @@ mod tests {
 
     #[test]
     fn an_owner_is_needed_where_there_can_be_one_and_several_users_create() {
-        assert!(!definitions().shape().needs_owner);
+        assert_eq!(definitions().shape().owner, None);
         let several = || Definitions { needs_owner: true, ..definitions() };
-        assert!(several().shape().needs_owner);
+        assert_eq!(several().shape().owner.as_deref(), Some(OWNER));
         let mut ownerless = several();
         ownerless.attributes.retain(|attribute| attribute.logical_name != OWNER);
-        assert!(!ownerless.shape().needs_owner);
+        assert_eq!(ownerless.shape().owner, None);
     }
 
     #[test]

@@ -65,7 +65,8 @@ fn shape() -> TableShape {
         columns: kinds.into_iter().map(column).collect::<BTreeMap<_, _>>(),
         keys: Vec::new(),
         atomic: true,
-        needs_owner: false,
+        owner: None,
+        created_on: None,
         statuses: vec![status(0, 1, "In Progress"), status(1, 5, "Problem Solved")],
     }
 }

@@ -65,7 +65,7 @@ async fn each_user_has_limits_of_its_own_and_interactive_requests_may_have_a_use
     let rows: Vec<_> = (0..200).map(|number| (format!("A-{number}"), "Depot")).collect();
     let rows: Vec<_> = rows.iter().map(|(number, name)| (number.as_str(), *name)).collect();
     let unit = unit(&dataverse, Operation::Create, &rows).await;
-    assert!(!unit.shape.needs_owner, "only one of them creates");
+    assert!(unit.shape.owner.is_none(), "only one of them creates");
     let outcomes =
         dataverse.write(unit, Class::Batch, Duration::from_hours(1), &CancellationToken::new()).await.unwrap();
     assert_eq!(outcomes.len(), 200);
@@ -89,9 +89,9 @@ async fn several_users_that_create_need_an_owner() {
     let one = user("one", Role::All, &ready.client_id, secret, token_url);
     let two = user("two", Role::All, SECOND_APPLICATION, secret, token_url);
     let dataverse = with_users(ready, vec![one, two]);
-    assert!(dataverse.describe("account").await.unwrap().needs_owner);
+    assert!(dataverse.describe("account").await.unwrap().owner.is_some());
     assert!(
-        !dataverse.describe("transactioncurrency").await.unwrap().needs_owner,
+        dataverse.describe("transactioncurrency").await.unwrap().owner.is_none(),
         "the organisation's tables have none"
     );
 }

@@ -121,6 +121,27 @@ async fn snapshots_take_the_service_back_in_time() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_does_not_survive_a_restore() {
+    let world = world().await;
+    world.control("snapshot", &json!({ "name": "before" })).await;
+    let effect = json!({ "delay_commit": "200ms", "answer": 504 });
+    world.control("faults", &json!([{ "match": { "op": "Create" }, "do": effect }])).await;
+    world.post("accounts", &json!({ "name": "before" })).await.expect(504);
+    world.control("restore", &json!({ "name": "before" })).await;
+    world.post("accounts", &json!({ "name": "after" })).await.expect(504);
+    // The first would come before the second.
+    for _ in 0..100 {
+        if world.get("accounts/$count").await.text != "0" {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let rows = world.get("accounts?$select=name").await.json();
+    let names: Vec<_> = rows["value"].as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, ["after"]);
+}
+
+#[tokio::test]
 async fn bulk_deletion_is_a_job() {
     let world = world().await;
     for name in ["a", "b", "b"] {

@@ -136,7 +136,8 @@ pub(crate) fn shape(name: &str, columns: &[&str], lookups: &[(&str, &str)]) -> T
         columns: all.into_iter().map(|column| (column.name.clone(), column)).collect(),
         keys: vec![TableKey { name: "key".into(), columns: vec!["number".into()], active: true }],
         atomic: true,
-        needs_owner: false,
+        owner: None,
+        created_on: None,
         statuses: vec![
             StatusShape { state: 0, status: 1, label: "Active".into(), is_default: true },
             StatusShape { state: 1, status: 2, label: "Solved".into(), is_default: true },
@@ -299,7 +300,7 @@ impl Destination for FakeDestination {
         let mut fields = vec![Field::new(ID_COLUMN, DataType::Utf8, false)];
         let mut arrays = vec![ids];
         for name in columns {
-            let array: ArrayRef = if name == "statuscode" {
+            let array: ArrayRef = if name == STATE_COLUMN {
                 fields.push(Field::new(&name, DataType::Int32, true));
                 Arc::new(
                     rows.iter()

@@ -42,7 +42,7 @@ async fn a_plan_says_what_a_run_would_do_and_does_nothing() {
 #[tokio::test]
 async fn with_several_users_a_load_must_say_who_owns_its_rows() {
     let mut accounts = shape("account", &["number", "name"], &[("ownerid", "team")]);
-    accounts.needs_owner = true;
+    accounts.owner = Some("ownerid".to_owned());
     let mut world = World::new(vec![accounts], vec![load("accounts", "account", "SELECT number, name FROM person")]);
     world.stream("person", Table::new(&["number", "name"], &[&["1", "Ann"]]));
     let error = world.engine().plan(&world.flow.name, &CancellationToken::new()).await.unwrap_err();
