@@ -160,7 +160,7 @@ impl Resolver {
                 }
                 Reference::Unknown | Reference::Ambiguous if is_null => references.append_null(),
                 Reference::Unknown => {
-                    faults.push((row, self.orphan(name, columns, row)?));
+                    faults.push((row, self.orphan(scope, name, columns, row)?));
                     references.append_null();
                 }
                 Reference::Ambiguous => {
@@ -188,9 +188,12 @@ impl Resolver {
         }
     }
 
-    fn orphan(&self, name: &str, columns: &[ArrayRef], row: usize) -> Result<RowFault, RunError> {
+    fn orphan(&self, scope: &Scope<'_>, name: &str, columns: &[ArrayRef], row: usize) -> Result<RowFault, RunError> {
         let tables: Vec<_> = self.finders.iter().map(|finder| format!("`{}`", finder.shape.table)).collect();
-        let reason = format!("no row of {} with {}", tables.join(" or "), shown(&self.finders, columns, row)?);
+        let mut reason = format!("no row of {} with {}", tables.join(" or "), shown(&self.finders, columns, row)?);
+        if scope.pass == 2 {
+            reason.push_str("; apart from this reference the row was loaded");
+        }
         Ok(RowFault::new(Code::ROW_ORPHAN, Some(name), reason))
     }
 

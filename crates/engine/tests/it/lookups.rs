@@ -117,3 +117,12 @@ async fn a_second_pass_is_neither_guarded_again_nor_taken_for_a_run_that_was_sto
     let manifest = world.store().manifest(&world.flow.name, &world.flow.loads[0].name).unwrap().unwrap();
     assert!(manifest.json.contains("\"unanswered\":null"), "nothing is left to wait for");
 }
+
+#[tokio::test]
+async fn the_letter_of_an_orphan_that_is_loaded_says_so() {
+    let world = family(&[&["1", "Child", "9"]]);
+    assert_eq!(world.run().await.record.rows().quarantined, 1);
+    assert_eq!(world.destination.texts("account", "name"), ["Child"]);
+    let letter = world.store().letters(&LetterFilter::default(), None, 10).unwrap().letters.remove(0);
+    assert_eq!(letter.reason, "no row of `account` with `number` = `9`; apart from this reference the row was loaded");
+}
