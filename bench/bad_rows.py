@@ -48,7 +48,8 @@ loads:
 """
 
 PARENTS = 200
-TIME_SCALE = 30
+# Flowgate's own time counts so many times in what it learns of the service's.
+TIME_SCALE = 4
 REFUSED = "refused by a plug-in"
 REJECT = [{"match": {"table": "contact"}, "do": {"reject": {"column": "lastname", "value": REFUSED}}}]
 

@@ -32,6 +32,15 @@ pub fn batch_rows(model: &CostModel, error_rate: f64) -> usize {
     (rows.max(1.0) as usize).min(BULK_ROWS_MAX)
 }
 
+/// Rows of one request when `refused` rows, at least two, were refused together and one of them is likely to blame: in
+/// pieces of `m` they cost `a / m` a row more, and the piece that is refused again about `r m` rows of rework, least at
+/// `m = sqrt(a refused / (b r))`.
+pub(super) fn piece_rows(model: &CostModel, error_rate: f64, refused: usize) -> usize {
+    let best = (model.fixed_s() * refused as f64 / (model.row_s() * REWORK)).sqrt();
+    let at_most = (refused / 2).min(batch_rows(model, error_rate));
+    (best.round() as usize).clamp(1, at_most.max(1))
+}
+
 /// Whether single-row messages in a `$batch`, each with its own answer, are cheaper than a bulk
 /// message that is refused as a whole.
 pub fn prefers_parts(bulk: &CostModel, parts: &CostModel, error_rate: f64) -> bool {
@@ -61,6 +70,13 @@ mod tests {
         assert_eq!([1e-4, 1e-3, 1e-2].map(|rate| rows(CREATE, rate)), [122, 38, 12]);
         assert_eq!(rows(CREATE, 1.0), 1);
         assert_eq!(rows(CREATE, 0.0), 297, "three seconds of a create");
+    }
+
+    #[test]
+    fn refused_rows_are_searched_in_few_large_steps() {
+        let model = CostModel::new(CREATE.0, CREATE.1);
+        assert_eq!([300, 21, 5, 3, 2].map(|refused| piece_rows(&model, 0.0, refused)), [21, 6, 2, 1, 1]);
+        assert_eq!(piece_rows(&model, 0.1, 300), 4, "not more than may be sent at all");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fit::{CostModel, ErrorRate};
-use super::size::{ELASTIC_ROWS, batch_rows, prefers_parts};
+use super::size::{ELASTIC_ROWS, batch_rows, piece_rows, prefers_parts};
 use crate::budget::{Cost, MessageSnapshot};
 
 /// By which message rows go.
@@ -76,6 +76,11 @@ impl Costs {
                 batch_rows(&self.model(table, message), self.error_rate(table, message))
             }
         }
+    }
+
+    /// Rows of one request of those that search `refused` rows, which were refused together, for the bad one.
+    pub(crate) fn piece_rows(&self, table: &str, message: Message, refused: usize) -> usize {
+        piece_rows(&self.model(table, message), self.error_rate(table, message), refused)
     }
 
     /// Whether rows of the table are cheaper by single-row messages than by `message`.

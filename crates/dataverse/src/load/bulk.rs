@@ -1,4 +1,4 @@
-//! CreateMultiple and UpdateMultiple: one request, halved for as long as it is refused.
+//! CreateMultiple and UpdateMultiple: one request, cut into pieces for as long as it is refused.
 
 use bytes::Bytes;
 use flowgate_core::ConnectorError;
@@ -29,7 +29,9 @@ impl Writer<'_> {
                     self.client.costs().ended(&self.unit.shape.table, message, sent.len(), 0);
                     self.end(&sent, &Outcome::Applied);
                 }
-                Err(CallError::Refused(refusal)) => parts.extend(self.after_bulk_refusal(sent, refusal).await?),
+                Err(CallError::Refused(refusal)) => {
+                    parts.extend(self.after_bulk_refusal(message, sent, refusal).await?);
+                }
                 Err(CallError::Unknown(_)) => parts.extend(self.after_unknown(sent).await?),
                 Err(CallError::Fatal(error)) => return Err(error),
                 // Rows without an end are unsent: nothing of this request happened.
@@ -85,6 +87,7 @@ impl Writer<'_> {
     /// What is still to be sent after the service refused these rows together.
     async fn after_bulk_refusal(
         &mut self,
+        message: Message,
         rows: Vec<usize>,
         refusal: Refusal,
     ) -> Result<Vec<Vec<usize>>, ConnectorError> {
@@ -113,7 +116,8 @@ impl Writer<'_> {
             self.refuse(*row, &refusal)?;
             return Ok(Vec::new());
         }
-        Ok(halves(left.rows))
+        let size = self.client.costs().piece_rows(&self.unit.shape.table, message, left.rows.len());
+        Ok(left.rows.chunks(size).rev().map(<[usize]>::to_vec).collect())
     }
 }
 

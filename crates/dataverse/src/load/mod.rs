@@ -3,7 +3,7 @@
 //! A unit goes out as few requests as it can: CreateMultiple or UpdateMultiple where the table has
 //! them (`bulk`), otherwise `$batch` or, for comparison, one request a row (`parts`). A standard
 //! table refuses a bulk request as a whole and does not say which row is at fault, so the request is
-//! halved until the row stands alone. What a lone row's refusal means is `settle`'s business.
+//! cut into pieces until the row stands alone. What a lone row's refusal means is `settle`'s business.
 //!
 //! Promised: exactly one outcome a row; no row is sent twice unless sending it twice is the same as
 //! once; after an answer that never came, the destination is asked what is there.
