@@ -76,7 +76,7 @@ mod tests {
     fn refused_rows_are_searched_in_few_large_steps() {
         let model = CostModel::new(CREATE.0, CREATE.1);
         assert_eq!([300, 21, 5, 3, 2].map(|refused| piece_rows(&model, 0.0, refused)), [21, 6, 2, 1, 1]);
-        assert_eq!(piece_rows(&model, 0.1, 300), 4, "not more than may be sent at all");
+        assert_eq!(piece_rows(&model, 0.1, 300), 3, "not more than may be sent at all");
     }
 
     #[test]
