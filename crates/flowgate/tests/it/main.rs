@@ -11,6 +11,7 @@ mod lanes;
 mod output;
 mod service;
 mod shared_limits;
+mod situations;
 mod usage;
 // The server is the same as that of the connector's own tests.
 #[path = "../../../connect/tests/it/postgres.rs"]

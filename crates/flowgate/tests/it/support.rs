@@ -160,6 +160,15 @@ impl Place {
         UsedEmulator { ready, process: Some(process), _users: None }
     }
 
+    /// Keeps the emulator that the next command starts, until what is returned goes.
+    pub(crate) fn keep_emulator(&self) -> fs_err::File {
+        let dir = self.file(".flowgate/emulator/crm");
+        fs_err::create_dir_all(&dir).unwrap();
+        let users = fs_err::File::create(dir.join("users.lock")).unwrap();
+        users.file().lock_shared().unwrap();
+        users
+    }
+
     /// The project's emulator, used the way a command uses it.
     pub(crate) fn emulator(&self) -> UsedEmulator {
         let dir = self.file(".flowgate/emulator/crm");
