@@ -187,7 +187,7 @@ fn fold(
 ) -> Result<(Option<BucketMeta>, Counts), Error> {
     let new = spill.bucket(bucket)?;
     let old = if sifted.touched.count() > 0 {
-        last.bucket(bits, bucket)?.only(&sifted.touched)
+        last.bucket(bits, bucket)?.subset(&sifted.touched)
     } else {
         StateBucket::default()
     };

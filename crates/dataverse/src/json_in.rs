@@ -49,6 +49,13 @@ struct Wanted {
     kind: WantedKind,
 }
 
+impl Wanted {
+    /// Its slot is given when all columns are known.
+    fn new(member: String, kind: WantedKind) -> Self {
+        Self { member, slot: 0, kind }
+    }
+}
+
 #[derive(Debug)]
 enum WantedKind {
     Column(ColumnKind),
@@ -60,8 +67,7 @@ impl PageReader {
     /// Reads the id (named `id_name`) and `columns`; [`STATE_COLUMN`] stands for the status.
     pub(crate) fn new(shape: &TableShape, id_name: &str, columns: &[String]) -> Result<Self, ConnectorError> {
         let mut fields = vec![Field::new(id_name, DataType::Utf8, true)];
-        let mut wanted =
-            vec![Wanted { member: shape.primary_id.clone(), slot: 0, kind: WantedKind::Column(ColumnKind::Guid) }];
+        let mut wanted = vec![Wanted::new(shape.primary_id.clone(), WantedKind::Column(ColumnKind::Guid))];
         for name in columns {
             let source = if name == STATE_COLUMN { "statuscode" } else { name };
             let column = shape.column(source).ok_or_else(|| {
@@ -72,9 +78,9 @@ impl PageReader {
             wanted.push(match &column.kind {
                 ColumnKind::Lookup { targets } => {
                     let only = if let [only] = targets.as_slice() { Ok(only.table.clone()) } else { Err(0) };
-                    Wanted { member: format!("_{source}_value"), slot: 0, kind: WantedKind::Lookup(only) }
+                    Wanted::new(format!("_{source}_value"), WantedKind::Lookup(only))
                 }
-                kind => Wanted { member: source.to_owned(), slot: 0, kind: WantedKind::Column(kind.clone()) },
+                kind => Wanted::new(source.to_owned(), WantedKind::Column(kind.clone())),
             });
         }
         Ok(Self::with_slots(Arc::new(Schema::new(fields)), wanted))

@@ -4,6 +4,7 @@
 //! rows there with one key the one that the last state knows is taken. If it knows none they cannot be told
 //! apart: the state remembers that, and the prepared row becomes a letter.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,9 +90,10 @@ pub(crate) async fn adopt(
     let mut taken = Vec::new();
     for bucket in 0..prepared.arrivals.buckets() {
         let sorted = spill.bucket(bucket)?;
-        let (index, values, doubled) = state_rows(mapping, &sorted, last, bits)?;
+        let known = || last.and_then(|state| state.bucket(bits, bucket).ok()).unwrap_or_default().index;
+        let (index, values, doubled) = state_rows(mapping, &sorted, known)?;
         ambiguous += doubled;
-        witness::remember(&mut taken, index.iter().map(|entry| entry.id));
+        witness::remember(&mut taken, index.iter().filter(|entry| !entry.is_ambiguous()).map(|entry| entry.id));
         buckets.push(writer.write(bucket, &index, &values)?);
     }
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
@@ -183,13 +185,15 @@ fn asked_states(statuses: &ArrayRef, states: &[i32]) -> ArrayRef {
 }
 
 /// Index and values of one bucket, and how many keys more than one row has of which none is known to be ours.
+/// `known`: the ids that the last state has, as far as it can be read.
 fn state_rows(
     mapping: &Mapping,
     sorted: &SortedRows,
-    last: Option<&State>,
-    bits: u8,
+    known: impl FnOnce() -> Index,
 ) -> Result<(Index, RecordBatch, u64), RunError> {
     let ids: Vec<Uuid> = if sorted.is_empty() { Vec::new() } else { row_ids(&sorted.rows)? };
+    let known = LazyCell::new(known);
+    let known_id = |key: KeyHash| Some(known.entry(known.find(key)?)).filter(|entry| !entry.is_ambiguous());
     let mut index = Index::default();
     let mut taken = vec![false; sorted.len()];
     let mut ambiguous = 0;
@@ -197,7 +201,7 @@ fn state_rows(
         let key = sorted.keys[group.start];
         let ours = match group.len() {
             1 => Some(group.start),
-            _ => known_id(last, bits, key).and_then(|id| group.clone().find(|at| ids[*at] == id)),
+            _ => known_id(key).and_then(|known| group.clone().find(|at| ids[*at] == known.id)),
         };
         let at = ours.unwrap_or(group.start);
         taken[at] = true;
@@ -210,10 +214,4 @@ fn state_rows(
     let canonical: Vec<usize> = (0..mapping.columns.len()).collect();
     let values = filter_record_batch(&sorted.rows.project(&canonical)?, &BooleanArray::from(taken))?;
     Ok((index, values, ambiguous))
-}
-
-/// The id that the last state has of a key, as far as it can be read.
-fn known_id(last: Option<&State>, bits: u8, key: KeyHash) -> Option<Uuid> {
-    let index = last?.bucket(bits, key.bucket(bits)).ok()?.index;
-    index.find(key).map(|row| index.entry(row)).filter(|entry| !entry.is_ambiguous()).map(|entry| entry.id)
 }

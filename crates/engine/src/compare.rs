@@ -47,30 +47,36 @@ pub(crate) struct Compared {
 
 impl FlowRun<'_> {
     /// Into how many buckets (2^bits) the load is cut: as its state is, unless that is far from what fits its rows.
-    pub(crate) fn bits(&self, load: &Load) -> u8 {
+    pub(crate) fn bits(&self, load: &Load, last: Option<&State>) -> u8 {
         let staged = self.images_of(load).map(|image| image.rows).max().unwrap_or_default();
-        match self.engine.open_state(&self.flow.name, &load.name).ok().flatten() {
+        match last.map(State::manifest) {
             None => bits_for(staged),
-            Some(state) => {
-                let fitting = bits_for(staged.max(state.manifest().rows()));
-                let stored = state.manifest().bits;
-                if stored.abs_diff(fitting) <= 1 { stored } else { fitting }
+            Some(manifest) => {
+                let fitting = bits_for(staged.max(manifest.rows()));
+                if manifest.bits.abs_diff(fitting) <= 1 { manifest.bits } else { fitting }
             }
         }
     }
 
     /// What settles rows as they arrive. Nothing does where the state is to be read anew, or is not all that a row was:
     /// of several rows with one key, and under column rules, more than the state has may be needed.
-    pub(crate) fn known(&self, load: &Load, mapping: &Mapping, bits: u8, pass: u8) -> Result<Known, RunError> {
-        let is_read_anew = self.options.adopt && pass == 1;
-        if is_read_anew || mapping.latest_position.is_some() || !mapping.state_is_as_prepared() {
-            return Ok(Known::nothing());
-        }
-        // What is wrong with a state is said when rows are compared with it.
-        match self.engine.open_state(&self.flow.name, &load.name).ok().flatten() {
-            Some(state) => Ok(Known::read(&state, bits, KNOWN_BYTES_MAX)?),
+    pub(crate) fn known(
+        &self,
+        scope: &Scope<'_>,
+        mapping: &Mapping,
+        last: Option<&State>,
+        bits: u8,
+    ) -> Result<Known, RunError> {
+        let is_needed_whole = mapping.latest_position.is_some() || !mapping.state_is_as_prepared();
+        match last.filter(|_| !self.is_read_anew(scope) && !is_needed_whole) {
+            Some(state) => Ok(Known::read(state, bits, KNOWN_BYTES_MAX)?),
             None => Ok(Known::nothing()),
         }
+    }
+
+    /// Whether a person asked for a new state.
+    fn is_read_anew(&self, scope: &Scope<'_>) -> bool {
+        self.options.adopt && scope.pass == 1
     }
 
     /// The images of the streams that the load's SELECT reads.
@@ -87,13 +93,11 @@ impl FlowRun<'_> {
         &mut self,
         scope: &Scope<'_>,
         mut prepared: Prepared,
+        last: Option<State>,
         letters: &Letters<'_>,
         dir: &Path,
-        pass: u8,
     ) -> Result<Compared, RunError> {
-        let load = scope.load;
-        let last = self.last_state(load, pass)?;
-        let must_adopt = last.is_none() || (self.options.adopt && pass == 1);
+        let Scope { load, pass, .. } = *scope;
         if last.is_none() && self.has_lost_its_memory(load, &ledger::path(dir, pass))? {
             self.engine.warn(&format!(
                 "load `{}`: `runs.db` does not know the state files that are there; the rows are read from the destination, \
@@ -101,11 +105,12 @@ impl FlowRun<'_> {
                 load.name
             ));
         }
-        let (state, adopted) = if must_adopt {
-            let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
-            (state, Some(rows))
-        } else {
-            (last.ok_or(RunError::Defect("a state that is not there"))?, None)
+        let (state, adopted) = match last {
+            Some(state) if !self.is_read_anew(scope) => (state, None),
+            last => {
+                let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
+                (state, Some(rows))
+            }
         };
         let version = self.engine.store.manifest(&self.flow.name, &load.name)?.map_or(0, |manifest| manifest.version);
         if adopted.is_none() && pass == 1 && self.was_compared(load) {
@@ -162,11 +167,11 @@ impl FlowRun<'_> {
 
     /// The state before this run. Of one whose manifest is damaged only the version is left, which is enough to
     /// adopt a new one after it.
-    fn last_state(&self, load: &Load, pass: u8) -> Result<Option<State>, RunError> {
-        let (engine, flow) = (self.engine, &self.flow.name);
+    pub(crate) fn last_state(&self, scope: &Scope<'_>) -> Result<Option<State>, RunError> {
+        let (engine, flow, load) = (self.engine, &self.flow.name, scope.load);
         match engine.open_state(flow, &load.name) {
             Err(RunError::State(SortedError::Damaged { .. } | SortedError::Older { .. }))
-                if self.options.adopt && pass == 1 =>
+                if self.is_read_anew(scope) =>
             {
                 engine.warn(&format!(
                     "load `{}`: the list of its state's files is damaged; rows that left the source stay at the destination",
@@ -276,7 +281,7 @@ impl Compared {
         let mut old = StateBucket::default();
         let sifted = &self.sifted[buckets.clone()];
         for (bucket, sifted) in buckets.clone().zip(sifted).filter(|(_, sifted)| sifted.touched.count() > 0) {
-            old.append(self.state.bucket(bits, bucket)?.only(&sifted.touched));
+            old.append(self.state.bucket(bits, bucket)?.subset(&sifted.touched));
         }
         Ok(Part {
             new: self.spill.buckets(buckets.clone())?,
@@ -308,7 +313,7 @@ fn sifted(
     drop(known);
     let mut spill = arrivals.keep(&wanted)?;
     for (bucket, sifted) in sifted.iter().enumerate().filter(|(_, sifted)| sifted.recalled.count() > 0) {
-        recall(&mut spill, prepared, &state.bucket(arrivals.bits(), bucket)?.only(&sifted.recalled))?;
+        recall(&mut spill, prepared, &state.bucket(arrivals.bits(), bucket)?.subset(&sifted.recalled))?;
     }
     Ok((sifted, spill.finish()?))
 }

@@ -247,7 +247,7 @@ impl Differ<'_> {
     fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {
         let key = new.keys[at];
         let hash = new.row_hashes[at];
-        let status = self.asked_status(&new.rows, at).map_or(Status::Leave, Status::Set);
+        let status = asked_status(self.mapping, &new.rows, at).map_or(Status::Leave, Status::Set);
         let action = match self.past.done(key) {
             Some(done) if done.row_hash == hash && !done.is_uncertain => {
                 let status = if done.is_state_set { Status::Leave } else { status };
@@ -279,8 +279,11 @@ impl Differ<'_> {
         let is_uncertain = flags & UNCERTAIN != 0 || (done.is_some() && !is_done);
         let was_deactivated = flags & DEACTIVATED != 0 || removal == Some(Removal::Deactivated);
         let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
-        let status =
-            if is_asked_anew { Status::asked(self.asked_status(&new.rows, at)) } else { rules.status_change(at, j) };
+        let status = if is_asked_anew {
+            Status::asked(asked_status(self.mapping, &new.rows, at))
+        } else {
+            rules.status_change(at, j)
+        };
         if let Some(done) = done.filter(|_| is_done) {
             let status = if done.is_state_set { Status::Leave } else { status };
             return Decided { at, old: Some(j), action: Action::Done { class: done.class, id: done.id }, status };
@@ -298,10 +301,6 @@ impl Differ<'_> {
             Action::Update { id: index.ids[j], columns }
         };
         Decided { at, old: Some(j), action, status }
-    }
-
-    fn asked_status(&self, rows: &RecordBatch, at: usize) -> Option<i32> {
-        asked_status(self.mapping, rows, at)
     }
 
     /// All columns that may be sent: for a row whose content there is not known.

@@ -69,8 +69,11 @@ impl<'a> Letters<'a> {
         })
     }
 
-    /// Writes a letter for the row.
+    /// Writes a letter for the row. Another row of its key that is fine does not end it.
     pub(crate) fn write(&mut self, row: LetterRow<'_>) -> Result<(), RunError> {
+        if let Some(key) = row.key {
+            self.marks.remove(&key);
+        }
         let now = self.scope.clock().now();
         let place = self.scope.load.name.as_str();
         let attempts = u32::from(is_attempt(row.fault.code));
@@ -116,9 +119,12 @@ impl<'a> Letters<'a> {
         }
     }
 
-    /// All rows were met that still are: letters of others have nothing to wait for.
+    /// All rows were met that still are: letters of others have nothing to wait for. What a person discarded stays
+    /// discarded, should it come back.
     pub(crate) fn resolve_unmet(&mut self) {
-        let left: Vec<KeyHash> = self.marks.keys().filter(|key| !self.met.contains(key)).copied().collect();
+        let is_left =
+            |(key, mark): &(&KeyHash, &LetterMark)| !self.met.contains(key) && mark.status != LetterStatus::Discarded;
+        let left: Vec<KeyHash> = self.marks.iter().filter(is_left).map(|(key, _)| *key).collect();
         for key in left {
             self.resolve(key);
         }

@@ -79,8 +79,6 @@ impl Loader<'_, '_> {
         if self.is_last_pass {
             let wave = part.gone_wave(self.scope.load.missing);
             self.run_wave(&mut part, &wave).await?;
-        }
-        if self.is_last_pass {
             self.settle_letters(&part);
         }
         self.letters.save()?;

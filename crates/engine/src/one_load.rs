@@ -58,12 +58,13 @@ impl<'a> FlowRun<'a> {
         let started = engine.clock.elapsed();
         let mut letters = Letters::open(&scope, &mapping.metadata_version)?;
         let dir = self.run_dir().join(load.name.as_str());
-        let bits = self.bits(load);
-        let known = self.known(load, &mapping, bits, pass)?;
+        let last = self.last_state(&scope)?;
+        let bits = self.bits(load, last.as_ref());
+        let known = self.known(&scope, &mapping, last.as_ref(), bits)?;
         let buckets = Buckets { dir: dir.join("buckets"), bits, known };
         let prepared = prepare(&scope, transforms, &mut letters, mapping, buckets).await?;
         let transformed = engine.clock.elapsed();
-        let compared = self.compare(&scope, prepared, &letters, &dir, pass).await?;
+        let compared = self.compare(&scope, prepared, last, &letters, &dir).await?;
         let deferred = compared.prepared.deferred;
         let diffed = engine.clock.elapsed();
         self.note_compared(load, &compared)?;

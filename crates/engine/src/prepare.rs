@@ -76,7 +76,7 @@ pub(crate) async fn prepare<'a>(
         state_codes,
         arrivals,
         bucket_schema,
-        represented: RowSet::none(scope.driver_rows().unwrap_or_default() as usize),
+        represented: RowSet::none(scope.driver_rows.unwrap_or_default() as usize),
         prepared: 0,
         keyless: 0,
         deferred: 0,
@@ -94,7 +94,7 @@ pub(crate) async fn prepare<'a>(
     let (prepared, keyless, deferred) = (work.prepared, work.keyless, work.deferred);
     let represented = work.represented.count();
     let arrivals = work.arrivals.finish()?;
-    Ok(Prepared { arrivals, prepared, keyless, driver_keys: scope.driver_rows(), represented, deferred, mapping })
+    Ok(Prepared { arrivals, prepared, keyless, driver_keys: scope.driver_rows, represented, deferred, mapping })
 }
 
 fn bucket_schema(canonical: &SchemaRef, latest: Option<DataType>) -> SchemaRef {

@@ -369,10 +369,6 @@ impl Scope<'_> {
         &self.engine.project.time_zone
     }
 
-    pub(crate) fn driver_rows(&self) -> Option<u64> {
-        self.driver_rows
-    }
-
     pub(crate) fn tell(&self, event: Event<'_>) {
         self.engine.tell(event);
     }

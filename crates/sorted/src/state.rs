@@ -147,7 +147,7 @@ impl StateBucket {
 
     /// Only the rows `rows`, by their positions.
     #[must_use]
-    pub fn only(&self, rows: &RowSet) -> Self {
+    pub fn subset(&self, rows: &RowSet) -> Self {
         Self {
             index: rows.iter().map(|row| self.index.entry(row)).collect(),
             dir: self.dir.clone(),

@@ -1,8 +1,8 @@
 //! How many rows a request should hold.
 //!
 //! More rows spread the fixed part `a` over more of them; but where one bad row refuses all, more rows
-//! are also sent again. With a share `p` of bad rows and halving (each row of a refused request is
-//! sent about `r = 2` times again) a row costs about `a/B + b + b r p B`, least at
+//! are also sent again. With a share `p` of bad rows, and the search for one costing about `r = 2` times
+//! the rows of the refused request, a row costs about `a/B + b + b r p B`, least at
 //! `B* = sqrt(a / (b r p))` (performance notes, section 1.4).
 
 use super::fit::CostModel;

@@ -40,7 +40,7 @@ pub(crate) struct Definitions {
     pub(crate) needs_owner: bool,
 }
 
-/// Tables of the organisation have none that can be written.
+/// Whether a new row can bring the column: the owner of tables of the organisation cannot be said.
 fn can_be_created(attribute: &AttributeWire) -> bool {
     attribute.is_valid_for_create != Some(false)
 }

@@ -34,6 +34,31 @@ async fn a_letter_ends_when_its_row_is_fine_again_or_gone() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_fine_does_not_end_the_letter_of_another_with_its_key() {
+    let mut world = world(&[&["1", "Ann"], &["1", ""]]);
+    world.load().checks = vec![Check::NotNull(vec!["name".into()])];
+    for _ in 0..3 {
+        assert_eq!(world.run().await.record.rows().quarantined, 1);
+        assert_eq!(world.store().count_letters(&LetterFilter::default()).unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_discarded_row_stays_out_even_if_it_leaves_for_a_while() {
+    let both: &[&[&str]] = &[&["1", "Ann"], &["2", "bad"]];
+    let mut world = world(both);
+    world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());
+    world.rows().await;
+    world.store().discard(&LetterSelection::Matching(LetterFilter::default())).unwrap();
+    world.stream("person", Table::new(&COLUMNS, &both[..1]));
+    world.rows().await;
+    world.stream("person", Table::new(&COLUMNS, both));
+    world.destination.take_sent();
+    assert_eq!(world.rows().await.quarantined, 1);
+    assert_eq!(world.destination.take_sent(), []);
+}
+
+#[tokio::test]
 async fn a_refused_row_is_not_sent_again_until_something_changes() {
     let mut world = world(&[&["1", "Ann"], &["2", "bad"]]);
     world.destination.inner.lock().unwrap().faults.refuse = Some("bad".into());

@@ -32,7 +32,7 @@ fn left(dir: &Path, state: &State, chunks: &[Vec<u64>], known: Known, open: &BTr
     for bucket in 0..arrivals.buckets() {
         let Sifted { settled, touched, recalled, in_state } =
             sift((&arrivals, &known), state, bucket, is_open, &mut wanted).unwrap();
-        keys.extend(state.bucket(bits, bucket).unwrap().only(&recalled).index.keys);
+        keys.extend(state.bucket(bits, bucket).unwrap().subset(&recalled).index.keys);
         buckets.push((settled, in_state, touched.iter().collect()));
     }
     let kept = arrivals.keep(&wanted).unwrap().finish().unwrap();
