@@ -1,6 +1,7 @@
 //! Small projects after ways in which integrations go wrong, as data: `tests/situations/README.md` says how one is written.
 //!
 //! A kind is one test, so that two kinds run at once; a folder that no test runs fails `every_kind_is_run`.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
