@@ -65,7 +65,7 @@ impl RowAddress {
 }
 
 pub(crate) fn does_not_exist(table: &Table, id: Uuid) -> ApiError {
-    ApiError::new(Code::ObjectDoesNotExist, format!("{} With Id = {id} Does Not Exist", table.logical))
+    ApiError::new(Code::ObjectDoesNotExist, format!("Entity '{}' With Id = {id} Does Not Exist", table.logical))
 }
 
 /// Splits `set(inner)` into its parts; `None` for a bare name.
@@ -209,7 +209,8 @@ pub(crate) fn parse_reference_with(schema: &Schema, text: &str, key_text: KeyTex
     let path = strip_service_root(&decoded);
     let path = path.trim_start_matches('/');
     let (set, inner) = split_segment(path);
-    let table = schema.by_set(set).ok_or_else(|| ApiError::no_resource(set))?;
+    let unknown = || ApiError::query(format!("Resource not found for the segment '{set}'."));
+    let table = schema.by_set(set).ok_or_else(unknown)?;
     let inner = inner.ok_or_else(|| ApiError::bad_request(format!("Invalid Uri '{text}'.")))?;
     Ok(Reference::Row(Arc::clone(table), read_predicate(schema, table, inner, key_text)?))
 }

@@ -1,6 +1,6 @@
 //! `/__emulator/*`: statistics, faults, settings, time, reset, snapshots.
 //!
-//! Promise: needs no token and is under no limit. Left out: anything a real environment has.
+//! Promise: is under no limit. Left out: anything a real environment has, and who may ask (`guard`).
 
 use std::sync::PoisonError;
 
@@ -59,12 +59,15 @@ pub(crate) fn answer(engine: &Engine, method: &Method, path: &str, query: &str, 
     };
     match done {
         Ok(body) => Answer::json(body.to_string().into_bytes()),
-        Err(message) => {
-            let mut answer = Answer::json(json!({ "error": message }).to_string().into_bytes());
-            answer.status = StatusCode::BAD_REQUEST;
-            answer
-        }
+        Err(message) => refused(StatusCode::BAD_REQUEST, &message),
     }
+}
+
+/// The answer to a control request that is not done.
+pub(crate) fn refused(status: StatusCode, message: &str) -> Answer {
+    let mut answer = Answer::json(json!({ "error": message }).to_string().into_bytes());
+    answer.status = status;
+    answer
 }
 
 fn named(body: &[u8]) -> Result<String, String> {

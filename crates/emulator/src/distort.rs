@@ -38,8 +38,8 @@ impl Plan {
             return of_rest;
         }
         let message = format!("{} rows of the bulk request failed.", self.failed.len());
-        let mut error = ApiError::new(Code::PartialBulkFailure, message);
-        error.details.push(("ErrorDetails.Plugin.BulkApiErrorDetails", Json::from(self.failed).to_string()));
+        let mut error = ApiError::new(Code::PayloadError, message);
+        error.details.push((crate::error::ROWS_FAILED, Json::from(self.failed).to_string()));
         Answer::error(&error, true)
     }
 }

@@ -12,6 +12,8 @@ use http::StatusCode;
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) code: u32,
+    /// How the code is written, where it is not the number.
+    pub(crate) shown: ShownCode,
     pub(crate) message: String,
     /// Whole simulated seconds, sent as `Retry-After`.
     pub(crate) retry_after: Option<u64>,
@@ -21,11 +23,25 @@ pub(crate) struct ApiError {
     pub(crate) work: Work,
 }
 
+/// How an answer writes the code of its error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ShownCode {
+    #[default]
+    Number,
+    /// The number today; `0x0` in builds of 2023, which a setting brings back.
+    ZeroOnce,
+    /// `0x0`.
+    Zero,
+    /// An empty text, as the front end has it that finds no operation for a method.
+    Empty,
+}
+
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         ApiError {
             status: code.status(),
             code: code as u32,
+            shown: ShownCode::default(),
             message: message.into(),
             retry_after: None,
             details: Vec::new(),
@@ -48,7 +64,34 @@ impl ApiError {
         ApiError::new(Code::UnsupportedQuery, message)
     }
 
-    /// A resource path nothing answers to. The code of front-end 404s is UNVERIFIED.
+    /// A body that does not fit its type, in the words of the service's reader. What names the fault
+    /// stands behind `InnerException`.
+    pub(crate) fn payload(set: &str, inner: impl std::fmt::Display) -> Self {
+        let message = format!(
+            "Error identified in Payload provided by the user for Entity :'{set}', For more information on this error please \
+             follow this help link https://go.microsoft.com/fwlink/?linkid=2195293  ---->  InnerException : {inner}"
+        );
+        ApiError { shown: ShownCode::ZeroOnce, ..ApiError::new(Code::PayloadError, message) }
+    }
+
+    /// A property that a query names and its type does not have.
+    pub(crate) fn no_property(odata_type: &str, name: &str) -> Self {
+        let message = format!("Could not find a property named '{name}' on type '{odata_type}'.");
+        ApiError { shown: ShownCode::ZeroOnce, ..ApiError::new(Code::UnsupportedQuery, message) }
+    }
+
+    /// An operation that exists, and not for this method.
+    pub(crate) fn no_operation(address: &str) -> Self {
+        let message = format!("No HTTP resource was found that matches the request URI '{address}'.");
+        ApiError { shown: ShownCode::Empty, ..ApiError::new(Code::NoResource, message) }
+    }
+
+    /// Whether it tells of some rows of a message, the others being done.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.details.iter().any(|(name, _)| *name == ROWS_FAILED)
+    }
+
+    /// A resource path nothing answers to.
     pub(crate) fn no_resource(segment: &str) -> Self {
         ApiError::new(Code::NoResource, format!("Resource not found for the segment '{segment}'."))
     }
@@ -65,7 +108,12 @@ impl ApiError {
     /// The error object, whole.
     pub(crate) fn body(&self, with_annotations: bool) -> Vec<u8> {
         let mut error = serde_json::Map::new();
-        error.insert("code".into(), format!("0x{:08x}", self.code).into());
+        let code = match self.shown {
+            ShownCode::Number | ShownCode::ZeroOnce => format!("0x{:08x}", self.code),
+            ShownCode::Zero => "0x0".to_owned(),
+            ShownCode::Empty => String::new(),
+        };
+        error.insert("code".into(), code.into());
         error.insert("message".into(), self.message.clone().into());
         if with_annotations {
             for (name, text) in &self.details {
@@ -82,6 +130,9 @@ impl ApiError {
         serde_json::json!({ "error": error }).to_string().into_bytes()
     }
 }
+
+/// The annotation that lists the failed rows of a message.
+pub(crate) const ROWS_FAILED: &str = "ErrorDetails.Plugin.BulkApiErrorDetails";
 
 /// Declares the catalogue: name, code, HTTP status.
 macro_rules! codes {
@@ -203,9 +254,10 @@ codes! {
     OrganizationDisabled = 0x8004_A104, SERVICE_UNAVAILABLE;
     RequestTooLarge = 0x8004_418A, PAYLOAD_TOO_LARGE;
     AttachmentBlocked = 0x8004_3E09, BAD_REQUEST;
-    // The outer code of a partial failure is UNVERIFIED.
-    PartialBulkFailure = 0x8004_8D19, BAD_REQUEST;
-    NoResource = 0x8006_0887, NOT_FOUND;
+    // Also, UNVERIFIED, the outer code of a partial failure.
+    PayloadError = 0x8004_8D19, BAD_REQUEST;
+    NoResource = 0x8006_088A, NOT_FOUND;
+    SolutionConcurrencyFailure = 0x8007_1151, TOO_MANY_REQUESTS;
     MethodNotAllowed = 0x8006_0889, METHOD_NOT_ALLOWED;
     DependencyExists = 0x8004_F01F, BAD_REQUEST;
     NotImplemented = 0x8004_0223, NOT_IMPLEMENTED;

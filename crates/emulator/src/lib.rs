@@ -8,6 +8,7 @@
 mod address;
 mod auth;
 mod clock;
+mod collation;
 pub mod command;
 mod control;
 mod digests;
@@ -16,6 +17,7 @@ mod engine;
 mod error;
 mod events;
 mod faults;
+mod guard;
 mod limits;
 mod metadata;
 mod page;
@@ -34,8 +36,9 @@ mod web;
 mod write;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -55,7 +58,7 @@ use clock::Clock;
 use engine::Engine;
 use profile::Profile;
 use settings::Observed;
-use storage::Database;
+use storage::{Database, DirectoryLock, StorageError};
 
 /// How an emulator is started.
 #[derive(Clone, Debug)]
@@ -174,7 +177,11 @@ impl Emulator {
         if servers == 0 {
             return Err(StartError::Servers);
         }
-        let (database, is_new) = open_database(&options)?;
+        let lock = match &options.data {
+            Some(directory) => Some(take_directory(directory).await?),
+            None => None,
+        };
+        let (database, is_new) = open_database(&options, lock)?;
         let clock = Clock::new(options.time_scale);
         let profile = (profile, options.profile);
         let engine = Engine::new(database, is_new, clock, profile, servers, options.seed, observed.settings);
@@ -242,8 +249,26 @@ fn ready(engine: &Engine, url: String, ca_file: Option<PathBuf>) -> Ready {
     }
 }
 
+/// How long a directory may stay taken by an emulator that is just ending.
+const DIRECTORY_WAIT: Duration = Duration::from_secs(2);
+const DIRECTORY_RETRY: Duration = Duration::from_millis(25);
+
+/// Takes a data directory for this process. One that was stopped gives it back when its last request ends.
+async fn take_directory(directory: &Path) -> Result<DirectoryLock, StartError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match DirectoryLock::take(directory) {
+            Err(StorageError::InUse { .. }) if waited < DIRECTORY_WAIT => {
+                tokio::time::sleep(DIRECTORY_RETRY).await;
+                waited += DIRECTORY_RETRY;
+            }
+            taken => return taken.map_err(|error| StartError::Data(error.to_string())),
+        }
+    }
+}
+
 /// The database, and whether it still needs its starting rows.
-fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
+fn open_database(options: &Options, lock: Option<DirectoryLock>) -> Result<(Database, bool), StartError> {
     let mut schema = schema::starting_schema().map_err(|error| StartError::Schema(error.to_string()))?;
     if let Some(file) = &options.schema {
         let text = fs_err::read_to_string(file)?;
@@ -251,9 +276,11 @@ fn open_database(options: &Options) -> Result<(Database, bool), StartError> {
         extended.map_err(|error| StartError::Schema(error.to_string()))?;
     }
     let mut database = Database::new(schema);
-    let found = match &options.data {
-        Some(directory) => database.attach_log(directory).map_err(|error| StartError::Data(error.to_string()))?,
-        None => false,
+    let found = match (&options.data, lock) {
+        (Some(directory), Some(lock)) => {
+            database.attach_log(directory, lock).map_err(|error| StartError::Data(error.to_string()))?
+        }
+        _ => false,
     };
     Ok((database, !found))
 }

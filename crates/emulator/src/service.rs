@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use crate::auth::TokenFault;
@@ -288,17 +288,26 @@ fn set_retry_after(answer: &mut Answer, effect: &Effect) {
     }
 }
 
+/// Whether a request brings a token that signs it in.
+pub(crate) fn is_known(engine: &Engine, address: &Address, headers: &HeaderMap) -> bool {
+    let audience = engine.settings().check_audience.then_some(address.origin.as_str());
+    bearer(headers).is_some_and(|token| engine.identity.check(token, audience, engine.clock.now()).is_ok())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    header(headers, "authorization").and_then(|value| value.strip_prefix("Bearer ")).map(str::trim)
+}
+
 fn authenticate(
     engine: &Engine,
     address: &Address,
     request: &Request,
     settings: &Settings,
 ) -> Result<Caller, ApiError> {
-    let token = header(&request.headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let token =
-        token.ok_or_else(|| ApiError::new(Code::RequestIsNotAuthenticated, "The request is not authenticated."))?;
+    let token = bearer(&request.headers)
+        .ok_or_else(|| ApiError::new(Code::RequestIsNotAuthenticated, "The request is not authenticated."))?;
     let audience = settings.check_audience.then_some(address.origin.as_str());
-    let claims = engine.identity.check(token.trim(), audience, engine.clock.now()).map_err(|fault| match fault {
+    let claims = engine.identity.check(token, audience, engine.clock.now()).map_err(|fault| match fault {
         TokenFault::Expired => ApiError::new(Code::ExpiredAuthTicket, "The access token has expired."),
         TokenFault::Audience => ApiError::new(Code::UnauthorizedAccess, "The access token is for another audience."),
         TokenFault::Malformed => ApiError::new(Code::UnauthorizedAccess, "The access token is not valid."),
@@ -449,6 +458,24 @@ pub(crate) fn execute_as_owner(engine: &Engine, origin: &str, request: &Request)
     with_call(engine, &base(&address), &caller, &settings, &hooks, |call| answer(call, &engine.database, request))
 }
 
+/// Headers that are the same on every answer.
+const ALWAYS: &[(&str, &str)] = &[
+    ("allow", "OPTIONS,GET,HEAD,POST"),
+    ("public", "OPTIONS,GET,HEAD,POST"),
+    ("cache-control", "no-cache"),
+    ("expires", "-1"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+    ("x-source", "flowgate-emulator"),
+];
+
+/// `1,200.00`, or without the comma by a setting.
+fn seconds_left(remaining: Remaining, settings: &Settings) -> String {
+    let hundredths = (remaining.execution_s.max(0.0) * 100.0).round() as u64;
+    let whole = hundredths / 100;
+    let whole = if settings.limit_header_commas { throttle::grouped(whole) } else { whole.to_string() };
+    format!("{whole}.{:02}", hundredths % 100)
+}
+
 /// Adds the headers every answer has.
 fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remaining>)>, request: &Request) -> Answer {
     let id = {
@@ -459,7 +486,13 @@ fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remai
     };
     answer.set("odata-version", "4.0");
     answer.set("req_id", &id);
+    // Twice, as every recording has it: the front end and the service each add theirs.
     answer.set("x-ms-service-request-id", &id);
+    answer.add("x-ms-service-request-id", &id);
+    answer.set("authactivityid", &id);
+    for (name, value) in ALWAYS {
+        answer.headers.entry(*name).or_insert(HeaderValue::from_static(value));
+    }
     if let Some(client) = header(&request.headers, "x-ms-client-request-id").map(str::to_owned) {
         answer.set("x-ms-client-request-id", &client);
     }
@@ -470,9 +503,14 @@ fn finish(engine: &Engine, mut answer: Answer, server: Option<(u16, Option<Remai
     }
     if let Some((server, remaining)) = server {
         answer.set("set-cookie", &format!("{}=server-{server}; Path=/; HttpOnly", settings.affinity_cookie));
+        // A client that comes for the first time gets a name of its own, as a browser would.
+        if !request.headers.contains_key("cookie") {
+            answer.add("set-cookie", &format!("ReqClientId={id}; Path=/; HttpOnly"));
+            answer.add("set-cookie", &format!("orgId={}; Path=/; HttpOnly", engine.organization()));
+        }
         if let Some(remaining) = remaining.filter(|_| settings.limit_headers) {
             answer.set("x-ms-ratelimit-burst-remaining-xrm-requests", &remaining.requests.to_string());
-            answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &format!("{:.2}", remaining.execution_s));
+            answer.set("x-ms-ratelimit-time-remaining-xrm-requests", &seconds_left(remaining, &settings));
         }
     }
     if Preferences::read(&request.headers).continue_on_error && answer.status == StatusCode::OK {

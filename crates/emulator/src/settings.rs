@@ -98,6 +98,20 @@ pub(crate) struct Settings {
     pub(crate) impersonation_allowed: bool,
     /// Whether `sql` takes TOP: the documentation says no, the product's own samples use it.
     pub(crate) sql_top_allowed: bool,
+    /// Whether seconds left of the limits have a comma between thousands (`1,200.00`), as every recording shows.
+    pub(crate) limit_header_commas: bool,
+    /// Whether unknown columns and bodies that do not fit have the code `0x0`, as in builds of 2023.
+    pub(crate) zero_error_codes: bool,
+    /// Whether the error of a missing row begins with `Entity '<name>'`, as since about 2024.
+    pub(crate) missing_row_names_entity: bool,
+    /// Whether a batch that ends with its closing boundary has parts that cannot be read.
+    pub(crate) strict_batch_end: bool,
+    /// Whether an operation of a change set without Content-ID is refused; one report says so.
+    pub(crate) content_id_required: bool,
+    /// HTTP status of `startswith` and its like over definitions: 501 in three recordings, 400 in two.
+    pub(crate) definition_text_filter_status: u16,
+    /// Simulated seconds that publishing takes, during which another customization is refused.
+    pub(crate) publish_s: f64,
     /// While true every data request is refused as if the environment were disabled.
     pub(crate) administration_mode: bool,
     /// Milliseconds of synchronous plug-in time per written row.
@@ -150,6 +164,13 @@ impl Default for Settings {
             bypass_step_ids_max: 3,
             impersonation_allowed: true,
             sql_top_allowed: true,
+            limit_header_commas: true,
+            zero_error_codes: false,
+            missing_row_names_entity: true,
+            strict_batch_end: true,
+            content_id_required: true,
+            definition_text_filter_status: 501,
+            publish_s: 0.0,
             administration_mode: false,
             plugin_ms: 0.0,
             body_bytes_max: 128 << 20,

@@ -9,8 +9,8 @@ use serde_json::Value as Json;
 
 use super::render;
 use super::write::{
-    COMPONENT_COLUMN, add_component, body_of, change, created, given_label, kind_of, label_of, require_prefix,
-    solution, text,
+    COMPONENT_COLUMN, add_component, body_of, change, created, given_label, kind_of, label_of, require_identifier,
+    require_prefix, solution, text,
 };
 use crate::error::{ApiError, Code};
 use crate::schema::{
@@ -181,6 +181,7 @@ pub(super) fn create_column(
 pub(super) fn create_choice(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let body = body_of(request)?;
     let name = text(&body, "Name")?.to_lowercase();
+    require_identifier(&name)?;
     let mut set = choice_set(&name, &label_of(&body, "DisplayName", &name), option_list(&body));
     set.is_global = true;
     let id = set.id;

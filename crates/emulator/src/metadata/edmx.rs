@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::profile::Message;
-use crate::schema::{Column, ColumnKind, DateBehavior, Relationship, Schema, Table, TableId};
+use crate::schema::{Column, ColumnKind, Relationship, Schema, Table, TableId};
 use crate::web::{Answer, Call};
 
 /// What users and teams have in common.
@@ -197,23 +197,9 @@ fn property(schema: &Schema, column: &Column, out: &mut String) {
         }
         return;
     }
-    let edm = match &column.kind {
-        ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::Choices { .. } | ColumnKind::EntityName => {
-            "Edm.String"
-        }
-        ColumnKind::BigInt => "Edm.Int64",
-        ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => "Edm.Decimal",
-        ColumnKind::Double { .. } => "Edm.Double",
-        ColumnKind::Boolean { .. } => "Edm.Boolean",
-        ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => "Edm.Date",
-        ColumnKind::DateTime { .. } => "Edm.DateTimeOffset",
-        ColumnKind::Guid => "Edm.Guid",
-        ColumnKind::File { .. } | ColumnKind::Image { .. } => "Edm.Binary",
-        ColumnKind::PartyList { .. } | ColumnKind::Lookup { .. } => return,
-        ColumnKind::Integer { .. }
-        | ColumnKind::Choice { .. }
-        | ColumnKind::State { .. }
-        | ColumnKind::Status { .. } => "Edm.Int32",
-    };
+    if matches!(column.kind, ColumnKind::PartyList { .. }) {
+        return;
+    }
+    let edm = column.kind.edm_type();
     line(out, format_args!("<Property Name=\"{}\" Type=\"{edm}\" />", column.logical));
 }

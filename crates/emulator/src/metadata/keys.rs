@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::render;
-use super::write::{body_of, change, created, label_of, text};
+use super::write::{body_of, change, created, label_of, require_identifier, text};
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
 use crate::schema::{AlternateKey, Column, ColumnKind, KeyStatus, Schema, Table, TableId, stable_id};
@@ -79,6 +79,7 @@ fn key_columns(table: &Table, schema_name: &str, names: &[String]) -> Result<Vec
             format!("An entity key with the name {schema_name} already exists."),
         ));
     }
+    require_identifier(schema_name)?;
     let mut columns = Vec::new();
     for name in names {
         let column = table.find(name).ok_or_else(|| {

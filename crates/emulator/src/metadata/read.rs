@@ -12,6 +12,7 @@ use crate::profile::Message;
 use crate::query::{Expr, Operand, Operator, QueryOptions, parse_filter};
 use crate::schema::{Relationship, Schema, Table};
 use crate::web::{Access, Answer, Call, Request};
+use crate::write::under_status;
 
 type Object = Map<String, Json>;
 
@@ -29,6 +30,7 @@ pub(crate) fn answer(
         return super::write::answer(call, access, request, schema, segments);
     }
     let options = QueryOptions::parse(&request.query)?;
+    check_filter(call, &options)?;
     let (set, inner) = split_segment(&segments[0]);
     let answer = match set {
         "EntityDefinitions" => tables(call, schema, inner, &segments[1..], &options)?,
@@ -49,6 +51,27 @@ pub(crate) fn answer(
         other => return Err(ApiError::not_here(&format!("the definitions of {other}"))),
     };
     Ok(answer.with_work(Message::Metadata, 1))
+}
+
+/// Definitions are no rows: functions over their texts do not exist.
+fn check_filter(call: &Call<'_>, options: &QueryOptions) -> Result<(), ApiError> {
+    let filter = options.filter.as_deref().map(|text| parse_filter(text, &options.aliases)).transpose()?;
+    match filter.as_ref().and_then(text_function) {
+        Some(function) => {
+            let message = format!("The \"{function}\" function isn't supported for Metadata Entities.");
+            Err(under_status(ApiError::new(Code::NoResource, message), call.settings.definition_text_filter_status))
+        }
+        None => Ok(()),
+    }
+}
+
+fn text_function(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => parts.iter().find_map(text_function),
+        Expr::Not(inner) => text_function(inner),
+        Expr::Text { function, .. } => Some(function),
+        Expr::Compare(..) | Expr::Call { .. } | Expr::Lambda { .. } => None,
+    }
 }
 
 fn missing(name: &str) -> ApiError {
@@ -299,25 +322,13 @@ fn select(object: &Object, text: Option<&str>) -> Result<Object, ApiError> {
 /// Runs a filter over a definition object. What is not comparable does not match.
 fn holds(expr: &Expr, object: &Object) -> bool {
     match expr {
-        Expr::And(a, b) => holds(a, object) && holds(b, object),
-        Expr::Or(a, b) => holds(a, object) || holds(b, object),
+        Expr::And(parts) => parts.iter().all(|part| holds(part, object)),
+        Expr::Or(parts) => parts.iter().any(|part| holds(part, object)),
         Expr::Not(inner) => !holds(inner, object),
         Expr::Compare(operator, Operand::Path(path), value) | Expr::Compare(operator, value, Operand::Path(path)) => {
             compare(*operator, property(object, path), value)
         }
-        Expr::Text { function, arguments } => match arguments.as_slice() {
-            [Operand::Path(path), Operand::Text(text)] => {
-                let found = property(object, path).and_then(Json::as_str).unwrap_or_default().to_lowercase();
-                let text = text.to_lowercase();
-                match function.as_str() {
-                    "startswith" => found.starts_with(&text),
-                    "endswith" => found.ends_with(&text),
-                    _ => found.contains(&text),
-                }
-            }
-            _ => false,
-        },
-        Expr::Compare(..) | Expr::Call { .. } | Expr::Lambda { .. } => false,
+        Expr::Compare(..) | Expr::Text { .. } | Expr::Call { .. } | Expr::Lambda { .. } => false,
     }
 }
 

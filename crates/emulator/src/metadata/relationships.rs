@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::render;
 use super::write::{
-    add_component, body_of, change, created, given_label, kind_of, label_of, require_prefix, solution, text,
+    add_component, body_of, change, created, given_label, kind_of, label_of, optional_name, require_prefix, solution,
+    text,
 };
 use crate::error::{ApiError, Code};
 use crate::profile::Message;
@@ -92,11 +93,18 @@ pub(super) fn create_relationship(
                         table_named(schema, &body, "Entity2LogicalName")?,
                     ];
                     let navigation = |member: &str| {
-                        body.get(member).and_then(Json::as_str).map_or_else(|| name.clone(), str::to_owned)
+                        optional_name(&body, member).map(|given| given.map_or_else(|| name.clone(), str::to_owned))
                     };
                     let names =
-                        [navigation("Entity1NavigationPropertyName"), navigation("Entity2NavigationPropertyName")];
-                    let intersect = body.get("IntersectEntityName").and_then(Json::as_str).unwrap_or(&name);
+                        [navigation("Entity1NavigationPropertyName")?, navigation("Entity2NavigationPropertyName")?];
+                    for (table, name) in tables.iter().zip(&names) {
+                        check_free(schema, *table, name)?;
+                    }
+                    let intersect = optional_name(&body, "IntersectEntityName")?.unwrap_or(&name);
+                    if schema.by_logical(&intersect.to_lowercase()).is_some() {
+                        let message = format!("An entity with the specified name {intersect} already exists.");
+                        return Err(ApiError::new(Code::NameExists, message));
+                    }
                     add_many_to_many(schema, &name, intersect, tables, names);
                 }
                 other => {
@@ -160,15 +168,16 @@ fn add_one_to_many(schema: &mut Schema, body: &Json) -> Result<(), ApiError> {
     let child = table_named(schema, body, "ReferencingEntity")?;
     let lookup = body.get("Lookup").ok_or_else(|| ApiError::bad_request("Required field 'Lookup' is missing"))?;
     let name = text(body, "SchemaName")?.to_owned();
+    check_free(schema, parent, &name)?;
+    let navigation = optional_name(body, "ReferencingEntityNavigationPropertyName")?;
     if let Some(ordinal) = existing_lookup(schema, child, lookup)? {
-        let navigation = body.get("ReferencingEntityNavigationPropertyName").and_then(Json::as_str);
         add_lookup_target(schema, child, ordinal, parent, &name, navigation, cascade_of(body));
         return Ok(());
     }
     let new = lookup_column(schema, child, lookup)?;
     // The default name on the many side is the lookup's schema name, capitals and all.
-    let navigation = body.get("ReferencingEntityNavigationPropertyName").and_then(Json::as_str);
     let navigation = navigation.unwrap_or(&new.schema_name).to_owned();
+    check_free(schema, child, &navigation)?;
     let is_hierarchical = parent == child && body.get("IsHierarchical").and_then(Json::as_bool) == Some(true);
     add_lookup(schema, child, new, &[(parent, navigation, name)], cascade_of(body));
     if let Some(Relationship::OneToMany(one)) = schema.relationships.last_mut() {
@@ -176,6 +185,18 @@ fn add_one_to_many(schema: &mut Schema, body: &Json) -> Result<(), ApiError> {
         one.follows = follows_of(body)?;
     }
     Ok(())
+}
+
+/// Refuses a navigation property under a name that the table has in use.
+fn check_free(schema: &Schema, table: TableId, name: &str) -> Result<(), ApiError> {
+    // A lookup's own column is another property than the one that leads to its row.
+    match schema.table(table).properties.get(name) {
+        None => Ok(()),
+        Some(_) => {
+            let table = &schema.table(table).logical;
+            Err(ApiError::new(Code::NameExists, format!("The name {name} is in use on the entity {table}.")))
+        }
+    }
 }
 
 /// A custom lookup with several targets takes a further one.
@@ -232,7 +253,10 @@ pub(crate) fn create_polymorphic(
             for relationship in &relationships {
                 let target = table_named(schema, relationship, "ReferencedEntity")?;
                 let navigation = format!("{}_{}", new.schema_name, schema.table(target).logical);
-                targets.push((target, navigation, text(relationship, "SchemaName")?.to_owned()));
+                let name = text(relationship, "SchemaName")?.to_owned();
+                require_prefix(&name)?;
+                check_free(schema, target, &name)?;
+                targets.push((target, navigation, name));
             }
             let ordinal = add_lookup(schema, child, new, &targets, cascade_of(first));
             let ids: Vec<Uuid> =

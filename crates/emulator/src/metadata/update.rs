@@ -226,7 +226,16 @@ pub(super) fn put_choice(
 }
 
 /// `PublishXml` and `PublishAllXml`: nothing waits for them, but what they name must exist.
-pub(crate) fn publish(schema: &Schema, request: &Request, name: &str) -> Result<Answer, ApiError> {
+///
+/// Nothing needs publishing here, and for the simulated seconds that a setting names it takes its time: another
+/// publication meanwhile is refused with 429, which is no limit of the service and says nothing of one.
+pub(crate) fn publish(
+    call: &Call<'_>,
+    access: &mut Access<'_>,
+    schema: &Schema,
+    request: &Request,
+    name: &str,
+) -> Result<Answer, ApiError> {
     if name == "PublishXml" {
         let body = body_of(request)?;
         let xml = super::write::text(&body, "ParameterXml")?;
@@ -243,5 +252,14 @@ pub(crate) fn publish(schema: &Schema, request: &Request, name: &str) -> Result<
             }
         }
     }
+    access.write(|database| {
+        if database.publishing_until > call.now {
+            let message = "Cannot start the requested operation [Publish] because there is another [Publish] running at this moment. \
+                           Use Solution History for more details.";
+            return Err(ApiError::new(Code::SolutionConcurrencyFailure, message));
+        }
+        database.publishing_until = call.now + call.settings.publish_s;
+        Ok(())
+    })?;
     Ok(Answer::no_content().with_work(Message::Metadata, 1))
 }

@@ -65,10 +65,12 @@ pub(super) fn answer(
         }
         ("PUT", "RelationshipDefinitions", Some(inner), [] | [_]) => put_relationship(call, access, request, inner),
         ("PUT", "GlobalOptionSetDefinitions", Some(inner), [] | [_]) => put_choice(call, access, request, inner),
+        // One recording has this code here.
         _ => Err(ApiError::new(
-            Code::MethodNotAllowed,
+            Code::UnsupportedQuery,
             format!("The requested resource does not support http method '{}'.", request.method),
-        )),
+        )
+        .with_status(http::StatusCode::METHOD_NOT_ALLOWED)),
     };
     answer.map(|answer| answer.with_work(Message::Metadata, 1))
 }
@@ -115,14 +117,35 @@ pub(super) fn kind_of(body: &Json) -> &str {
 /// A name is custom when it carries a publisher's prefix.
 pub(super) fn require_prefix(schema_name: &str) -> Result<(), ApiError> {
     let prefix = schema_name.split_once('_').map(|(prefix, _)| prefix);
-    let valid =
-        prefix.is_some_and(|prefix| (2..=8).contains(&prefix.len()) && prefix.chars().all(char::is_alphanumeric));
+    let valid = prefix.is_some_and(|prefix| {
+        (2..=8).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
     if valid {
-        return Ok(());
+        return require_identifier(schema_name);
     }
     Err(ApiError::bad_request(format!(
         "The schema name '{schema_name}' needs the customization prefix of a publisher."
     )))
+}
+
+/// The longest name of a part of the schema.
+const NAME_CHARACTERS_MAX: usize = 128;
+
+/// Names end up in `$metadata`, in addresses and in queries: a letter, then letters, digits and underscores.
+pub(super) fn require_identifier(name: &str) -> Result<(), ApiError> {
+    if crate::schema::is_identifier(name) && name.len() <= NAME_CHARACTERS_MAX {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "The name '{name}' is not valid: a name begins with a letter, holds letters of the English alphabet, digits and \
+         underscores, and has at most {NAME_CHARACTERS_MAX} characters."
+    )))
+}
+
+/// A name that a definition may leave out.
+pub(super) fn optional_name<'a>(body: &'a Json, member: &str) -> Result<Option<&'a str>, ApiError> {
+    let name = body.get(member).and_then(Json::as_str).filter(|name| !name.is_empty());
+    name.map(|name| require_identifier(name).map(|()| name)).transpose()
 }
 
 /// Applies a change to a copy of the current schema and puts it in force.
@@ -231,11 +254,23 @@ fn add_definition(
             let message = format!("An entity with the specified name {schema_name} already exists.");
             return Err(ApiError::new(Code::NameExists, message));
         }
-        let table = add_table(schema, new_table(body, &schema_name));
+        let new = new_table(body, &schema_name)?;
+        if let Some(set) = new.set_name.as_ref().filter(|set| schema.by_set(set).is_some()) {
+            return Err(ApiError::new(
+                Code::NameExists,
+                format!("An entity set with the specified name {set} already exists."),
+            ));
+        }
+        let table = add_table(schema, new);
         add_system_lookups(schema, &[table]);
         schema.reindex();
         for column in &columns {
             let new = new_column(schema, column)?;
+            // The table's own columns are there already, the primary id among them.
+            if schema.table(table).columns.iter().any(|known| known.logical == new.logical) {
+                let message = format!("An attribute with the specified name {} already exists.", new.logical);
+                return Err(ApiError::new(Code::NameExists, message));
+            }
             add_column(schema, table, new);
         }
         if schema.table(table).is_activity {
@@ -257,7 +292,7 @@ pub(super) fn register_messages(database: &mut Database, table: TableId) {
     crate::engine::register_messages(database, &[table]);
 }
 
-fn new_table(body: &Json, schema_name: &str) -> NewTable {
+fn new_table(body: &Json, schema_name: &str) -> Result<NewTable, ApiError> {
     let ownership = match body.get("OwnershipType").and_then(Json::as_str) {
         Some("OrganizationOwned") => Ownership::Organization,
         Some("None") => Ownership::None,
@@ -268,10 +303,10 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         (State { value, label: label.into(), default_status: status }, vec![option])
     };
     let label = label_of(body, "DisplayName", schema_name);
-    NewTable {
+    Ok(NewTable {
         logical: schema_name.to_lowercase(),
         schema_name: schema_name.to_owned(),
-        set_name: body.get("EntitySetName").and_then(Json::as_str).map(str::to_owned),
+        set_name: optional_name(body, "EntitySetName")?.map(str::to_owned),
         plural: label_of(body, "DisplayCollectionName", &format!("{label}s")),
         description: given_label(body, "Description"),
         label,
@@ -285,7 +320,7 @@ fn new_table(body: &Json, schema_name: &str) -> NewTable {
         change_tracking: flag(body, "ChangeTrackingEnabled"),
         standard: None,
         states: vec![state(0, "Active", 1), state(1, "Inactive", 2)],
-    }
+    })
 }
 
 fn delete_table(call: &Call<'_>, access: &mut Access<'_>, id: TableId) -> Result<Answer, ApiError> {

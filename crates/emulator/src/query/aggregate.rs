@@ -4,10 +4,11 @@
 //! by a raw time, ordering by an aggregate, and transformations other than filter, groupby and
 //! aggregate.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::compile::{ColumnPath, Predicate, Scope, column_path, compile};
-use super::eval::{column_value, matches};
+use super::eval::{column_value, compare, matches};
 use super::json::{write_text, write_value};
 use super::options::QueryOptions;
 use super::parse::parse_filter;
@@ -17,7 +18,7 @@ use super::view::RowView;
 use crate::address::split_outside_quotes;
 use crate::error::ApiError;
 use crate::schema::ColumnKind;
-use crate::storage::Value;
+use crate::storage::{Value, key_hash};
 
 struct Aggregate {
     method: Method,
@@ -30,6 +31,12 @@ struct GroupColumn {
     /// The column itself, or `<table>_<column>` for a related one.
     name: String,
 }
+
+/// Filters, grouped columns and aggregations of one pipeline.
+const PARTS_MAX: usize = 100;
+
+/// The grouped values, and what was added up for them.
+type Group = (Vec<Option<Value>>, Vec<Accumulator>);
 
 #[derive(Default)]
 struct Pipeline {
@@ -52,7 +59,7 @@ pub(crate) fn aggregate(
         return Err(ApiError::query("The query options $filter, $select and $expand cannot be combined with $apply."));
     }
     let pipeline = parse(reader.scope, text, options)?;
-    let mut groups: HashMap<String, (Vec<Option<Value>>, Vec<Accumulator>)> = HashMap::new();
+    let mut groups: HashMap<Vec<Option<u128>>, Group> = HashMap::new();
     let table = reader.scope.table;
     let mut seen = 0;
     for (key, row) in reader.database.store(table.id).rows_after(None) {
@@ -66,34 +73,41 @@ pub(crate) fn aggregate(
         let value = |path: &ColumnPath| column_value(reader.database, reader.scope.schema, view, path);
         let group: Vec<Option<Value>> =
             pipeline.groups.iter().map(|group| value(&group.path).map(|value| value.to_value())).collect();
+        // Values that are the same to the collation fall into one group.
+        let same = group.iter().map(|value| key_hash(std::iter::once(value.as_ref().map(Value::as_ref))));
         let entry = groups
-            .entry(format!("{group:?}").to_lowercase())
+            .entry(same.collect())
             .or_insert_with(|| (group, pipeline.aggregates.iter().map(|_| Accumulator::default()).collect()));
         for (aggregate, accumulator) in pipeline.aggregates.iter().zip(&mut entry.1) {
             accumulator.add(aggregate.column.as_ref().and_then(&value), aggregate.method);
         }
     }
+    pipeline.filter.iter().try_for_each(Predicate::check_visits)?;
     if pipeline.groups.is_empty() && groups.is_empty() {
-        groups
-            .insert(String::new(), (Vec::new(), pipeline.aggregates.iter().map(|_| Accumulator::default()).collect()));
+        let totals = pipeline.aggregates.iter().map(|_| Accumulator::default()).collect();
+        groups.insert(Vec::new(), (Vec::new(), totals));
     }
-    write_groups(reader, &pipeline, groups, out);
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by(|a, b| compare_groups(&a.0, &b.0));
+    write_groups(reader, &pipeline, &groups, out);
     Ok(seen)
 }
 
-fn write_groups(
-    reader: &Reader<'_>,
-    pipeline: &Pipeline,
-    groups: HashMap<String, (Vec<Option<Value>>, Vec<Accumulator>)>,
-    out: &mut Vec<u8>,
-) {
+/// By their values in turn, nulls first.
+fn compare_groups(a: &[Option<Value>], b: &[Option<Value>]) -> Ordering {
+    let pairs = a.iter().zip(b).map(|pair| match pair {
+        (Some(a), Some(b)) => compare(&a.as_ref(), &b.as_ref()).unwrap_or(Ordering::Equal),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    });
+    pairs.fold(Ordering::Equal, Ordering::then)
+}
+
+fn write_groups(reader: &Reader<'_>, pipeline: &Pipeline, groups: &[Group], out: &mut Vec<u8>) {
     let schema = reader.scope.schema;
-    let mut sorted: Vec<_> = groups.into_iter().collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
     out.extend_from_slice(b"{\"@odata.context\":");
     write_text(&format!("{}/$metadata#{}", reader.base, reader.scope.table.set_name), out);
     out.extend_from_slice(b",\"value\":[");
-    for (index, (_, (group, accumulators))) in sorted.iter().enumerate() {
+    for (index, (group, accumulators)) in groups.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -129,6 +143,11 @@ fn member(name: &str, first: &mut bool, out: &mut Vec<u8>) {
 fn parse(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Pipeline, ApiError> {
     let mut pipeline = Pipeline::default();
     for step in split_outside_quotes(text, '/') {
+        if pipeline.filter.len() + pipeline.groups.len() + pipeline.aggregates.len() > PARTS_MAX {
+            return Err(ApiError::query(format!(
+                "$apply takes at most {PARTS_MAX} filters, columns and aggregations."
+            )));
+        }
         let (name, inner) = step
             .trim()
             .split_once('(')

@@ -4,6 +4,8 @@
 //! Left out: running it (`eval`).
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -28,7 +30,7 @@ pub(crate) enum Test {
     IsNull(bool),
     Compare(Operator, Value),
     Like(Vec<char>),
-    /// Lower-case texts.
+    /// Texts as the collation folds them.
     InTexts(HashSet<String>),
     InValues(Vec<Value>),
     Between(Value, Value),
@@ -43,8 +45,8 @@ pub(crate) enum Test {
 #[derive(Clone, Debug)]
 pub(crate) enum Predicate {
     Constant(bool),
-    And(Box<Predicate>, Box<Predicate>),
-    Or(Box<Predicate>, Box<Predicate>),
+    And(Vec<Predicate>),
+    Or(Vec<Predicate>),
     Not(Box<Predicate>),
     Test(ColumnPath, Test),
     Columns(Operator, ColumnPath, ColumnPath),
@@ -55,14 +57,48 @@ pub(crate) enum Predicate {
         link: Link,
         is_all: bool,
         body: Option<Box<Predicate>>,
+        visits: Arc<Visits>,
     },
 }
 
+/// Rows of collections that a filter may still look at: a lambda inside a lambda multiplies them.
+#[derive(Debug)]
+pub(crate) struct Visits {
+    left: AtomicU64,
+}
+
+/// Rows of collections that one filter may look at before it counts as too expensive.
+const VISITS_MAX: u64 = 20_000_000;
+
+impl Visits {
+    fn new() -> Arc<Self> {
+        Arc::new(Visits { left: AtomicU64::new(VISITS_MAX) })
+    }
+
+    /// Counts one row; false when there are no more to be looked at.
+    pub(super) fn take(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
 impl Predicate {
+    /// An error if the filter gave up on the way, so that what it said so far means nothing.
+    pub(crate) fn check_visits(&self) -> Result<(), ApiError> {
+        match self {
+            Predicate::And(parts) | Predicate::Or(parts) => parts.iter().try_for_each(Predicate::check_visits),
+            Predicate::Not(inner) => inner.check_visits(),
+            Predicate::Related { visits, .. } if visits.left.load(Ordering::Relaxed) == 0 => {
+                let message = "This query cannot be executed because it conflicts with Query Throttling; the query uses too many resources.";
+                Err(ApiError::new(Code::DataEngineQueryThrottling, message))
+            }
+            Predicate::Constant(_) | Predicate::Test(..) | Predicate::Columns(..) | Predicate::Related { .. } => Ok(()),
+        }
+    }
+
     /// The ids that any row must have one of, if the filter names them: then no other row need be looked at.
     pub(crate) fn named_ids(&self) -> Option<Vec<Uuid>> {
         match self {
-            Predicate::And(a, b) => a.named_ids().or_else(|| b.named_ids()),
+            Predicate::And(parts) => parts.iter().find_map(Predicate::named_ids),
             Predicate::Test(path, test) if path.hops.is_empty() && path.column == PRIMARY_ID => match test {
                 Test::InIds(ids) => Some(ids.iter().copied().collect()),
                 Test::Compare(Operator::Eq, Value::Guid(id)) => Some(vec![*id]),
@@ -118,48 +154,28 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Conditions a filter may hold.
-const CONDITIONS_MAX: usize = 500;
-
 pub(crate) fn compile(scope: &Scope<'_>, expr: &Expr) -> Result<Predicate, ApiError> {
-    if conditions(expr) > CONDITIONS_MAX {
-        return Err(ApiError::new(
-            Code::TooManyConditions,
-            format!("Number of conditions in query exceeded maximum limit of {CONDITIONS_MAX}."),
-        ));
-    }
-    bind(scope, expr, "")
-}
-
-fn conditions(expr: &Expr) -> usize {
-    match expr {
-        Expr::And(a, b) | Expr::Or(a, b) => conditions(a) + conditions(b),
-        Expr::Not(inner) => conditions(inner),
-        Expr::Lambda { body, .. } => 1 + body.as_ref().map_or(0, |body| conditions(body)),
-        Expr::Compare(..) | Expr::Text { .. } | Expr::Call { .. } => 1,
-    }
+    bind(scope, expr, "", &Visits::new())
 }
 
 /// `outer` is the lambda variable the row is known by, or empty.
-fn bind(scope: &Scope<'_>, expr: &Expr, outer: &str) -> Result<Predicate, ApiError> {
+fn bind(scope: &Scope<'_>, expr: &Expr, outer: &str, visits: &Arc<Visits>) -> Result<Predicate, ApiError> {
+    let all = |parts: &[Expr]| parts.iter().map(|part| bind(scope, part, outer, visits)).collect::<Result<Vec<_>, _>>();
     Ok(match expr {
-        Expr::And(a, b) => Predicate::And(Box::new(bind(scope, a, outer)?), Box::new(bind(scope, b, outer)?)),
-        Expr::Or(a, b) => Predicate::Or(Box::new(bind(scope, a, outer)?), Box::new(bind(scope, b, outer)?)),
-        Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, outer)?)),
+        Expr::And(parts) => Predicate::And(all(parts)?),
+        Expr::Or(parts) => Predicate::Or(all(parts)?),
+        Expr::Not(inner) => Predicate::Not(Box::new(bind(scope, inner, outer, visits)?)),
         Expr::Compare(operator, left, right) => comparison(scope, *operator, left, right, outer)?,
         Expr::Text { function, arguments } => text_test(scope, function, arguments, outer)?,
         Expr::Call { function, arguments } => functions::bind(scope, function, arguments, outer)?,
         Expr::Lambda { path, is_all, variable, body } => {
-            lambda(scope, path, (*is_all, variable, body.as_deref()), outer)?
+            lambda(scope, path, (*is_all, variable, body.as_deref()), outer, visits)?
         }
     })
 }
 
 pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
-    ApiError::new(
-        Code::NoSuchColumn,
-        format!("Could not find a property named '{name}' on type '{}'.", table.odata_type),
-    )
+    ApiError::no_property(&table.odata_type, name)
 }
 
 /// Lookups to follow, each with the table it must lead to.
@@ -348,7 +364,7 @@ fn text_test(scope: &Scope<'_>, function: &str, arguments: &[Operand], variable:
         "endswith" => format!("%{text}"),
         _ => format!("%{text}%"),
     };
-    Ok(Predicate::Test(path, Test::Like(pattern.to_lowercase().chars().collect())))
+    Ok(Predicate::Test(path, Test::Like(crate::collation::lowered(&pattern).chars().collect())))
 }
 
 type Lambda<'a> = (bool, &'a str, Option<&'a Expr>);
@@ -358,6 +374,7 @@ fn lambda(
     path: &[String],
     (is_all, variable, body): Lambda<'_>,
     outer: &str,
+    visits: &Arc<Visits>,
 ) -> Result<Predicate, ApiError> {
     let steps = match path.split_first() {
         Some((first, rest)) if first == outer && !outer.is_empty() => rest,
@@ -375,18 +392,15 @@ fn lambda(
     }
     let bind_body = |table: TableId| {
         let inner = scope.within(scope.schema.table(table));
-        body.map(|body| bind(&inner, body, variable).map(Box::new)).transpose()
+        body.map(|body| bind(&inner, body, variable, visits).map(Box::new)).transpose()
     };
-    Ok(match &scope.schema.relationships[usize::from(*index)] {
-        Relationship::OneToMany(one) => {
-            let link = Link::Lookup { column: one.column, parent: from.id };
-            Predicate::Related { hops, table: one.referencing, link, is_all, body: bind_body(one.referencing)? }
-        }
+    let (table, link) = match &scope.schema.relationships[usize::from(*index)] {
+        Relationship::OneToMany(one) => (one.referencing, Link::Lookup { column: one.column, parent: from.id }),
         Relationship::ManyToMany(many) => {
             let own = many.side_of(from.id, name);
-            let table = many.tables[1 - own];
             let link = Link::Intersect { table: many.intersect, own: many.columns[own], other: many.columns[1 - own] };
-            Predicate::Related { hops, table, link, is_all, body: bind_body(table)? }
+            (many.tables[1 - own], link)
         }
-    })
+    };
+    Ok(Predicate::Related { hops, table, link, is_all, body: bind_body(table)?, visits: Arc::clone(visits) })
 }

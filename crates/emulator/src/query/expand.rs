@@ -14,7 +14,7 @@ use super::options::QueryOptions;
 use super::order::{OrderKey, compare_keys, parse_order, sort_key};
 use super::page::{Cookie, PAGE_ROWS_MAX, encode_query};
 use super::parse::parse_filter;
-use super::read::{Projection, Reader, projection, write_row};
+use super::read::{Projection, Reader, check_answer, projection, write_row};
 use super::view::RowView;
 use crate::address::split_outside_quotes;
 use crate::error::ApiError;
@@ -46,26 +46,26 @@ pub(crate) struct Expand {
 }
 
 pub(crate) fn parse_expand(scope: &Scope<'_>, text: &str, options: &QueryOptions) -> Result<Vec<Expand>, ApiError> {
-    let expands = parse_level(scope, text, options, false)?;
-    let total: usize = expands.iter().map(Expand::count).sum();
-    if total > EXPANDS_MAX {
-        return Err(ApiError::query(format!(
-            "The query holds {total} $expand options; at most {EXPANDS_MAX} are allowed."
-        )));
-    }
-    Ok(expands)
+    parse_level(scope, text, &mut Parsing { options, left: EXPANDS_MAX, is_nested: false })
 }
 
-impl Expand {
-    fn count(&self) -> usize {
-        1 + self.expands.iter().map(Expand::count).sum::<usize>()
-    }
+/// How far the parser has come: it counts expansions as it reads them, so no text leads it deeper.
+struct Parsing<'a> {
+    options: &'a QueryOptions,
+    /// Expansions the query may still hold.
+    left: usize,
+    is_nested: bool,
 }
 
-fn parse_level(scope: &Scope<'_>, text: &str, options: &QueryOptions, nested: bool) -> Result<Vec<Expand>, ApiError> {
-    let items = split_outside_quotes(text, ',');
-    let expands: Result<Vec<_>, _> = items.iter().map(|item| parse_item(scope, item.trim(), options, nested)).collect();
-    let expands = expands?;
+fn parse_level(scope: &Scope<'_>, text: &str, parsing: &mut Parsing<'_>) -> Result<Vec<Expand>, ApiError> {
+    let nested = parsing.is_nested;
+    let mut expands = Vec::new();
+    for item in split_outside_quotes(text, ',') {
+        parsing.left = parsing.left.checked_sub(1).ok_or_else(|| {
+            ApiError::query(format!("The query holds too many $expand options; at most {EXPANDS_MAX} are allowed."))
+        })?;
+        expands.push(parse_item(scope, item.trim(), parsing)?);
+    }
     let has_linked =
         expands.iter().any(|expand| matches!(expand.navigation, Navigation::ToMany(Link::Intersect { .. })));
     if has_linked && (nested || expands.len() > 1 || expands.iter().any(|expand| !expand.expands.is_empty())) {
@@ -76,7 +76,7 @@ fn parse_level(scope: &Scope<'_>, text: &str, options: &QueryOptions, nested: bo
     Ok(expands)
 }
 
-fn parse_item(scope: &Scope<'_>, item: &str, options: &QueryOptions, nested: bool) -> Result<Expand, ApiError> {
+fn parse_item(scope: &Scope<'_>, item: &str, parsing: &mut Parsing<'_>) -> Result<Expand, ApiError> {
     let (name, inner) = match item.split_once('(') {
         Some((name, rest)) => (
             name,
@@ -105,7 +105,7 @@ fn parse_item(scope: &Scope<'_>, item: &str, options: &QueryOptions, nested: boo
     };
     for option in split_outside_quotes(inner, ';') {
         if !option.trim().is_empty() {
-            apply_option(&inner_scope, &mut expand, option.trim(), options, nested)?;
+            apply_option(&inner_scope, &mut expand, option.trim(), parsing)?;
         }
     }
     Ok(expand)
@@ -115,15 +115,18 @@ fn apply_option(
     scope: &Scope<'_>,
     expand: &mut Expand,
     option: &str,
-    options: &QueryOptions,
-    nested: bool,
+    parsing: &mut Parsing<'_>,
 ) -> Result<(), ApiError> {
     let (name, value) = option.split_once('=').unwrap_or((option, ""));
-    let only_two = nested || matches!(expand.navigation, Navigation::ToOne { .. });
+    let only_two = parsing.is_nested || matches!(expand.navigation, Navigation::ToOne { .. });
     match name {
         "$select" => expand.projection = projection(scope.table, Some(value))?,
-        "$filter" => expand.filter = Some(compile(scope, &parse_filter(value, &options.aliases)?)?),
-        "$expand" => expand.expands = parse_level(scope, value, options, true)?,
+        "$filter" => expand.filter = Some(compile(scope, &parse_filter(value, &parsing.options.aliases)?)?),
+        "$expand" => {
+            let was_nested = std::mem::replace(&mut parsing.is_nested, true);
+            expand.expands = parse_level(scope, value, parsing)?;
+            parsing.is_nested = was_nested;
+        }
         "$orderby" | "$top" if only_two => {
             return Err(ApiError::query(
                 "Only $select and $filter clause can be provided while doing $expand on many-to-one relationship or nested \
@@ -252,6 +255,7 @@ fn write_collection(
         as_view(*key)
             .is_some_and(|row| expand.filter.as_ref().is_none_or(|filter| matches(database, schema, row, filter)))
     });
+    expand.filter.as_ref().map_or(Ok(()), Predicate::check_visits)?;
     if !expand.order.is_empty() {
         let mut sorted: Vec<_> = rows
             .iter()
@@ -273,6 +277,7 @@ fn write_collection(
         write_row(database, schema, row, &expand.projection, reader.annotations, out);
         write_expands(reader, row, &expand.expands, page_size, out)?;
         out.push(b'}');
+        check_answer(out)?;
     }
     out.push(b']');
     write_next_link(reader, view, expand, page_size.is_some(), more.then(|| rows.last().copied()).flatten(), out);

@@ -156,7 +156,7 @@ fn in_test(scope: &Scope<'_>, table: &Table, column: &Column, values: &[String])
     let texts: Vec<String> = found
         .iter()
         .filter_map(|value| match value {
-            Value::Text(text) => Some(text.to_lowercase()),
+            Value::Text(text) => Some(crate::collation::folded(text).into_owned()),
             _ => None,
         })
         .collect();

@@ -201,7 +201,7 @@ pub(super) fn write_named(
         None => out.extend_from_slice(b"null"),
     }
     let Some(value) = value else { return };
-    if annotations.formatted {
+    if annotations.formatted && !matches!(column.logical.as_str(), "owninguser" | "owningbusinessunit" | "owningteam") {
         if let Some(text) = formatted(database, schema, view, column, value) {
             out.push(b',');
             write_name(name, "@OData.Community.Display.V1.FormattedValue", out);
@@ -240,10 +240,19 @@ pub(super) fn write_name(name: &str, annotation: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\":");
 }
 
+/// Lookups whose values come without the name of their navigation property.
+const NAMELESS: &[&str] =
+    &["createdby", "createdonbehalfby", "modifiedby", "modifiedonbehalfby", "owninguser", "owningteam"];
+
+/// The navigation property a lookup's value belongs to.
 fn navigation_name(column: &Column, table: crate::schema::TableId) -> Option<&str> {
     let ColumnKind::Lookup { targets } = &column.kind else {
         return None;
     };
+    // The recorded row has the annotation for none of these.
+    if NAMELESS.contains(&column.logical.as_str()) {
+        return None;
+    }
     targets.iter().find(|target| target.table == table).map(|target| target.navigation.as_str())
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Grammar: `or` binds looser than `and`, `and` than `not`; a term is a comparison, a call of
 //! contains, startswith, endswith or a `Microsoft.Dynamics.CRM` function, a lambda, or a
-//! parenthesis. Promise: every text is either a tree or an error with a position. Left out:
-//! whether names exist.
+//! parenthesis. Promise: every text is either a tree or an error with a position; the parser counts
+//! depth and conditions as it goes, so a tree is at most `DEPTH_MAX` deep however long its text is.
+//! Left out: whether names exist.
 
 use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
-/// Deepest nesting of parentheses.
+/// Deepest nesting of parentheses, `not` and lambdas.
 const DEPTH_MAX: u32 = 100;
+/// Conditions a filter may hold.
+const CONDITIONS_MAX: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operator {
@@ -40,8 +43,9 @@ pub(crate) enum Operand {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Expr {
-    And(Box<Expr>, Box<Expr>),
-    Or(Box<Expr>, Box<Expr>),
+    /// All of them, in the order written. Flat, so that a long filter is no deep one.
+    And(Vec<Expr>),
+    Or(Vec<Expr>),
     Not(Box<Expr>),
     Compare(Operator, Operand, Operand),
     /// contains, startswith, endswith.
@@ -64,7 +68,7 @@ pub(crate) enum Expr {
 
 /// Parses a filter; `aliases` hold the values of `@name`.
 pub(crate) fn parse_filter(text: &str, aliases: &HashMap<String, String>) -> Result<Expr, ApiError> {
-    let mut parser = Parser { text, at: 0, aliases, depth: 0 };
+    let mut parser = Parser { text, at: 0, aliases, depth: 0, conditions: 0 };
     let expr = parser.or()?;
     parser.blanks();
     if parser.at < text.len() {
@@ -78,6 +82,7 @@ struct Parser<'a> {
     at: usize,
     aliases: &'a HashMap<String, String>,
     depth: u32,
+    conditions: usize,
 }
 
 const TEXT_FUNCTIONS: &[&str] = &["contains", "startswith", "endswith"];
@@ -127,19 +132,21 @@ impl<'a> Parser<'a> {
     }
 
     fn or(&mut self) -> Result<Expr, ApiError> {
-        let mut left = self.and()?;
+        let first = self.and()?;
+        let mut terms = vec![first];
         while self.eat_keyword("or") {
-            left = Expr::Or(Box::new(left), Box::new(self.and()?));
+            terms.push(self.and()?);
         }
-        Ok(left)
+        Ok(single_or(terms, Expr::Or))
     }
 
     fn and(&mut self) -> Result<Expr, ApiError> {
-        let mut left = self.not()?;
+        let first = self.not()?;
+        let mut terms = vec![first];
         while self.eat_keyword("and") {
-            left = Expr::And(Box::new(left), Box::new(self.not()?));
+            terms.push(self.not()?);
         }
-        Ok(left)
+        Ok(single_or(terms, Expr::And))
     }
 
     fn not(&mut self) -> Result<Expr, ApiError> {
@@ -157,6 +164,11 @@ impl<'a> Parser<'a> {
             let inner = self.or()?;
             self.expect(')')?;
             return Ok(inner);
+        }
+        self.conditions += 1;
+        if self.conditions > CONDITIONS_MAX {
+            let message = format!("Number of conditions in query exceeded maximum limit of {CONDITIONS_MAX}.");
+            return Err(ApiError::new(Code::TooManyConditions, message));
         }
         let word = self.peek_word();
         let is_call = self.rest().get(word.len()..).is_some_and(|after| after.trim_start().starts_with('('));
@@ -313,7 +325,7 @@ impl<'a> Parser<'a> {
         if let Some(value) = word.starts_with('@').then(|| self.aliases.get(word)) {
             let value = value.ok_or_else(|| self.error(&format!("the parameter alias '{word}' has no value")))?;
             let none = HashMap::new();
-            let mut inner = Parser { text: value, at: 0, aliases: &none, depth: 0 };
+            let mut inner = Parser { text: value, at: 0, aliases: &none, depth: 0, conditions: 0 };
             return inner.operand();
         }
         // `Namespace.Type'Value'` is an enumeration literal.
@@ -321,6 +333,17 @@ impl<'a> Parser<'a> {
             return self.quoted().map(Operand::Text);
         }
         Ok(literal(word))
+    }
+}
+
+/// A term that stands alone, or several joined.
+fn single_or(mut terms: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
+    match (terms.len(), terms.pop()) {
+        (1, Some(only)) => only,
+        (_, last) => {
+            terms.extend(last);
+            join(terms)
+        }
     }
 }
 
@@ -354,10 +377,26 @@ mod tests {
 
     #[test]
     fn and_binds_tighter_than_or_and_not_tighter_than_both() {
-        let Expr::Or(left, right) = parse("a eq 1 or not b eq 2 and c eq 3").unwrap() else { panic!("not an or") };
-        assert!(matches!(*left, Expr::Compare(..)));
-        let Expr::And(first, _) = *right else { panic!("not an and") };
-        assert!(matches!(*first, Expr::Not(_)));
+        let Expr::Or(terms) = parse("a eq 1 or not b eq 2 and c eq 3").unwrap() else { panic!("not an or") };
+        let [Expr::Compare(..), Expr::And(both)] = terms.as_slice() else { panic!("{terms:?}") };
+        assert!(matches!(both[0], Expr::Not(_)));
+    }
+
+    #[test]
+    fn depth_and_conditions_are_counted_while_reading() {
+        let chain = |terms: usize, joint: &str| vec!["a eq 1"; terms].join(joint);
+        assert!(parse(&chain(500, " or ")).is_ok() && parse(&chain(500, " and ")).is_ok());
+        for text in [chain(60_000, " or "), chain(60_000, " and "), format!("x/any(o:{})", chain(501, " or "))] {
+            let error = parse_filter(&text, &HashMap::new()).unwrap_err();
+            assert_eq!(error.code, Code::TooManyConditions as u32);
+        }
+        let nested = |open: &str, close: &str, levels: usize| {
+            parse(&format!("{}a eq 1{}", open.repeat(levels), close.repeat(levels)))
+        };
+        for (open, close) in [("(", ")"), ("not ", ""), ("not (", ")"), ("x/any(o:", ")"), ("x/all(o:(", "))")] {
+            assert!(nested(open, close, 40).is_ok(), "{open}");
+            assert!(nested(open, close, 100_000).unwrap_err().contains("nested too deeply"), "{open}");
+        }
     }
 
     #[test]

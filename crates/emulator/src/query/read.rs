@@ -145,7 +145,7 @@ impl Reader<'_> {
     ) -> Result<usize, ApiError> {
         let plan = self.plan(options)?;
         let (rows, more) = self.page(&plan)?;
-        self.write_head(&plan, options, out);
+        self.write_head(&plan, options, out)?;
         let mut first = true;
         for key in &rows {
             let Some(row) = self.database.get(self.table().id, key) else {
@@ -160,6 +160,7 @@ impl Reader<'_> {
             write_row(self.database, self.scope.schema, view, &plan.projection, self.annotations, out);
             write_expands(self, view, &plan.expands, self.page_size, out)?;
             out.push(b'}');
+            check_answer(out)?;
         }
         out.push(b']');
         if let (true, true, Some(last)) = (more, plan.pages, rows.last()) {
@@ -194,6 +195,8 @@ impl Reader<'_> {
             let mut rows = self.rows(plan, after).map(|(key, _)| key);
             let page: Vec<Uuid> = rows.by_ref().take(plan.limit).collect();
             let more = rows.next().is_some();
+            drop(rows);
+            plan.check()?;
             return Ok((page, more));
         }
         let mut sorted: Vec<(SortKey, Uuid)> = self
@@ -203,6 +206,7 @@ impl Reader<'_> {
                 (sort_key(self.database, self.scope.schema, view, &plan.order), key)
             })
             .collect();
+        plan.check()?;
         if let Some(cookie) = &plan.cookie {
             let start = (self.cookie_key(plan, cookie)?, cookie.last);
             sorted.retain(|(key, id)| {
@@ -231,26 +235,27 @@ impl Reader<'_> {
     }
 
     /// Rows that match, up to a bound.
-    fn count_up_to(&self, plan: &Plan, bound: u64) -> u64 {
+    fn count_up_to(&self, plan: &Plan, bound: u64) -> Result<u64, ApiError> {
         let store = self.database.store(self.table().id);
         if plan.filter.is_none() {
-            return (store.len() as u64).min(bound);
+            return Ok((store.len() as u64).min(bound));
         }
-        self.rows(plan, None).take(bound as usize).count() as u64
+        let count = self.rows(plan, None).take(bound as usize).count() as u64;
+        plan.check().map(|()| count)
     }
 
     /// The number `/$count` answers.
     pub(crate) fn count(&self, options: &QueryOptions, capped: bool) -> Result<u64, ApiError> {
         let plan = self.plan(options)?;
-        Ok(self.count_up_to(&plan, if capped { COUNT_MAX } else { u64::MAX }))
+        self.count_up_to(&plan, if capped { COUNT_MAX } else { u64::MAX })
     }
 
-    fn write_head(&self, plan: &Plan, options: &QueryOptions, out: &mut Vec<u8>) {
+    fn write_head(&self, plan: &Plan, options: &QueryOptions, out: &mut Vec<u8>) -> Result<(), ApiError> {
         out.extend_from_slice(b"{\"@odata.context\":");
         write_text(&context_url(self.base, self.table(), &plan.projection, &plan.expands), out);
         let annotations = self.annotations;
         if options.count || annotations.total_count {
-            let exact = if options.count { self.count_up_to(plan, COUNT_MAX + 1) } else { 0 };
+            let exact = if options.count { self.count_up_to(plan, COUNT_MAX + 1)? } else { 0 };
             if options.count {
                 out.extend_from_slice(format!(",\"@odata.count\":{}", exact.min(COUNT_MAX)).as_bytes());
             }
@@ -268,11 +273,31 @@ impl Reader<'_> {
             write_text(&self.scope.schema.version.to_string(), out);
         }
         out.extend_from_slice(b",\"value\":[");
+        Ok(())
     }
 }
 
+impl Plan {
+    /// An error if the filter gave up.
+    fn check(&self) -> Result<(), ApiError> {
+        self.filter.as_ref().map_or(Ok(()), Predicate::check_visits)
+    }
+}
+
+/// The greatest answer to one query.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Refuses an answer that grows past all bounds: rows times columns, or expansions of expansions.
+pub(super) fn check_answer(out: &[u8]) -> Result<(), ApiError> {
+    if out.len() <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    let message = "This query cannot be executed because it conflicts with Query Throttling; its answer is too large.";
+    Err(ApiError::new(Code::DataEngineQueryThrottling, message))
+}
+
 fn both(a: Predicate, b: Predicate) -> Predicate {
-    Predicate::And(Box::new(a), Box::new(b))
+    Predicate::And(vec![a, b])
 }
 
 /// `$metadata#set(columns)`.

@@ -172,6 +172,27 @@ impl ColumnKind {
         matches!(self, ColumnKind::Lookup { .. })
     }
 
+    /// The type of its property in `$metadata`.
+    pub(crate) fn edm_type(&self) -> &'static str {
+        match self {
+            ColumnKind::Text { .. } | ColumnKind::Memo { .. } | ColumnKind::Choices { .. } | ColumnKind::EntityName => {
+                "Edm.String"
+            }
+            ColumnKind::BigInt => "Edm.Int64",
+            ColumnKind::Decimal { .. } | ColumnKind::Money { .. } => "Edm.Decimal",
+            ColumnKind::Double { .. } => "Edm.Double",
+            ColumnKind::Boolean { .. } => "Edm.Boolean",
+            ColumnKind::DateTime { behavior: DateBehavior::DateOnly, .. } => "Edm.Date",
+            ColumnKind::DateTime { .. } => "Edm.DateTimeOffset",
+            ColumnKind::Guid | ColumnKind::Lookup { .. } => "Edm.Guid",
+            ColumnKind::File { .. } | ColumnKind::Image { .. } | ColumnKind::PartyList { .. } => "Edm.Binary",
+            ColumnKind::Integer { .. }
+            | ColumnKind::Choice { .. }
+            | ColumnKind::State { .. }
+            | ColumnKind::Status { .. } => "Edm.Int32",
+        }
+    }
+
     /// Whether rows hold a value of their own for it.
     pub(crate) fn is_stored(&self) -> bool {
         !matches!(self, ColumnKind::PartyList { .. })

@@ -28,6 +28,12 @@ pub(crate) use starting::{extend_from_file, starting_schema};
 
 use uuid::Uuid;
 
+/// Whether a name can stand in documents, addresses and queries as it is.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// The id of a schema part, the same on every start: the hash of its full name.
 pub(crate) fn stable_id(name: &str) -> Uuid {
     uuid::Builder::from_random_bytes(xxhash_rust::xxh3::xxh3_128(name.as_bytes()).to_be_bytes()).into_uuid()

@@ -18,6 +18,8 @@ pub(crate) enum SpecError {
     Parse { file: String, message: String },
     #[error("column `{column}` of table `{table}` points at unknown table `{target}`")]
     UnknownTarget { table: String, column: String, target: String },
+    #[error("table `{table}` has the name `{name}`, which is not of letters, digits and underscores after a letter")]
+    Name { table: String, name: String },
     #[error("table `{table}` has no column `{column}`, named as its primary name or in a key")]
     UnknownColumn { table: String, column: String },
 }

@@ -138,6 +138,7 @@ pub(crate) fn extend_from_file(schema: &mut Schema, file: &str, text: &str) -> R
 fn extend(schema: &mut Schema, specs: &[TableSpec]) -> Result<(), SpecError> {
     let mut added = Vec::new();
     for spec in specs {
+        check_names(spec)?;
         added.push(add_table(schema, new_table(spec)));
     }
     for (spec, table) in specs.iter().zip(&added) {
@@ -157,6 +158,17 @@ fn extend(schema: &mut Schema, specs: &[TableSpec]) -> Result<(), SpecError> {
     }
     schema.reindex();
     Ok(())
+}
+
+/// Refuses names that documents, addresses and queries could not carry.
+fn check_names(spec: &TableSpec) -> Result<(), SpecError> {
+    let of_columns = spec.columns.0.iter().flat_map(|(name, column)| [name.as_str(), column.schema.as_str()]);
+    let of_table = [Some(spec.table.as_str()), Some(&spec.schema), spec.set.as_deref(), spec.collection.as_deref()];
+    let mut names = of_table.into_iter().flatten().chain(spec.keys.keys().map(String::as_str)).chain(of_columns);
+    match names.find(|name| !super::is_identifier(name)) {
+        Some(name) => Err(SpecError::Name { table: spec.table.clone(), name: name.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn new_table(spec: &TableSpec) -> NewTable {

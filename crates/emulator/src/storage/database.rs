@@ -4,13 +4,14 @@
 //! for the whole database and rises with every change of any row. Left out: locking (the caller
 //! holds the database exclusively) and the meaning of the cells.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::event::Event;
 use super::files::{Contents, Transfers};
-use super::log::{Log, Record};
+use super::log::{DirectoryLock, Log, Record};
 use super::row::Row;
 use super::table::{Deletion, KeyViolation, TableStore};
 use crate::schema::{Schema, TableId};
@@ -24,6 +25,29 @@ pub(crate) enum StorageError {
     Format { found: u32, expected: u32 },
     #[error("data directory holds a record that does not parse: {0}")]
     Record(String),
+    #[error("data directory `{}` is in use by {}", directory.display(), if holder.is_empty() { "another process" } else { holder })]
+    InUse { directory: PathBuf, holder: String },
+    #[error(
+        "`{}` is damaged at byte {at} of {size}: {what}; what was written after it cannot be trusted, so nothing was changed",
+        path.display()
+    )]
+    Damaged { path: PathBuf, at: u64, size: u64, what: &'static str },
+}
+
+impl StorageError {
+    /// Damage in a file that the caller names with [`StorageError::of_file`].
+    pub(super) fn damaged(at: usize, what: &'static str) -> Self {
+        StorageError::Damaged { path: PathBuf::new(), at: at as u64, size: 0, what }
+    }
+
+    pub(super) fn of_file(self, file: &Path, bytes: usize) -> Self {
+        match self {
+            StorageError::Damaged { at, what, .. } => {
+                StorageError::Damaged { path: file.to_owned(), at, size: bytes as u64, what }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Work that falls due at a simulated time.
@@ -78,6 +102,8 @@ pub(crate) struct Database {
     tables: Vec<TableStore>,
     version: u64,
     pub(crate) jobs: Vec<Job>,
+    /// Simulated second until which a publication of customizations runs.
+    pub(crate) publishing_until: f64,
     /// Notices of the running transaction.
     raised: Vec<Event>,
     /// Notices of committed transactions, for whoever sends them.
@@ -100,6 +126,7 @@ impl Database {
             tables: Vec::new(),
             version: 1_000_000,
             jobs: Vec::new(),
+            publishing_until: f64::NEG_INFINITY,
             raised: Vec::new(),
             outbox: Vec::new(),
             files: Contents::new(),
@@ -334,12 +361,13 @@ impl Database {
         self.jobs.clone_from(&image.jobs);
         self.files.clone_from(&image.files);
         self.transfers = Transfers::default();
+        self.publishing_until = f64::NEG_INFINITY;
         self.rewrite_log();
     }
 
     /// Reads the directory's log, then keeps appending to it. True if it held a database.
-    pub(crate) fn attach_log(&mut self, directory: &std::path::Path) -> Result<bool, StorageError> {
-        let (log, records) = Log::open(directory)?;
+    pub(crate) fn attach_log(&mut self, directory: &Path, lock: DirectoryLock) -> Result<bool, StorageError> {
+        let (log, records) = Log::open(directory, lock)?;
         let found = !records.is_empty();
         for record in records {
             self.replay(record);

@@ -1,15 +1,18 @@
 //! The log file of a data directory: every committed transaction, one checksummed record each.
 //!
-//! Format: magic `FGEMULOG`, format `u32`, then records of length `u32`, CRC-32C `u32`, payload;
-//! all integers little endian. A payload is a run of items: `S` schema as JSON, `R` a row,
+//! Format: magic `FGEMULOG`, format `u32`, then records of length `u32`, CRC-32C of the payload `u32`,
+//! CRC-32C of these eight bytes `u32` (from format 4 on), payload; all integers little endian. A payload is a run of items: `S` schema as JSON, `R` a row,
 //! `D` a deletion, `N` an auto-number, `F` a file's content, `G` a file that is gone (both from
 //! format 2). From format 3 on, labels of the schema may have several languages.
 //!
-//! Promise: a transaction is one record, so it is there or not after `kill -9`; a torn tail is cut
-//! off on opening. A rewrite goes to a second file that takes the first one's name. Left out:
+//! Promise: a transaction is one record, so it is there or not after `kill -9`. A file is only ever
+//! added to, so what a kill leaves is a record whose end is missing: that torn tail is dropped on
+//! opening. Anything else that does not read, down to one flipped bit, is damage: the file is refused,
+//! with the byte where it begins, and left as it is. One process at a time uses a directory. A rewrite goes to a second file that takes the first one's name. Left out:
 //! surviving power loss, for which nothing is synced. Only its owner may read it: it holds rows.
 
-use std::io::{Read, Write};
+use std::fs::TryLockError;
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -22,9 +25,11 @@ use super::table::Deletion;
 use crate::schema::{Schema, TableId};
 
 const MAGIC: &[u8; 8] = b"FGEMULOG";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The oldest format that is still read; it is rewritten on opening.
 const FORMAT_MIN: u32 = 1;
+/// The first format whose records say whether their own length can be trusted.
+const FORMAT_WITH_HEADS: u32 = 4;
 /// Rewriting pauses nobody for long below this size.
 const REWRITE_BYTES_MIN: u64 = 64 << 20;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -46,6 +51,38 @@ pub(super) struct Log {
     buffer: Vec<u8>,
     size: u64,
     size_at_rewrite: u64,
+    /// Held as long as the log is: it keeps other processes out.
+    _lock: DirectoryLock,
+}
+
+/// The only right to use a data directory. It ends with the process that holds it, however that ends.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _file: fs_err::File,
+}
+
+impl DirectoryLock {
+    /// Takes the directory, which is made if it is not there, or says who has it.
+    pub(crate) fn take(directory: &Path) -> Result<Self, StorageError> {
+        create_private_dir(directory)?;
+        let path = directory.join("emulator.lock");
+        let mut options = fs_err::OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path)?;
+        match file.file().try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)?;
+                return Err(StorageError::InUse { directory: directory.to_owned(), holder: holder.trim().to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // For the message that another process shows; it decides nothing.
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "process {}", std::process::id())?;
+        Ok(DirectoryLock { _file: file })
+    }
 }
 
 /// Makes a data directory. One that is there keeps the mode that somebody gave it.
@@ -55,16 +92,18 @@ pub(crate) fn create_private_dir(directory: &Path) -> std::io::Result<()> {
 
 impl Log {
     /// Opens the directory's log and returns what it holds.
-    pub(super) fn open(directory: &Path) -> Result<(Self, Vec<Record>), StorageError> {
-        create_private_dir(directory)?;
+    pub(super) fn open(directory: &Path, lock: DirectoryLock) -> Result<(Self, Vec<Record>), StorageError> {
         let path = directory.join("emulator.log");
         let mut options = fs_err::OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut records = Vec::new();
-        let valid = if bytes.is_empty() { 0 } else { read_all(&bytes, &mut records)? };
-        let log = Log { path, file, buffer: Vec::new(), size: valid as u64, size_at_rewrite: 0 };
+        let valid = read_all(&bytes, &mut records).map_err(|error| error.of_file(&path, bytes.len()))?;
+        if valid < bytes.len() {
+            tracing::warn!(path = %path.display(), bytes = bytes.len() - valid, "dropped a record that was never finished");
+        }
+        let log = Log { path, file, buffer: Vec::new(), size: valid as u64, size_at_rewrite: 0, _lock: lock };
         Ok((log, records))
     }
 
@@ -115,9 +154,11 @@ impl Log {
         if self.buffer.is_empty() {
             return;
         }
-        let mut header = [0u8; 8];
-        header[..4].copy_from_slice(&(self.buffer.len() as u32).to_le_bytes());
-        header[4..].copy_from_slice(&crc32c::crc32c(&self.buffer).to_le_bytes());
+        let Ok(length) = u32::try_from(self.buffer.len()) else {
+            tracing::error!("a transaction is larger than a record of the log can be; stopping");
+            std::process::abort();
+        };
+        let header = head(length, crc32c::crc32c(&self.buffer));
         let written = self.file.write_all(&header).and_then(|()| self.file.write_all(&self.buffer));
         if let Err(error) = written {
             tracing::error!(%error, "data directory cannot be written; stopping");
@@ -169,30 +210,103 @@ impl Log {
     }
 }
 
-/// Reads records up to the first torn one and returns the length of what was valid.
-fn read_all(bytes: &[u8], records: &mut Vec<Record>) -> Result<usize, StorageError> {
-    let Some((magic, rest)) = bytes.split_first_chunk::<8>() else {
-        return Ok(0);
-    };
-    let Some((format, mut rest)) = rest.split_first_chunk::<4>() else {
-        return Ok(0);
-    };
-    let found = u32::from_le_bytes(*format);
-    if magic != MAGIC || !(FORMAT_MIN..=FORMAT).contains(&found) {
-        return Err(StorageError::Format { found, expected: FORMAT });
-    }
-    while let Some((payload, after)) = next_record(rest) {
-        read_items(payload, records)?;
-        rest = after;
-    }
-    Ok(bytes.len() - rest.len())
+/// The head of a record.
+fn head(length: u32, checksum: u32) -> [u8; HEAD_BYTES] {
+    let mut head = [0u8; HEAD_BYTES];
+    head[..4].copy_from_slice(&length.to_le_bytes());
+    head[4..8].copy_from_slice(&checksum.to_le_bytes());
+    let own = crc32c::crc32c(&head[..8]);
+    head[8..].copy_from_slice(&own.to_le_bytes());
+    head
 }
 
-fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
+const HEAD_BYTES: usize = 12;
+/// Before format 4 a head had no checksum of its own.
+const OLD_HEAD_BYTES: usize = 8;
+/// Magic and format.
+const START_BYTES: usize = 12;
+
+/// What stands at some place of the file.
+enum Found<'a> {
+    Record {
+        payload: &'a [u8],
+        end: usize,
+    },
+    /// The file ends before the record does, as a kill leaves it.
+    Torn,
+    Damage(&'static str),
+}
+
+/// Reads every record and returns the length of what was valid: all but a torn tail.
+fn read_all(bytes: &[u8], records: &mut Vec<Record>) -> Result<usize, StorageError> {
+    let Some((start, _)) = bytes.split_first_chunk::<START_BYTES>() else {
+        // The file was made and never written.
+        let is_start = MAGIC.starts_with(&bytes[..bytes.len().min(MAGIC.len())]);
+        return if is_start { Ok(0) } else { Err(StorageError::damaged(0, "it does not begin as a log does")) };
+    };
+    if !start.starts_with(MAGIC) {
+        return Err(StorageError::damaged(0, "it does not begin as a log does"));
+    }
+    let found = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
+    if !(FORMAT_MIN..=FORMAT).contains(&found) {
+        return Err(StorageError::Format { found, expected: FORMAT });
+    }
+    let mut at = START_BYTES;
+    while at < bytes.len() {
+        match if found < FORMAT_WITH_HEADS { old_record(bytes, at) } else { record(bytes, at) } {
+            Found::Record { payload, end } => {
+                read_items(payload, records)
+                    .map_err(|_| StorageError::damaged(at, "the record there does not parse"))?;
+                at = end;
+            }
+            Found::Torn => break,
+            Found::Damage(what) => return Err(StorageError::damaged(at, what)),
+        }
+    }
+    Ok(at)
+}
+
+fn record(bytes: &[u8], at: usize) -> Found<'_> {
+    let rest = &bytes[at..];
+    let Some((own, after)) = rest.split_first_chunk::<HEAD_BYTES>() else {
+        return Found::Torn;
+    };
+    let length = u32::from_le_bytes([own[0], own[1], own[2], own[3]]);
+    let checksum = u32::from_le_bytes([own[4], own[5], own[6], own[7]]);
+    if *own != head(length, checksum) {
+        return Found::Damage("the head of the record there does not match its checksum");
+    }
+    match after.get(..length as usize) {
+        None => Found::Torn,
+        Some(payload) if crc32c::crc32c(payload) == checksum => {
+            Found::Record { payload, end: at + HEAD_BYTES + payload.len() }
+        }
+        Some(_) => Found::Damage("the record there does not match its checksum"),
+    }
+}
+
+/// A record whose length nothing vouches for: where it seems to reach past the end, a whole record
+/// further on tells that it is the length that is wrong.
+fn old_record(bytes: &[u8], at: usize) -> Found<'_> {
+    if let Some((payload, end)) = whole_old_record(bytes, at) {
+        return Found::Record { payload, end };
+    }
+    let is_short = bytes[at..]
+        .split_first_chunk::<4>()
+        .is_none_or(|(length, rest)| rest.len() < 4 + u32::from_le_bytes(*length) as usize);
+    let goes_on = (at + 1..bytes.len()).any(|later| whole_old_record(bytes, later).is_some());
+    if is_short && !goes_on { Found::Torn } else { Found::Damage("the record there does not match its checksum") }
+}
+
+fn whole_old_record(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
     let (checksum, rest) = rest.split_first_chunk::<4>()?;
-    let (payload, after) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    (crc32c::crc32c(payload) == u32::from_le_bytes(*checksum)).then_some((payload, after))
+    let payload = rest.get(..u32::from_le_bytes(*length) as usize)?;
+    // Cheap looks first: this is tried at every byte after damage.
+    let is_whole = matches!(payload.first()?, b'S' | b'R' | b'D' | b'N' | b'F' | b'G')
+        && crc32c::crc32c(payload) == u32::from_le_bytes(*checksum)
+        && read_items(payload, &mut Vec::new()).is_ok();
+    is_whole.then_some((payload, at + OLD_HEAD_BYTES + payload.len()))
 }
 
 fn read_items(payload: &[u8], records: &mut Vec<Record>) -> Result<(), StorageError> {
@@ -258,4 +372,69 @@ fn take_slice(bytes: &[u8], length: usize) -> Result<(&[u8], &[u8]), StorageErro
 
 fn short_record() -> StorageError {
     StorageError::Record("item ends early".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(number: u64) -> Vec<u8> {
+        let mut payload = vec![b'N', 3, 0];
+        payload.extend_from_slice(&number.to_le_bytes());
+        payload
+    }
+
+    fn file(format: u32) -> Vec<u8> {
+        let mut bytes = [MAGIC.as_slice(), &format.to_le_bytes()].concat();
+        for number in 0..3 {
+            let payload = payload(number);
+            let head = head(payload.len() as u32, crc32c::crc32c(&payload));
+            bytes.extend_from_slice(if format < FORMAT_WITH_HEADS { &head[..OLD_HEAD_BYTES] } else { &head });
+            bytes.extend_from_slice(&payload);
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<(usize, usize), StorageError> {
+        let mut records = Vec::new();
+        read_all(bytes, &mut records).map(|valid| (records.len(), valid))
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_read_up_to_its_last_whole_record() {
+        for format in [1, 2, 3, 4] {
+            let whole = file(format);
+            let record = (whole.len() - START_BYTES) / 3;
+            for length in 0..=whole.len() {
+                let records = length.saturating_sub(START_BYTES) / record;
+                let valid = if length < START_BYTES { 0 } else { START_BYTES + records * record };
+                assert_eq!(read(&whole[..length]).unwrap(), (records, valid), "format {format}, {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn every_single_flipped_bit_is_refused_with_its_place() {
+        let whole = file(FORMAT);
+        let record = (whole.len() - START_BYTES) / 3;
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = read(&damaged).expect_err("a flipped bit");
+            if bit / 8 >= START_BYTES {
+                let place = START_BYTES + (bit / 8 - START_BYTES) / record * record;
+                assert!(matches!(error, StorageError::Damaged { at, .. } if at == place as u64), "bit {bit}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_to_a_file_of_an_older_format_is_refused_where_more_follows() {
+        let whole = file(3);
+        for bit in START_BYTES * 8..(whole.len() - 19) * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(read(&damaged), Err(StorageError::Damaged { .. })), "bit {bit}");
+        }
+    }
 }

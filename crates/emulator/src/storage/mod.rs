@@ -13,9 +13,9 @@ mod pages;
 mod row;
 mod table;
 
-pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind};
+pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind, StorageError};
 pub(crate) use event::{Event, EventKey};
 pub(crate) use files::{Place, Transfer, Upload};
-pub(crate) use log::create_private_dir;
+pub(crate) use log::{DirectoryLock, create_private_dir};
 pub(crate) use row::{Row, Value, ValueRef, encode, merge};
 pub(crate) use table::{KeyViolation, key_hash};

@@ -1,8 +1,7 @@
 //! One table's rows in id order, its alternate-key indexes and its deletions.
 //!
-//! Promise: indexes and rows agree after every call, also after a refused one. String keys
-//! compare with case folded and trailing blanks dropped, as the product's collation does
-//! (trailing blanks are UNVERIFIED). A row with a null in a key column is in no index of it.
+//! Promise: indexes and rows agree after every call, also after a refused one. Texts in
+//! keys are the same where the `collation` says so. A row with a null in a key column is in no index of it.
 
 use hashbrown::HashMap;
 use uuid::Uuid;
@@ -50,12 +49,7 @@ pub(crate) fn key_hash<'a>(values: impl Iterator<Item = Option<ValueRef<'a>>>) -
     for value in values {
         match value? {
             ValueRef::Text(text) => {
-                let trimmed = text.trim_end_matches(' ');
-                if trimmed.is_ascii() {
-                    bytes.extend(trimmed.bytes().map(|byte| byte.to_ascii_lowercase()));
-                } else {
-                    bytes.extend_from_slice(trimmed.to_lowercase().as_bytes());
-                }
+                bytes.extend_from_slice(crate::collation::folded(text).as_bytes());
             }
             ValueRef::Int(number) | ValueRef::Time(number) => {
                 bytes.extend_from_slice(&number.to_le_bytes());

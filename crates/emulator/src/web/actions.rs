@@ -66,16 +66,149 @@ pub(super) fn answer(
         ("POST", "CreateCustomerRelationships" | "CreatePolymorphicLookupAttribute") => {
             crate::metadata::create_polymorphic(call, access, request, name)
         }
-        ("POST", "PublishXml" | "PublishAllXml") => crate::metadata::publish(schema, request, name),
+        ("POST", "PublishXml" | "PublishAllXml") => crate::metadata::publish(call, access, schema, request, name),
         ("GET" | "POST", "RetrieveMetadataChanges") => {
             crate::metadata::retrieve_changes(call, access, request, arguments.unwrap_or(""))
         }
-        _ if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
+        (method, _) if FUNCTIONS.contains(&name) && method != "GET" => Err(wrong_method(call, request)),
+        (method, _) if ACTIONS.contains(&name) && method != "POST" => Err(wrong_method(call, request)),
+        _ if is_operation(schema, request, name, arguments) => {
             Err(ApiError::not_here(&format!("the operation '{name}'")))
         }
         _ => Err(ApiError::no_resource(segment)),
     }
 }
+
+/// What is answered here, by method: the other method finds nothing.
+const FUNCTIONS: &[&str] = &[
+    "WhoAmI",
+    "RetrieveVersion",
+    "RetrieveCurrentOrganization",
+    "RetrieveAvailableLanguages",
+    "RetrieveProvisionedLanguages",
+    "RetrieveTotalRecordCount",
+    "ExecuteCosmosSqlQuery",
+];
+const ACTIONS: &[&str] = &[
+    "BulkDelete",
+    "CloseIncident",
+    "CreateCustomerRelationships",
+    "CreateEntities",
+    "CreatePolymorphicLookupAttribute",
+    "Merge",
+    "PublishAllXml",
+    "PublishXml",
+    "ReactivateEntityKey",
+    "RouteTo",
+];
+
+fn wrong_method(call: &Call<'_>, request: &Request) -> ApiError {
+    ApiError::no_operation(&format!("{}/{}", call.base, request.path))
+}
+
+/// Whether a name that nothing here answers to is meant as an operation, and not as a set: it is called with
+/// parentheses, sent a body, or begins as the names of the product's operations do. `Account` is a mistyped set.
+fn is_operation(schema: &Schema, request: &Request, name: &str, arguments: Option<&str>) -> bool {
+    if !name.starts_with(|c: char| c.is_ascii_uppercase()) {
+        return false;
+    }
+    let lower = name.to_ascii_lowercase();
+    let is_table = schema.by_logical(&lower).is_some() || schema.by_set(&lower).is_some();
+    let is_verb =
+        VERBS.iter().any(|verb| name.strip_prefix(verb).is_some_and(|rest| !rest.starts_with(char::is_lowercase)));
+    !is_table && (arguments.is_some() || request.method != http::Method::GET || is_verb)
+}
+
+/// What the names of the product's functions and actions begin with.
+const VERBS: &[&str] = &[
+    "Add",
+    "Apply",
+    "Associate",
+    "Background",
+    "Book",
+    "Calculate",
+    "Can",
+    "Cancel",
+    "Check",
+    "Clone",
+    "Close",
+    "Commit",
+    "Compound",
+    "Convert",
+    "Copy",
+    "Create",
+    "Deep",
+    "Delete",
+    "Deliver",
+    "Deprovision",
+    "Disassociate",
+    "Download",
+    "Execute",
+    "Expand",
+    "Export",
+    "Fetch",
+    "Find",
+    "Format",
+    "Fulfill",
+    "Full",
+    "Generate",
+    "Get",
+    "Grant",
+    "Import",
+    "Increment",
+    "Initialize",
+    "Insert",
+    "Install",
+    "Instantiate",
+    "Is",
+    "Local",
+    "Lock",
+    "Lose",
+    "Merge",
+    "Modify",
+    "Order",
+    "Pick",
+    "Preferred",
+    "Process",
+    "Promote",
+    "Propagate",
+    "Provision",
+    "Publish",
+    "Qualify",
+    "Query",
+    "Queue",
+    "Reactivate",
+    "Reassign",
+    "Recalculate",
+    "Release",
+    "Remove",
+    "Renew",
+    "Replace",
+    "Reschedule",
+    "Reset",
+    "Retrieve",
+    "Revert",
+    "Revise",
+    "Revoke",
+    "Rollup",
+    "Route",
+    "Search",
+    "Send",
+    "Set",
+    "Stage",
+    "Sync",
+    "Transform",
+    "Trigger",
+    "Undelete",
+    "Unlock",
+    "Unpublish",
+    "Update",
+    "Upload",
+    "Utc",
+    "Validate",
+    "Who",
+    "Win",
+];
 
 /// Actions bound to a row.
 pub(super) fn bound(
@@ -253,6 +386,7 @@ fn total_record_count(
                 Code::NoSuchTable,
                 format!("The entity with a name = '{name}' was not found in the MetadataCache."),
             )
+            .with_status(http::StatusCode::BAD_REQUEST)
         })?;
         counts.push(access.read(|database| database.store(table.id).len()));
     }

@@ -2,16 +2,17 @@
 //!
 //! Promise: parts run in order; a change set is one transaction, its content ids known inside it
 //! alone; without continue-on-error the first failure ends the batch and gives its status; the
-//! parts before it stay done. Left out: the JSON form of batches.
+//! parts before it stay done. Operations, headers and the depth of nesting are counted while a body is
+//! read. A body is as strict as the service's: where the last line does not end, parts with content cannot
+//! be read, and an operation of a change set needs its Content-ID. Left out: the JSON form of batches.
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
 use super::{Access, Answer, Call, Preferences, Request, answer_one};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::profile::{Message, Work};
 use crate::schema::TableId;
 use crate::storage::Database;
@@ -19,11 +20,19 @@ use crate::write::unknown_content_id;
 
 /// Operations one batch may hold, change sets counted through.
 const OPERATIONS_MAX: usize = 1000;
+/// Headers of a part, and of the request inside it.
+const HEADERS_MAX: usize = 100;
+/// The longest address of a part's request.
+const ADDRESS_BYTES_MAX: usize = 65_536;
+/// All answers together; a batch of queries multiplies what one may answer.
+const ANSWER_BYTES_MAX: usize = 512 << 20;
 
 #[derive(Debug)]
 struct Part {
     content_id: Option<String>,
     request: Request,
+    /// Whether the end of the batch keeps its content from being read.
+    is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -33,7 +42,7 @@ enum Item {
 }
 
 pub(super) fn answer(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Answer {
-    match parse(request) {
+    match parse(call, request) {
         Ok(items) => run(call, access, request, items),
         Err(error) => Answer::error(&error, false),
     }
@@ -54,39 +63,58 @@ fn boundary(content_type: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn parse(request: &Request) -> Result<Vec<Item>, ApiError> {
+fn parse(call: &Call<'_>, request: &Request) -> Result<Vec<Item>, ApiError> {
     if request.method != Method::POST {
         return Err(super::route::method_not_allowed(request));
     }
     let content_type = request.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
     let boundary =
         boundary(content_type).ok_or_else(|| malformed("its content type is not multipart/mixed with a boundary"))?;
-    let mut items = Vec::new();
-    for section in sections(&request.body, &boundary)? {
+    let mut reading = Reading { outer: request, operations: 0, is_cut: false };
+    let (found, rest) = sections(&request.body, &boundary)?;
+    // Two bytes must follow the closing boundary: CRLF, or two line ends of another kind.
+    reading.is_cut = call.settings.strict_batch_end && rest.len() < 2;
+    found.into_iter().map(|section| reading.item(call, section)).collect()
+}
+
+/// What is known of a batch while its sections are read.
+struct Reading<'a> {
+    outer: &'a Request,
+    operations: usize,
+    is_cut: bool,
+}
+
+impl Reading<'_> {
+    fn item(&mut self, call: &Call<'_>, section: &[u8]) -> Result<Item, ApiError> {
         let (headers, body) = split_headers(section)?;
-        let kind = header(&headers, "content-type").unwrap_or_default();
-        if let Some(inner) = self::boundary(&kind) {
-            let parts: Result<Vec<Part>, ApiError> = sections(body, &inner)?
-                .into_iter()
-                .map(|section| {
-                    let (headers, body) = split_headers(section)?;
-                    part(&headers, body, request)
-                })
-                .collect();
-            let parts = parts?;
-            if parts.iter().any(|part| part.request.method == Method::GET) {
+        let Some(inner) = boundary(&header(&headers, "content-type").unwrap_or_default()) else {
+            return self.part(&headers, body).map(Item::Single);
+        };
+        let mut parts = Vec::new();
+        for section in sections(body, &inner)?.0 {
+            let (headers, body) = split_headers(section)?;
+            let part = self.part(&headers, body)?;
+            if part.request.method == Method::GET {
                 return Err(malformed("a change set holds a GET request"));
             }
-            items.push(Item::ChangeSet(parts));
-        } else {
-            items.push(Item::Single(part(&headers, body, request)?));
+            if part.content_id.is_none() && call.settings.content_id_required {
+                let message = "The header with name 'Content-ID' is missing in an operation of the change set; every operation of a change set needs a Content-ID.";
+                return Err(ApiError::new(Code::UnsupportedQuery, message));
+            }
+            parts.push(part);
         }
+        Ok(Item::ChangeSet(parts))
     }
-    let operations: usize = items.iter().map(operations).sum();
-    if operations > OPERATIONS_MAX {
-        return Err(malformed(&format!("it holds {operations} operations; at most {OPERATIONS_MAX} are allowed")));
+
+    fn part(&mut self, headers: &Headers, body: &[u8]) -> Result<Part, ApiError> {
+        self.operations += 1;
+        if self.operations > OPERATIONS_MAX {
+            return Err(malformed(&format!("it holds too many operations; at most {OPERATIONS_MAX} are allowed")));
+        }
+        let mut part = part(headers, body, self.outer)?;
+        part.is_cut = self.is_cut && !part.request.body.is_empty();
+        Ok(part)
     }
-    Ok(items)
 }
 
 fn operations(item: &Item) -> usize {
@@ -96,8 +124,8 @@ fn operations(item: &Item) -> usize {
     }
 }
 
-/// The pieces between boundary lines.
-fn sections<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, ApiError> {
+/// The pieces between boundary lines, and what follows the closing boundary itself.
+fn sections<'a>(body: &'a [u8], boundary: &str) -> Result<(Vec<&'a [u8]>, &'a [u8]), ApiError> {
     let delimiter = format!("--{boundary}");
     let (mut found, mut start) = (Vec::new(), None);
     let mut at = 0;
@@ -111,7 +139,10 @@ fn sections<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<&'a [u8]>, ApiErro
             }
             start = Some(end);
             if closes == Some(b"--".as_slice()) {
-                return Ok(found);
+                return Ok((found, &body[at + line.len()..]));
+            }
+            if found.len() > OPERATIONS_MAX {
+                return Err(malformed(&format!("it holds too many operations; at most {OPERATIONS_MAX} are allowed")));
             }
         }
         at = end;
@@ -147,6 +178,9 @@ fn split_headers(section: &[u8]) -> Result<(Headers, &[u8]), ApiError> {
             return Ok((headers, rest));
         }
         let (name, value) = line.split_once(':').ok_or_else(|| malformed("a header has no colon"))?;
+        if headers.len() == HEADERS_MAX {
+            return Err(malformed("a part has too many headers"));
+        }
         headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
 }
@@ -174,9 +208,13 @@ fn part(headers: &Headers, body: &[u8], outer: &Request) -> Result<Part, ApiErro
             map.insert(name, value.clone());
         }
     }
+    if url.len() > ADDRESS_BYTES_MAX {
+        return Err(malformed("an address is too long"));
+    }
     let (path, query) = split_url(url);
-    let request = Request { method, path, query, headers: map, body: Bytes::copy_from_slice(content) };
-    Ok(Part { content_id: header(headers, "content-id"), request })
+    // The content is a piece of the whole body: it is shared, not copied.
+    let request = Request { method, path, query, headers: map, body: outer.body.slice_ref(content) };
+    Ok(Part { content_id: header(headers, "content-id"), request, is_cut: false })
 }
 
 /// What stands between the first and the last blank is the address: clients leave blanks in it.
@@ -206,9 +244,11 @@ struct Output {
 }
 
 impl Output {
+    /// An answer whose boundary begins with what stands before a `#`; the rest tells it from its like.
     fn new(prefix: &str) -> Self {
         let id = Uuid::from_u128(xxhash_rust::xxh3::xxh3_128(prefix.as_bytes()));
-        Output { boundary: format!("{prefix}_{id}"), body: Vec::new() }
+        let name = prefix.split_once('#').map_or(prefix, |(name, _)| name);
+        Output { boundary: format!("{name}_{id}"), body: Vec::new() }
     }
 
     fn push(&mut self, part: &Answer, content_id: Option<&str>) {
@@ -242,7 +282,6 @@ impl Output {
         let head = format!("--{}\r\nContent-Type: multipart/mixed; boundary={}\r\n\r\n", self.boundary, inner.boundary);
         self.body.extend_from_slice(head.as_bytes());
         self.body.extend_from_slice(&inner.body);
-        self.body.extend_from_slice(b"\r\n");
     }
 
     fn close(&mut self) {
@@ -272,7 +311,14 @@ fn run(call: &Call<'_>, access: &mut Access<'_>, request: &Request, items: Vec<I
         work.rows += operations(&item) as u64;
         let failed = match item {
             Item::Single(part) => {
-                let answer = run_single(call, access, &part);
+                let answer = if output.body.len() > ANSWER_BYTES_MAX {
+                    Answer::error(
+                        &ApiError::new(Code::DataEngineQueryThrottling, "The answer to the batch is too large."),
+                        false,
+                    )
+                } else {
+                    run_single(call, access, &part)
+                };
                 entitlement += answer.entitlement;
                 work.extra_ms += answer.work.extra_ms;
                 output.push(&answer, part.content_id.as_deref());
@@ -307,10 +353,23 @@ fn run_single(call: &Call<'_>, access: &mut Access<'_>, part: &Part) -> Answer {
         return Answer::error(&unknown_content_id(reference), false);
     }
     // In a part of its own `$n` names nothing either: an empty change set says so.
-    match answer_one(call, access, &part.request) {
+    match answer_part(call, access, part, &part.request) {
         Ok(answer) => answer,
         Err(error) => Answer::error(&error, Preferences::read(&part.request.headers).annotations.errors),
     }
+}
+
+/// Answers the request of a part, which may be the part's own with another path.
+fn answer_part(call: &Call<'_>, access: &mut Access<'_>, part: &Part, request: &Request) -> Result<Answer, ApiError> {
+    if part.is_cut {
+        let set = request.path.split(['(', '/']).next().unwrap_or_default();
+        return Err(ApiError::payload(set, "System.ArgumentException: Stream was not readable."));
+    }
+    let mut answer = answer_one(call, access, request)?;
+    if !answer.headers.contains_key("preference-applied") {
+        Preferences::read(&request.headers).applied(&mut answer);
+    }
+    Ok(answer)
 }
 
 /// `$1` or `$1/...` at the start of a path.
@@ -329,7 +388,7 @@ fn run_change_set(
     index: usize,
     output: &mut Output,
 ) -> Option<StatusCode> {
-    let mut inner = Output::new(&format!("changesetresponse_{index}"));
+    let mut inner = Output::new(&format!("changesetresponse#{index}"));
     let mut failed: Option<(Answer, Option<String>)> = None;
     let done = access.write(|database| {
         let mut known: HashMap<String, (TableId, Uuid)> = HashMap::new();
@@ -362,7 +421,7 @@ fn run_change_set(
     }
     let (answer, content_id) = failed?;
     if call.settings.nested_change_set_error {
-        let mut only = Output::new(&format!("changesetresponse_{index}"));
+        let mut only = Output::new(&format!("changesetresponse#{index}"));
         only.push(&answer, content_id.as_deref());
         output.push_nested(only);
     } else {
@@ -386,7 +445,7 @@ fn run_in_set(
         request.path = format!("{}({row}){rest}", database.schema.table(table).set_name);
     }
     let mut access = Access::Held { database, content_ids: known };
-    let answer = answer_one(call, &mut access, &request)?;
+    let answer = answer_part(call, &mut access, part, &request)?;
     // The row a later part may refer to is the one this part's answer names.
     let link = answer.headers.get("odata-entityid").and_then(|value| value.to_str().ok());
     let made = link.and_then(|link| {
@@ -415,7 +474,11 @@ mod tests {
     #[test]
     fn sections_lie_between_boundary_lines() {
         let body = b"preamble\r\n--b\r\none\r\n\r\n--b\r\ntwo\r\n--b--\r\n";
-        assert_eq!(sections(body, "b").unwrap(), [b"one\r\n".as_slice(), b"two"]);
+        assert_eq!(sections(body, "b").unwrap(), (vec![b"one\r\n".as_slice(), b"two"], b"\r\n".as_slice()));
+        assert_eq!(sections(b"--b\none\n--b--", "b").unwrap(), (vec![b"one".as_slice()], b"".as_slice()));
+        assert_eq!(sections(b"--b\none\n--b--\n", "b").unwrap().1, b"\n");
         assert!(sections(b"--b\r\none\r\n", "b").is_err());
+        let many = format!("{}--b--\r\n", "--b\r\n".repeat(1_000_000));
+        assert!(sections(many.as_bytes(), "b").unwrap_err().message.contains("too many operations"));
     }
 }

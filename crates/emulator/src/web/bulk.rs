@@ -58,7 +58,7 @@ pub(super) fn answer(
     };
     let result = match result {
         Ok(result) => result,
-        Err(error) if error.is(Code::PartialBulkFailure) => {
+        Err(error) if error.is_partial() => {
             return Ok(finish(Answer::error(&error, true)));
         }
         Err(mut error) => {

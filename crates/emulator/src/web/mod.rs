@@ -28,7 +28,7 @@ pub(crate) use actions::call_arguments;
 pub(crate) use headers::Preferences;
 pub(crate) use route::{Operation, operation};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Code, ShownCode};
 use crate::metadata;
 use crate::profile::{Message, Work};
 use crate::query::Scope;
@@ -87,6 +87,13 @@ impl Answer {
     pub(crate) fn set(&mut self, name: &'static str, value: &str) {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
+        }
+    }
+
+    /// Adds a header beside others of its name.
+    pub(crate) fn add(&mut self, name: &'static str, value: &str) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.append(name, value);
         }
     }
 
@@ -163,6 +170,20 @@ impl Call<'_> {
         access.read(|database| Arc::clone(if is_strong { &database.schema } else { database.cached_schema(self.now) }))
     }
 
+    /// An error as builds of the time that the settings name tell it.
+    fn dated(&self, mut error: ApiError) -> ApiError {
+        if self.settings.zero_error_codes && error.shown == ShownCode::ZeroOnce {
+            error.shown = ShownCode::Zero;
+        }
+        if !self.settings.missing_row_names_entity && error.is(Code::ObjectDoesNotExist) {
+            let rest = error.message.strip_prefix("Entity '").and_then(|rest| rest.split_once("' With Id = "));
+            if let Some((entity, rest)) = rest {
+                error.message = format!("{entity} With Id = {rest}");
+            }
+        }
+        error
+    }
+
     fn scope<'s>(&'s self, database: &'s Database, schema: &'s Schema, table: &'s Table) -> Scope<'s> {
         Scope {
             schema,
@@ -204,6 +225,10 @@ impl Call<'_> {
 
 /// Answers one request that is not a batch.
 pub(crate) fn answer_one(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
+    answer_resource(call, access, request).map_err(|error| call.dated(error))
+}
+
+fn answer_resource(call: &Call<'_>, access: &mut Access<'_>, request: &Request) -> Result<Answer, ApiError> {
     let segments = route::segments(&request.path);
     let first = segments.first().map_or("", String::as_str);
     let (name, _) = crate::address::split_segment(first);

@@ -201,9 +201,8 @@ fn partial_failure(failures: &[(usize, Option<Uuid>, ApiError)]) -> ApiError {
             serde_json::json!({ "RequestIndex": index, "Id": id.unwrap_or_default(), "StatusCode": status })
         })
         .collect();
-    let mut error =
-        ApiError::new(Code::PartialBulkFailure, format!("{} rows of the bulk request failed.", failures.len()));
+    let mut error = ApiError::new(Code::PayloadError, format!("{} rows of the bulk request failed.", failures.len()));
     let details = serde_json::Value::from(rows).to_string();
-    error.details.push(("ErrorDetails.Plugin.BulkApiErrorDetails", details));
+    error.details.push((crate::error::ROWS_FAILED, details));
     error
 }

@@ -65,16 +65,16 @@ pub(crate) fn convert(
     match &column.kind {
         ColumnKind::Text { max, .. } | ColumnKind::Memo { max } => text(table, column, scalar, *max as usize),
         ColumnKind::Integer { min, max, .. } => {
-            let number = integer(column, scalar)?;
+            let number = integer(table, column, &scalar)?;
             if number < *min || number > *max {
                 return Err(out_of_range(Code::IntegerValueOutOfRange, table, column, *min, *max));
             }
             Ok(Some(Value::Int(number)))
         }
         ColumnKind::BigInt if matches!(scalar, Scalar::Text(_)) && !rules.big_integer_texts => {
-            Err(cannot_convert(column, "a text"))
+            Err(cannot_convert(table, column, &scalar))
         }
-        ColumnKind::BigInt => integer(column, scalar).map(|number| Some(Value::Int(number))),
+        ColumnKind::BigInt => integer(table, column, &scalar).map(|number| Some(Value::Int(number))),
         ColumnKind::Decimal { min, max, precision } => {
             decimal((table, column), &scalar, (*min, *max), *precision, Code::DecimalValueOutOfRange, rules).map(Some)
         }
@@ -84,36 +84,50 @@ pub(crate) fn convert(
         ColumnKind::Double { min, max, precision } => {
             double(table, column, &scalar, (*min, *max), *precision).map(Some)
         }
-        ColumnKind::Boolean { .. } => boolean(column, &scalar, rules.is_query).map(Some),
-        ColumnKind::DateTime { behavior, .. } => time(column, &scalar, *behavior, rules).map(Some),
+        ColumnKind::Boolean { .. } => boolean(table, column, &scalar, rules.is_query).map(Some),
+        ColumnKind::DateTime { behavior, .. } => time(table, column, &scalar, *behavior, rules).map(Some),
         ColumnKind::Choice { set } | ColumnKind::Status { set } => {
-            choice(table, column, scalar, &set.options).map(Some)
+            choice(table, column, &scalar, &set.options).map(Some)
         }
         ColumnKind::State { states } => {
-            let number = integer(column, scalar)?;
+            let number = integer(table, column, &scalar)?;
             let known = states.iter().any(|state| i64::from(state.value) == number);
             if known { Ok(Some(Value::Int(number))) } else { Err(unknown_option(table, column, number)) }
         }
         ColumnKind::Choices { set } => choices(table, column, &scalar, &set.options),
-        ColumnKind::Guid => guid(column, &scalar).map(|id| Some(Value::Guid(id))),
-        ColumnKind::EntityName => entity_name(schema, column, scalar),
+        ColumnKind::Guid => guid(table, column, &scalar).map(|id| Some(Value::Guid(id))),
+        ColumnKind::EntityName => entity_name(schema, table, column, &scalar),
         ColumnKind::Lookup { .. }
         | ColumnKind::File { .. }
         | ColumnKind::Image { .. }
-        | ColumnKind::PartyList { .. } => Err(cannot_convert(column, "a value")),
+        | ColumnKind::PartyList { .. } => Err(cannot_convert(table, column, &scalar)),
     }
 }
 
-fn cannot_convert(column: &Column, found: &str) -> ApiError {
-    ApiError::bad_request(format!(
-        "Error identified in Payload provided by the user for Entity :'', Cannot convert {found} to the type of property '{}'.",
+/// The error of a value that is not of its column's type.
+fn cannot_convert(table: &Table, column: &Column, found: &Scalar<'_>) -> ApiError {
+    let literal = match found {
+        Scalar::Null => "null".to_owned(),
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Int(number) => number.to_string(),
+        Scalar::Float(number) => number.to_string(),
+        Scalar::Number(text) => (*text).to_owned(),
+        Scalar::Text(text) => text.chars().take(LITERAL_CHARACTERS_MAX).collect(),
+    };
+    let inner = format!(
+        "Microsoft.OData.ODataException: Cannot convert the literal '{literal}' to the expected type '{}'. (Property '{}'.)",
+        column.kind.edm_type(),
         column.logical
-    ))
+    );
+    ApiError::payload(&table.set_name, inner)
 }
+
+/// How much of a value a refusal repeats.
+const LITERAL_CHARACTERS_MAX: usize = 200;
 
 fn text(table: &Table, column: &Column, scalar: Scalar<'_>, max: usize) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
-        return Err(cannot_convert(column, "a number or boolean"));
+        return Err(cannot_convert(table, column, &scalar));
     };
     if text.is_empty() {
         return Ok(None);
@@ -143,15 +157,16 @@ fn is_forbidden(character: char) -> bool {
     matches!(character, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-fn integer(column: &Column, scalar: Scalar<'_>) -> Result<i64, ApiError> {
-    match scalar {
-        Scalar::Int(number) => Ok(number),
-        Scalar::Float(number) if number.fract() == 0.0 && number.abs() < 9.0e15 => Ok(number as i64),
-        // A numeric string is tolerated.
-        Scalar::Text(text) => text.parse().map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
-        Scalar::Number(text) => text.parse().map_err(|_| cannot_convert(column, &format!("the literal '{text}'"))),
-        _ => Err(cannot_convert(column, "the value")),
-    }
+fn integer(table: &Table, column: &Column, scalar: &Scalar<'_>) -> Result<i64, ApiError> {
+    let parsed = match scalar {
+        Scalar::Int(number) => Some(*number),
+        // Numbers that are whole may be written with a point.
+        Scalar::Float(number) if number.fract() == 0.0 && number.abs() < 9.0e15 => Some(*number as i64),
+        Scalar::Text(text) => text.parse().ok(),
+        Scalar::Number(text) => text.parse().ok(),
+        Scalar::Float(_) | Scalar::Bool(_) | Scalar::Null => None,
+    };
+    parsed.ok_or_else(|| cannot_convert(table, column, scalar))
 }
 
 fn out_of_range(
@@ -185,7 +200,7 @@ fn unknown_option(table: &Table, column: &Column, number: i64) -> ApiError {
 /// whether digits were lost.
 pub(crate) fn parse_decimal(text: &str) -> Option<(i128, bool)> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (text.get(..at)?, text.get(at + 1..)?.parse::<i32>().ok()?),
+        Some(at) => (text.get(..at)?, i64::from(text.get(at + 1..)?.parse::<i32>().ok()?)),
         None => (text, 0),
     };
     let (negative, digits) = match mantissa.strip_prefix('-') {
@@ -197,18 +212,20 @@ pub(crate) fn parse_decimal(text: &str) -> Option<(i128, bool)> {
     if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut shift = 10 + exponent - fraction.len() as i32;
+    let mut shift = 10 + exponent - i64::try_from(fraction.len()).ok()?;
     let mut value: i128 = 0;
     let mut lost = false;
     for digit in all.bytes() {
         value = value.checked_mul(10)?.checked_add(i128::from(digit - b'0'))?;
     }
-    while shift > 0 {
+    // Nothing stays nothing, whatever its exponent.
+    while shift > 0 && value != 0 {
         value = value.checked_mul(10)?;
         shift -= 1;
     }
     if shift < 0 {
-        let divisor = 10i128.checked_pow(shift.unsigned_abs()).unwrap_or(i128::MAX);
+        let places = u32::try_from(shift.unsigned_abs()).unwrap_or(u32::MAX);
+        let divisor = 10i128.checked_pow(places).unwrap_or(i128::MAX);
         lost = value % divisor != 0;
         value = divide_rounded(value, divisor);
     }
@@ -227,13 +244,13 @@ pub(super) fn round_to(value: i128, places: u8) -> i128 {
     divide_rounded(value, unit) * unit
 }
 
-fn number_text(column: &Column, scalar: &Scalar<'_>) -> Result<String, ApiError> {
+fn number_text(table: &Table, column: &Column, scalar: &Scalar<'_>) -> Result<String, ApiError> {
     match scalar {
         Scalar::Number(text) => Ok((*text).to_owned()),
         Scalar::Text(text) => Ok(text.to_string()),
         Scalar::Int(number) => Ok(number.to_string()),
         Scalar::Float(number) => Ok(number.to_string()),
-        Scalar::Bool(_) | Scalar::Null => Err(cannot_convert(column, "a boolean")),
+        Scalar::Bool(_) | Scalar::Null => Err(cannot_convert(table, column, scalar)),
     }
 }
 
@@ -245,9 +262,9 @@ fn decimal(
     code: Code,
     rules: ValueRules,
 ) -> Result<Value, ApiError> {
-    let text = number_text(column, scalar)?;
+    let text = number_text(table, column, scalar)?;
     let range = || out_of_range(code, table, column, min, max);
-    let valid = text.parse::<f64>().map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
+    let valid = text.parse::<f64>().map_err(|_| cannot_convert(table, column, scalar))?;
     if valid < min || valid > max {
         return Err(range());
     }
@@ -266,8 +283,8 @@ fn double(
     (min, max): (f64, f64),
     precision: u8,
 ) -> Result<Value, ApiError> {
-    let text = number_text(column, scalar)?;
-    let value = text.parse::<f64>().map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))?;
+    let text = number_text(table, column, scalar)?;
+    let value = text.parse::<f64>().map_err(|_| cannot_convert(table, column, scalar))?;
     if !value.is_finite() || value < min || value > max {
         return Err(out_of_range(Code::DecimalValueOutOfRange, table, column, min, max));
     }
@@ -276,18 +293,24 @@ fn double(
     Ok(Value::Double(if scaled.is_finite() { scaled.round() / unit } else { value }))
 }
 
-fn boolean(column: &Column, scalar: &Scalar<'_>, is_query: bool) -> Result<Value, ApiError> {
+fn boolean(table: &Table, column: &Column, scalar: &Scalar<'_>, is_query: bool) -> Result<Value, ApiError> {
     match scalar {
         Scalar::Bool(value) => Ok(Value::Int(i64::from(*value))),
         Scalar::Text(text) if is_query && text.eq_ignore_ascii_case("true") => Ok(Value::Int(1)),
         Scalar::Text(text) if is_query && text.eq_ignore_ascii_case("false") => Ok(Value::Int(0)),
-        _ => Err(cannot_convert(column, "a value that is not a boolean")),
+        _ => Err(cannot_convert(table, column, scalar)),
     }
 }
 
-fn time(column: &Column, scalar: &Scalar<'_>, behavior: DateBehavior, rules: ValueRules) -> Result<Value, ApiError> {
+fn time(
+    table: &Table,
+    column: &Column,
+    scalar: &Scalar<'_>,
+    behavior: DateBehavior,
+    rules: ValueRules,
+) -> Result<Value, ApiError> {
     let Scalar::Text(text) = scalar else {
-        return Err(cannot_convert(column, "a value that is not a date"));
+        return Err(cannot_convert(table, column, scalar));
     };
     let seconds = parse_time(text)?;
     if !rules.drop_sub_seconds && text.contains('.') {
@@ -300,13 +323,13 @@ fn time(column: &Column, scalar: &Scalar<'_>, behavior: DateBehavior, rules: Val
     Ok(Value::Time(seconds))
 }
 
-fn choice(table: &Table, column: &Column, scalar: Scalar<'_>, options: &[Opt]) -> Result<Value, ApiError> {
+fn choice(table: &Table, column: &Column, scalar: &Scalar<'_>, options: &[Opt]) -> Result<Value, ApiError> {
     let number = match scalar {
         // A label is not a value; a numeric string is not one either.
         Scalar::Text(text) if text.parse::<i32>().is_err() => {
-            return Err(cannot_convert(column, &format!("the literal '{text}'")));
+            return Err(cannot_convert(table, column, scalar));
         }
-        other => integer(column, other)?,
+        other => integer(table, column, other)?,
     };
     if options.iter().any(|option| i64::from(option.value) == number) {
         Ok(Value::Int(number))
@@ -317,11 +340,11 @@ fn choice(table: &Table, column: &Column, scalar: Scalar<'_>, options: &[Opt]) -
 
 fn choices(table: &Table, column: &Column, scalar: &Scalar<'_>, options: &[Opt]) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
-        return Err(cannot_convert(column, "a value that is not a list of numbers"));
+        return Err(cannot_convert(table, column, scalar));
     };
     let mut selected = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let number: i32 = part.parse().map_err(|_| cannot_convert(column, &format!("the literal '{part}'")))?;
+        let number: i32 = part.parse().map_err(|_| cannot_convert(table, column, scalar))?;
         if !options.iter().any(|option| option.value == number) {
             return Err(unknown_option(table, column, i64::from(number)));
         }
@@ -338,26 +361,29 @@ fn choices(table: &Table, column: &Column, scalar: &Scalar<'_>, options: &[Opt])
     Ok((!selected.is_empty()).then(|| Value::Choices(selected.into())))
 }
 
-fn guid(column: &Column, scalar: &Scalar<'_>) -> Result<Uuid, ApiError> {
+fn guid(table: &Table, column: &Column, scalar: &Scalar<'_>) -> Result<Uuid, ApiError> {
     match scalar {
-        Scalar::Text(text) => {
-            Uuid::parse_str(text).map_err(|_| cannot_convert(column, &format!("the literal '{text}'")))
-        }
-        _ => Err(cannot_convert(column, "a value that is not a GUID")),
+        Scalar::Text(text) => Uuid::parse_str(text).map_err(|_| cannot_convert(table, column, scalar)),
+        _ => Err(cannot_convert(table, column, scalar)),
     }
 }
 
-fn entity_name(schema: &Schema, column: &Column, scalar: Scalar<'_>) -> Result<Option<Value>, ApiError> {
+fn entity_name(
+    schema: &Schema,
+    table: &Table,
+    column: &Column,
+    scalar: &Scalar<'_>,
+) -> Result<Option<Value>, ApiError> {
     let Scalar::Text(text) = scalar else {
-        return Err(cannot_convert(column, "a value that is not a table name"));
+        return Err(cannot_convert(table, column, scalar));
     };
-    if schema.by_logical(&text).is_none() {
+    if schema.by_logical(text).is_none() {
         return Err(ApiError::new(
             Code::InvalidEntityLogicalName,
             format!("The entity with a name = '{text}' was not found."),
         ));
     }
-    Ok(Some(Value::Text(text.into())))
+    Ok(Some(Value::Text(text.as_ref().into())))
 }
 
 /// The scale of stored decimals, for arithmetic with them.
@@ -374,6 +400,10 @@ mod tests {
         assert_eq!(parse_decimal("125.5"), Some((1_255_000_000_000, false)));
         assert_eq!(parse_decimal("-0.0000000001"), Some((-1, false)));
         assert_eq!(parse_decimal("1e3"), Some((10_000_000_000_000, false)));
+        assert_eq!(parse_decimal("0e2147483647"), Some((0, false)));
+        assert_eq!(parse_decimal("0.0e-2147483648"), Some((0, false)));
+        assert_eq!(parse_decimal("1e2147483647"), None);
+        assert_eq!(parse_decimal("1e-2147483648"), Some((0, true)));
         assert_eq!(parse_decimal("0.00000000015"), Some((2, true)));
         assert_eq!(parse_decimal("1.2.3"), None);
         assert_eq!(parse_decimal("."), None);

@@ -77,7 +77,7 @@ fn create_nested(
     money::complete(session, database, &schema, table, &mut cells, None)?;
     let row_id = place(table, id, &mut cells)?;
     if !input.replaces && database.get(table.id, &row_id).is_some() {
-        let taken = ApiError::new(Code::DuplicateRecord, "Cannot insert duplicate key.");
+        let taken = ApiError::new(Code::DuplicateRecord, "A record with matching key values already exists.");
         return Err(under_status(taken, session.settings.duplicate_id_status));
     }
     if session.detect_duplicates {
@@ -90,7 +90,7 @@ fn create_nested(
     let stored = database.put(table.id, row_id, encode(&cells));
     // Digests are no column, so plug-ins and events do not see them.
     cells.retain(|(ordinal, _)| *ordinal != DIGESTS);
-    stored.map_err(|violation| key_violation(table, &violation, session.settings))?;
+    stored.map_err(|violation| key_violation(&schema, table, &violation, (row_id, &cells), session.settings))?;
     if !session.plugins.is_empty() {
         run_plugins(session, database, &schema, table, row_id)?;
     }

@@ -7,6 +7,7 @@
 
 use uuid::Uuid;
 
+use crate::collation::lowered;
 use crate::error::{ApiError, Code};
 use crate::schema::{Ordinal, Schema, Table};
 use crate::storage::{Database, Row, Value, ValueRef, key_hash};
@@ -55,10 +56,10 @@ impl Condition {
         };
         Some(match (self.likeness, value) {
             (Likeness::First(count), ValueRef::Text(text)) => {
-                Value::Text(text.to_lowercase().chars().take(count).collect::<String>().into())
+                Value::Text(lowered(text).chars().take(count).collect::<String>().into())
             }
             (Likeness::Last(count), ValueRef::Text(text)) => {
-                let text = text.to_lowercase();
+                let text = lowered(text);
                 let skipped = text.chars().count().saturating_sub(count);
                 Value::Text(text.chars().skip(skipped).collect::<String>().into())
             }

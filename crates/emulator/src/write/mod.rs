@@ -40,9 +40,9 @@ pub(crate) use time::{civil_from_days, days_from_civil, format_date, format_time
 pub(crate) use update::{UpsertOutcome, Upserted, update, upsert};
 
 use crate::error::{ApiError, Code};
-use crate::schema::{Schema, Table};
+use crate::schema::{AlternateKey, Ordinal, Schema, Table};
 use crate::settings::Settings;
-use crate::storage::{Database, KeyViolation};
+use crate::storage::{Database, KeyViolation, Value};
 
 /// Who asks, when, and under which rules: what every operation of one request shares.
 pub(crate) struct Session<'a> {
@@ -86,7 +86,15 @@ pub(crate) fn under_status(error: ApiError, status: u16) -> ApiError {
 }
 
 /// The error of an alternate key that is taken.
-pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &Settings) -> ApiError {
+///
+/// Its annotations tell the values that are taken and the row that was being written; whose they are is not told.
+pub(crate) fn key_violation(
+    schema: &Schema,
+    table: &Table,
+    violation: &KeyViolation,
+    (id, cells): (Uuid, &[(Ordinal, Option<Value>)]),
+    settings: &Settings,
+) -> ApiError {
     let key = table.keys.iter().find(|key| key.id == violation.key);
     let name = key.map_or("", |key| &*key.label);
     let columns: Vec<&str> =
@@ -96,8 +104,54 @@ pub(crate) fn key_violation(table: &Table, violation: &KeyViolation, settings: &
          created. Select one or more unique values and try again.",
         columns.join(", ")
     );
-    let error = ApiError::new(Code::DuplicateRecordEntityKey, message);
+    let mut error = ApiError::new(Code::DuplicateRecordEntityKey, message);
+    error.details.extend([
+        ("ErrorDetails.0", name.to_owned()),
+        ("ErrorDetails.1", columns.join(", ")),
+        ("ErrorDetails.DuplicateAttributes", duplicate_attributes(schema, table, key, cells)),
+        ("ErrorDetails.DuplicateEntity", duplicate_entity(schema, table, id, cells)),
+    ]);
     under_status(error, settings.key_violation_status)
+}
+
+fn value_text(schema: &Schema, table: &Table, (ordinal, value): &(Ordinal, Option<Value>)) -> String {
+    let text = |value: &Value| crate::query::plain_text(schema, table.column(*ordinal), &value.as_ref());
+    escaped(&value.as_ref().map(text).unwrap_or_default())
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// `<DuplicateAttributes><accountnumber>C-1</accountnumber></DuplicateAttributes>`.
+fn duplicate_attributes(
+    schema: &Schema,
+    table: &Table,
+    key: Option<&AlternateKey>,
+    cells: &[(Ordinal, Option<Value>)],
+) -> String {
+    let mut xml = String::from("<DuplicateAttributes>");
+    for ordinal in key.into_iter().flat_map(|key| &key.columns) {
+        let name = &table.column(*ordinal).logical;
+        let cell = cells.iter().find(|(found, _)| found == ordinal);
+        let value = cell.map(|cell| value_text(schema, table, cell)).unwrap_or_default();
+        xml.push_str(&format!("<{name}>{value}</{name}>"));
+    }
+    xml + "</DuplicateAttributes>"
+}
+
+/// The row that was being written, as the service serializes it.
+fn duplicate_entity(schema: &Schema, table: &Table, id: Uuid, cells: &[(Ordinal, Option<Value>)]) -> String {
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"utf-16\"?><Entity><Attributes>");
+    // Digests of the `sink` profile are no column.
+    let is_column = |ordinal: &Ordinal| usize::from(*ordinal) < table.columns.len();
+    for cell in cells.iter().filter(|(ordinal, value)| value.is_some() && is_column(ordinal)) {
+        let (name, value) = (&table.column(cell.0).logical, value_text(schema, table, cell));
+        xml.push_str(&format!(
+            "<KeyValuePairOfstringanyType><d2p1:key>{name}</d2p1:key><d2p1:value>{value}</d2p1:value></KeyValuePairOfstringanyType>"
+        ));
+    }
+    xml + &format!("</Attributes><Id>{id}</Id><LogicalName>{}</LogicalName></Entity>", table.logical)
 }
 
 /// Refuses rows that an injected plug-in rejects.

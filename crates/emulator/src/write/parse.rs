@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::convert::{Scalar, ValueRules, convert};
 use super::resolve::BindReference;
 use crate::address::{KeyText, Reference, RowAddress, parse_reference, parse_reference_with};
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 use crate::schema::{ColumnKind, Ordinal, Property, Schema, Table};
 use crate::storage::Value;
 
@@ -67,7 +67,10 @@ pub(crate) fn parse_row(schema: &Schema, table: &Table, body: &[u8], rules: Valu
     let context = Context { schema, table, rules, error: RefCell::new(None) };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let read = RowSeed(&context).deserialize(&mut deserializer).and_then(|row| deserializer.end().map(|()| row));
-    read.map_err(|error| refusal(&context, &error))
+    read.map_err(|error| {
+        let given = context.error.borrow_mut().take();
+        given.unwrap_or_else(|| ApiError::payload(&table.set_name, format!("Microsoft.OData.ODataException: {error}")))
+    })
 }
 
 /// Reads a body of `Targets`; every one must name its type.
@@ -310,10 +313,7 @@ fn member(table: &Table, name: &str) -> Result<Member, ApiError> {
     match table.properties.get(name) {
         Some(Property::Column(ordinal)) => return Ok(Member::Column(*ordinal)),
         Some(Property::LookupValue(ordinal)) => {
-            return Err(ApiError::bad_request(format!(
-                "The property '{name}' is read-only: set '{}' through its navigation property with '@odata.bind'.",
-                table.column(*ordinal).logical
-            )));
+            return Err(lookup_value(table, *ordinal, name));
         }
         // Parties are written through the collection of the activity's parties.
         Some(Property::Parties(_)) => return Err(unknown_property(table, name)),
@@ -335,28 +335,34 @@ fn member(table: &Table, name: &str) -> Result<Member, ApiError> {
     }
 }
 
+/// The error of a lookup that is written as it is read; `@odata.bind` to its navigation property sets it.
+fn lookup_value(table: &Table, ordinal: Ordinal, name: &str) -> ApiError {
+    let message = format!(
+        "Property {name} cannot be updated to null. The reference property can only be deleted. ('{}' is set through its \
+         navigation property with '@odata.bind'.)",
+        table.column(ordinal).logical
+    );
+    ApiError::query(message)
+}
+
 /// The error of a property the type does not declare.
 pub(super) fn unknown_property(table: &Table, name: &str) -> ApiError {
-    ApiError::new(
-        Code::InvalidArgument,
-        format!(
-            "Invalid property '{name}' was found in entity '{type_name}'. ---> The property '{name}' does not exist on type \
-             '{type_name}'. Make sure to only use property names that are defined by the type.",
-            type_name = table.odata_type
-        ),
-    )
+    let type_name = &table.odata_type;
+    let inner = format!(
+        "Microsoft.Crm.CrmException: Invalid property '{name}' was found in entity '{type_name}'. ---> \
+         Microsoft.OData.ODataException: The property '{name}' does not exist on type '{type_name}'. Make sure to only use \
+         property names that are defined by the type."
+    );
+    ApiError::payload(&table.set_name, inner)
 }
 
 fn undeclared(table: &Table, navigation: &str) -> ApiError {
-    ApiError::new(
-        Code::InvalidArgument,
-        format!(
-            "An undeclared property '{navigation}' which only has property annotations in the payload but no property value \
-             was found in the payload. In OData, only declared navigation properties and declared named streams can be \
-             represented as properties without values. Type '{}'.",
-            table.odata_type
-        ),
-    )
+    let inner = format!(
+        "Microsoft.OData.ODataException: An undeclared property '{navigation}' which only has property annotations in the \
+         payload but no property value was found in the payload. In OData, only declared navigation properties and \
+         declared named streams can be represented as properties without values."
+    );
+    ApiError::payload(&table.set_name, inner)
 }
 
 struct CellSeed<'a> {

@@ -17,7 +17,7 @@ use crate::address::{RowAddress, does_not_exist};
 use crate::digests::{self, DIGESTS};
 use crate::error::{ApiError, Code};
 use crate::schema::{Ordinal, Required, Table};
-use crate::storage::{Database, Value, merge};
+use crate::storage::{Database, Row, Value, merge};
 
 type Cell = (Ordinal, Option<Value>);
 
@@ -127,7 +127,15 @@ pub(super) fn store(
     }
     let merged = merge(before, &cells);
     cells.retain(|(ordinal, _)| *ordinal != DIGESTS);
-    database.put(table.id, id, merged).map_err(|violation| key_violation(table, &violation, session.settings))?;
+    if let Err(violation) = database.put(table.id, id, merged) {
+        // A refused row has changed nothing: what was to be written is made again for the error.
+        let written = database.get(table.id, &id).map(|before| Row { version: 0, cells: merge(before, &cells) });
+        let written: Vec<Cell> = written
+            .iter()
+            .flat_map(|row| row.cells().map(|(ordinal, value)| (ordinal, Some(value.to_value()))))
+            .collect();
+        return Err(key_violation(&schema, table, &violation, (id, &written), session.settings));
+    }
     let happening = Happening { message: Message::Update, table, row: id, cells: &cells };
     super::events::raise(session, database, &happening)?;
     super::activities::follow(database, table, id, session.now);

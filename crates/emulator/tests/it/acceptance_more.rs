@@ -171,7 +171,7 @@ async fn point_30_new_columns_show_after_a_lag_unless_read_strongly() {
     let column = json!({ "@odata.type": "Microsoft.Dynamics.CRM.BigIntAttributeMetadata", "SchemaName": "wr_New", "DisplayName": label("New") });
     world.post("EntityDefinitions(LogicalName='wr_order')/Attributes", &column).await.expect(204);
     let path = "wr_orders?$top=1&$select=wr_new";
-    world.get(path).await.refused(400, "0x80041103");
+    world.get(path).await.refused(400, "0x80060888");
     world.get_with(path, &[("consistency", "Strong")]).await.expect(200);
     world.skip(21.0).await;
     world.get(path).await.expect(200);

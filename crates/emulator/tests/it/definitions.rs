@@ -33,7 +33,7 @@ async fn a_definition_is_put_in_place_of_the_old_one() {
     world.post("wr_orders", &json!({ "wr_name": "x", "wr_ordernumber": long })).await.expect(204);
     let body = json!({ "@odata.type": "Microsoft.Dynamics.CRM.MemoAttributeMetadata", "MaxLength": 40 });
     put(&world, &column, &[], &body).await.refused(400, "0x80040203");
-    world.patch(path, &[], &body).await.refused(405, "0x80060889");
+    world.patch(path, &[], &body).await.refused(405, "0x80060888");
 }
 
 #[tokio::test]

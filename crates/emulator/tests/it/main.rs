@@ -3,7 +3,10 @@
 mod acceptance;
 mod acceptance_more;
 mod batches;
+mod bombs;
 mod bulk;
+mod collation;
+mod control;
 mod definitions;
 mod events;
 mod faults;
@@ -15,6 +18,7 @@ mod limits;
 mod operation;
 mod outsiders;
 mod persistence;
+mod recorded;
 mod relations;
 mod rows;
 mod schema;

@@ -112,6 +112,59 @@ async fn the_binary_says_why_it_cannot_start() {
     assert_eq!(run(&["--listen", "here"]).0, Some(2));
 }
 
+fn refusal_to_start(directory: &std::path::Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate-emulator"));
+    let output = command.arg("--data").arg(directory).output().expect("test support");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "no ready line");
+    String::from_utf8(output.stderr).expect("test support")
+}
+
+#[tokio::test]
+async fn a_second_process_does_not_share_a_directory_and_one_after_a_kill_takes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Process::start(directory.path());
+    let said = refusal_to_start(directory.path());
+    assert!(said.contains(&directory.path().display().to_string()), "{said}");
+    assert!(said.contains(&format!("in use by process {}", first.child.id())), "{said}");
+    let rows = write(&client(), &first.ready, 0, 0).await;
+    assert_eq!(rows.len(), ROWS);
+    first.kill();
+    let second = Process::start(directory.path());
+    assert_eq!(ids(&client(), &second.ready).await.len(), ROWS);
+    second.kill();
+}
+
+#[tokio::test]
+async fn damage_in_the_log_is_refused_by_name_and_a_torn_tail_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("emulator.log");
+    let process = Process::start(directory.path());
+    // What stands in the file at the start is the starting environment; the rows follow it.
+    let start = fs_err::metadata(&log).unwrap().len();
+    for writer in 0..3 {
+        write(&client(), &process.ready, 0, writer).await;
+    }
+    process.kill();
+    let whole = fs_err::read(&log).unwrap();
+    for place in [start as usize + 1, start as usize + 20, (start as usize + whole.len()) / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1;
+        fs_err::write(&log, &damaged).unwrap();
+        let said = refusal_to_start(directory.path());
+        assert!(said.contains("emulator.log` is damaged at byte "), "{place}: {said}");
+        assert_eq!(fs_err::read(&log).unwrap(), damaged, "what is damaged is left as it is");
+    }
+    fs_err::write(&log, &whole[..whole.len() - 1]).unwrap();
+    let process = Process::start(directory.path());
+    assert_eq!(
+        ids(&client(), &process.ready).await.len(),
+        2 * ROWS,
+        "the record that lost its end is gone, the others are there"
+    );
+    process.kill();
+}
+
 #[tokio::test]
 async fn a_copy_has_the_same_rows_and_another_organisation() {
     let world = world().await;

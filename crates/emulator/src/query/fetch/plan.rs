@@ -353,7 +353,8 @@ fn condition_test(
                 return Err(ApiError::new(Code::InvalidConditionOperator, message));
             }
             let text = condition.values.first().map_or("", String::as_str);
-            let pattern = format!("{before}{text}{after}").to_lowercase();
+            let pattern = format!("{before}{text}{after}");
+            let pattern = crate::collation::lowered(&pattern);
             Ok((Test::Like(pattern.chars().collect()), *negated))
         }
         Operation::Function(name) => function_test(scope, table, column, name, &condition.values),

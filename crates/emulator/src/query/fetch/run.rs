@@ -13,7 +13,7 @@ use super::{Fetch, Language};
 use crate::error::ApiError;
 use crate::query::json::{formatted, grouped, write_name, write_named, write_text, write_value};
 use crate::query::page::Cookie;
-use crate::query::read::{Reader, next_link};
+use crate::query::read::{Reader, check_answer, next_link};
 use crate::query::view::RowView;
 use crate::storage::{Value, ValueRef};
 
@@ -39,6 +39,7 @@ pub(crate) fn run_fetch(
             out.push(b',');
         }
         write_tuple(reader, query, &plan, tuple, out);
+        check_answer(out)?;
     }
     out.push(b']');
     if let (Language::Sql { .. }, true) = (&query.language, page.has_more && query.top.is_none()) {

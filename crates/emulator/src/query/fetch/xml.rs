@@ -1,7 +1,7 @@
 //! FetchXML as text into a [`Fetch`].
 //!
-//! Promise: unknown elements, attributes and operators are refused by name; nesting and size are
-//! bounded before anything is parsed.
+//! Promise: unknown elements, attributes and operators are refused by name. The XML parser does not
+//! recurse; what does is the walk over its elements here, and it counts its own depth.
 
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -16,10 +16,14 @@ use crate::query::totals::ROWS_MAX;
 const DEPTH_MAX: usize = 60;
 /// Elements, attributes and texts of one query.
 const NODES_MAX: u32 = 20_000;
+/// The parser compares the attributes of an element with each other.
+const BYTES_MAX: usize = 512 << 10;
 
-/// XML a caller sent, of bounded size and depth.
+/// XML a caller sent, of bounded size.
 pub(crate) fn parse_xml(text: &str) -> Result<Document<'_>, ApiError> {
-    check_depth(text)?;
+    if text.len() > BYTES_MAX {
+        return Err(ApiError::new(Code::InvalidXml, "Invalid XML: it is too long."));
+    }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: NODES_MAX, ..ParsingOptions::default() };
     Document::parse_with_options(text, options)
         .map_err(|error| ApiError::new(Code::InvalidXml, format!("Invalid XML: {error}.")))
@@ -34,20 +38,12 @@ pub(crate) fn parse_fetch_xml(text: &str) -> Result<Fetch, ApiError> {
     fetch(document.root_element())
 }
 
-/// Refuses deep nesting before the parser sees it.
-fn check_depth(text: &str) -> Result<(), ApiError> {
-    let mut depth = 0usize;
-    for piece in text.split('<').skip(1) {
-        if piece.starts_with('/') {
-            depth = depth.saturating_sub(1);
-        } else if !piece.starts_with(['!', '?']) && !piece.split('>').next().is_some_and(|tag| tag.ends_with('/')) {
-            depth += 1;
-        }
-        if depth > DEPTH_MAX {
-            return Err(ApiError::new(Code::InvalidXml, "Invalid XML: it is nested too deeply."));
-        }
+/// A level deeper, if there is one.
+fn deeper(depth: usize) -> Result<usize, ApiError> {
+    if depth < DEPTH_MAX {
+        return Ok(depth + 1);
     }
-    Ok(())
+    Err(ApiError::new(Code::InvalidXml, "Invalid XML: it is nested too deeply."))
 }
 
 fn invalid_node(what: &str) -> ApiError {
@@ -144,12 +140,13 @@ fn fetch(node: Node<'_, '_>) -> Result<Fetch, ApiError> {
         is_aggregate: flag(node, "aggregate")?,
         wants_total: flag(node, "returntotalrecordcount")?,
         aggregate_max: number(node, "aggregatelimit", ROWS_MAX as u64)?.map_or(ROWS_MAX, |limit| limit as usize),
-        entity: self::entity(entity)?,
+        entity: self::entity(entity, 0)?,
     })
 }
 
 /// What an `entity` or `link-entity` element holds.
-fn entity(node: Node<'_, '_>) -> Result<Entity, ApiError> {
+fn entity(node: Node<'_, '_>, depth: usize) -> Result<Entity, ApiError> {
+    let depth = deeper(depth)?;
     let mut entity = Entity { table: required(node, "name")?.to_owned(), ..Entity::default() };
     for child in node.children().filter(Node::is_element) {
         match child.tag_name().name() {
@@ -157,8 +154,8 @@ fn entity(node: Node<'_, '_>) -> Result<Entity, ApiError> {
             "all-attributes" => entity.all_columns = true,
             "no-attrs" => entity.no_columns = true,
             "order" => entity.orders.push(order(child)?),
-            "filter" => entity.filters.push(filter(child)?),
-            "link-entity" => entity.links.push(link(child)?),
+            "filter" => entity.filters.push(filter(child, depth)?),
+            "link-entity" => entity.links.push(link(child, depth)?),
             other => return Err(invalid_node(&format!("Unexpected element '{other}' inside an entity."))),
         }
     }
@@ -256,7 +253,8 @@ fn order(node: Node<'_, '_>) -> Result<Order, ApiError> {
     })
 }
 
-fn filter(node: Node<'_, '_>) -> Result<Filter, ApiError> {
+fn filter(node: Node<'_, '_>, depth: usize) -> Result<Filter, ApiError> {
+    let depth = deeper(depth)?;
     check_attributes(
         node,
         &["type", "hint", "isquickfindfields", "overridequickfindrecordlimitenabled", "bypassquickfind"],
@@ -265,8 +263,8 @@ fn filter(node: Node<'_, '_>) -> Result<Filter, ApiError> {
     for child in node.children().filter(Node::is_element) {
         parts.push(match child.tag_name().name() {
             "condition" => Filter::Condition(condition(child)?),
-            "filter" => filter(child)?,
-            "link-entity" => Filter::Link(Box::new(link(child)?)),
+            "filter" => filter(child, depth)?,
+            "link-entity" => Filter::Link(Box::new(link(child, depth)?)),
             other => return Err(invalid_node(&format!("Unexpected element '{other}' inside a filter."))),
         });
     }
@@ -320,7 +318,7 @@ fn condition(node: Node<'_, '_>) -> Result<Condition, ApiError> {
     })
 }
 
-fn link(node: Node<'_, '_>) -> Result<Link, ApiError> {
+fn link(node: Node<'_, '_>, depth: usize) -> Result<Link, ApiError> {
     let known = [
         "name",
         "from",
@@ -348,7 +346,7 @@ fn link(node: Node<'_, '_>) -> Result<Link, ApiError> {
             return Err(ApiError::new(Code::InvalidLinkType, message));
         }
     };
-    let mut entity = entity(node)?;
+    let mut entity = entity(node, depth)?;
     entity.alias = node.attribute("alias").filter(|text| !text.is_empty()).map(alias).transpose()?;
     Ok(Link {
         kind,
@@ -396,5 +394,27 @@ mod tests {
         );
         assert_eq!(inside("<link-entity name='b' link-type='any'/>"), Code::InvalidLinkType as u32);
         assert_eq!(code(&"<a>".repeat(10_000)), Code::InvalidXml as u32);
+    }
+
+    #[test]
+    fn depth_is_counted_by_the_walk_that_nests() {
+        let around = |open: &str, close: &str, levels: usize| {
+            let inner = format!("{}{}", open.repeat(levels), close.repeat(levels));
+            parse_fetch_xml(&format!("<fetch><entity name='a'>{inner}</entity></fetch>")).map_err(|error| error.code)
+        };
+        // What a comment, a processing instruction or a value says of depth is no depth.
+        let shapes = [
+            ("<filter>", "</filter>"),
+            ("<filter><!-- </filter></filter> -->", "</filter>"),
+            ("<filter><?x </filter>?>", "</filter>"),
+            ("<filter hint='</filter></filter>'>", "</filter>"),
+            ("<link-entity name='b'>", "</link-entity>"),
+            ("<filter><link-entity name='b' link-type='any'>", "</link-entity></filter>"),
+        ];
+        for (open, close) in shapes {
+            let is_valid = !open.contains("='<");
+            assert_eq!(around(open, close, 20).is_ok(), is_valid, "{open}");
+            assert_eq!(around(open, close, 3000).unwrap_err(), Code::InvalidXml as u32, "{open}");
+        }
     }
 }

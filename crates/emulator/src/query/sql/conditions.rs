@@ -9,7 +9,7 @@ use crate::query::periods::shift_months;
 use crate::query::write_time;
 use crate::write::parse_time;
 
-/// Deepest nesting of parentheses.
+/// Deepest nesting of parentheses and functions.
 const DEPTH_MAX: u32 = 50;
 
 impl Parser<'_> {
@@ -32,10 +32,7 @@ impl Parser<'_> {
 
     /// One comparison, or a parenthesis.
     pub(super) fn term(&mut self, only: Option<usize>) -> Result<Filter, ApiError> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(error("The SQL query is nested too deeply."));
-        }
+        self.deeper()?;
         let filter = if self.eat_sign("(") {
             let inner = self.condition(only)?;
             self.sign(")")?;
@@ -127,6 +124,19 @@ impl Parser<'_> {
 
     /// A literal, `GETUTCDATE()` or `DATEADD(...)`, as the text of its value.
     fn constant(&mut self) -> Result<String, ApiError> {
+        self.deeper()?;
+        let constant = self.constant_here()?;
+        self.depth -= 1;
+        Ok(constant)
+    }
+
+    /// Counts a level of whatever can hold its like: parentheses, `NOT`, `DATEADD` in each of its places.
+    fn deeper(&mut self) -> Result<(), ApiError> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX { Err(error("The SQL query is nested too deeply.")) } else { Ok(()) }
+    }
+
+    fn constant_here(&mut self) -> Result<String, ApiError> {
         if self.eat_sign("-") {
             return match self.next() {
                 Token::Number(number) => Ok(format!("-{number}")),
@@ -169,10 +179,7 @@ impl Parser<'_> {
         let number = number.parse::<i64>().ok().filter(|number| number.abs() <= 1_000_000);
         let number = number.ok_or_else(|| error("DATEADD needs a whole number."))?;
         self.sign(",")?;
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(error("The SQL query is nested too deeply."));
-        }
+        self.deeper()?;
         let at = self.date()?;
         self.depth -= 1;
         self.sign(")")?;

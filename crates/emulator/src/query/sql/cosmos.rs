@@ -22,8 +22,9 @@ enum Expr {
     Path(Vec<String>),
     Value(Json),
     Not(Box<Expr>),
-    And(Box<Expr>, Box<Expr>),
-    Or(Box<Expr>, Box<Expr>),
+    /// Flat, so that a long condition is no deep one.
+    And(Vec<Expr>),
+    Or(Vec<Expr>),
     Compare(Operator, Box<Expr>, Box<Expr>),
     In(Box<Expr>, Vec<Expr>),
     Call(&'static str, Vec<Expr>),
@@ -205,26 +206,23 @@ impl Parser<'_> {
     }
 
     fn or(&mut self) -> Result<Expr, ApiError> {
-        let mut left = self.and()?;
+        let mut terms = vec![self.and()?];
         while self.eat("OR") {
-            left = Expr::Or(Box::new(left), Box::new(self.and()?));
+            terms.push(self.and()?);
         }
-        Ok(left)
+        Ok(Expr::Or(terms))
     }
 
     fn and(&mut self) -> Result<Expr, ApiError> {
-        let mut left = self.condition()?;
+        let mut terms = vec![self.condition()?];
         while self.eat("AND") {
-            left = Expr::And(Box::new(left), Box::new(self.condition()?));
+            terms.push(self.condition()?);
         }
-        Ok(left)
+        Ok(Expr::And(terms))
     }
 
     fn condition(&mut self) -> Result<Expr, ApiError> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(error("The Cosmos SQL query is nested too deeply."));
-        }
+        self.deeper()?;
         let expr = if self.eat("NOT") {
             Expr::Not(Box::new(self.condition()?))
         } else if self.sign("(") {
@@ -237,6 +235,12 @@ impl Parser<'_> {
         };
         self.depth -= 1;
         Ok(expr)
+    }
+
+    /// Counts a level of whatever can hold its like: parentheses, `NOT`, functions.
+    fn deeper(&mut self) -> Result<(), ApiError> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX { Err(error("The Cosmos SQL query is nested too deeply.")) } else { Ok(()) }
     }
 
     fn comparison(&mut self) -> Result<Expr, ApiError> {
@@ -274,7 +278,7 @@ impl Parser<'_> {
             let high = self.operand()?;
             let least = Expr::Compare(Operator::Ge, Box::new(left.clone()), Box::new(low));
             let greatest = Expr::Compare(Operator::Le, Box::new(left), Box::new(high));
-            Expr::And(Box::new(least), Box::new(greatest))
+            Expr::And(vec![least, greatest])
         } else if negated {
             return Err(self.unexpected());
         } else {
@@ -318,12 +322,14 @@ impl Parser<'_> {
         if self.sign("(") {
             let name = FUNCTIONS.iter().find(|name| word.eq_ignore_ascii_case(name));
             let name = name.ok_or_else(|| error(format!("The function '{word}' is not supported.")))?;
+            self.deeper()?;
             let mut arguments = vec![self.operand()?];
             while self.sign(",") {
                 arguments.push(self.operand()?);
             }
             let found = self.sign(")");
             self.expect(found)?;
+            self.depth -= 1;
             return Ok(Expr::Call(name, arguments));
         }
         if self.root.as_deref() != Some(word) {
@@ -344,16 +350,10 @@ fn eval(expr: &Expr, document: &Json) -> Option<Json> {
         Expr::Path(steps) => steps.iter().try_fold(document, |value, step| value.get(step)).cloned(),
         Expr::Value(value) => Some(value.clone()),
         Expr::Not(inner) => truth(inner).map(|value| (!value).into()),
-        Expr::And(a, b) => match (truth(a), truth(b)) {
-            (Some(false), _) | (_, Some(false)) => Some(false.into()),
-            (Some(true), Some(true)) => Some(true.into()),
-            _ => None,
-        },
-        Expr::Or(a, b) => match (truth(a), truth(b)) {
-            (Some(true), _) | (_, Some(true)) => Some(true.into()),
-            (Some(false), Some(false)) => Some(false.into()),
-            _ => None,
-        },
+        // A part that stands alone is its own value: it may be no truth at all.
+        Expr::And(parts) | Expr::Or(parts) if parts.len() == 1 => eval(&parts[0], document),
+        Expr::And(parts) => joined(parts.iter().map(truth), false),
+        Expr::Or(parts) => joined(parts.iter().map(truth), true),
         Expr::Compare(operator, a, b) => {
             let (a, b) = (eval(a, document)?, eval(b, document)?);
             match operator {
@@ -372,6 +372,19 @@ fn eval(expr: &Expr, document: &Json) -> Option<Json> {
         }
         Expr::Call(name, arguments) => call(name, arguments, document),
     }
+}
+
+/// Truths joined; `decisive` ends an or with true, an and with false, whatever the others are.
+fn joined(truths: impl Iterator<Item = Option<bool>>, decisive: bool) -> Option<Json> {
+    let mut result = Some(!decisive);
+    for truth in truths {
+        match truth {
+            Some(value) if value == decisive => return Some(decisive.into()),
+            None => result = None,
+            Some(_) => {}
+        }
+    }
+    result.map(Json::from)
 }
 
 fn call(name: &str, arguments: &[Expr], document: &Json) -> Option<Json> {
@@ -481,6 +494,12 @@ mod tests {
     }
 
     #[test]
+    fn a_long_condition_is_no_deep_one() {
+        let long = format!("select c.props.n from c where {}", vec!["c.props.v = 5"; 60_000].join(" or "));
+        assert_eq!(run(&long).unwrap(), [json!({"n": "b"})]);
+    }
+
+    #[test]
     fn the_rest_is_refused() {
         for text in [
             "",
@@ -488,6 +507,10 @@ mod tests {
             "select c.a from c group by c.a",
             "select c.a from c where c.a = @w",
             "select abs(c.a) from c",
+            &format!("select c.a from c where {}c.a", "not ".repeat(100_000)),
+            &format!("select c.a from c where {}c.a", "(".repeat(100_000)),
+            &format!("select {}c.a from c", "lower(".repeat(100_000)),
+            &format!("select c.a from c where c.a in ({}", "upper(".repeat(100_000)),
         ] {
             assert!(run(text).is_err(), "{text}");
         }

@@ -264,6 +264,25 @@ mod tests {
     }
 
     #[test]
+    fn depth_is_counted_in_every_place_that_can_hold_its_like() {
+        let deep = 100_000;
+        for text in [
+            format!("SELECT name FROM account WHERE {}name = 'a'", "(".repeat(deep)),
+            format!("SELECT name FROM account WHERE createdon > {}", "DATEADD(day,1,".repeat(deep)),
+            format!("SELECT name FROM account WHERE createdon > {}", "DATEADD(day,".repeat(deep)),
+            format!("SELECT name FROM account WHERE createdon IN ({}", "DATEADD(day,-".repeat(deep)),
+        ] {
+            let message = parse(&text).unwrap_err();
+            assert!(message.contains("nested too deeply") || message.contains("number was expected"), "{message}");
+        }
+        let join =
+            |number: usize| format!(" JOIN account a{number} ON a{number}.accountid = a{}.accountid", number - 1);
+        let joins: String = (1..5000).map(join).collect();
+        assert!(parse(&format!("SELECT a0.name FROM account a0{joins}")).unwrap_err().contains("too many tables"));
+        assert!(parse(&format!("SELECT name FROM account WHERE {}", vec!["name = 'a'"; 60_000].join(" OR "))).is_ok());
+    }
+
+    #[test]
     fn what_the_grammar_lacks_is_refused_by_name() {
         for (text, named) in [
             ("SELECT * FROM account", "*"),

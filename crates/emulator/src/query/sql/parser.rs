@@ -22,6 +22,9 @@ impl Column {
     }
 }
 
+/// Tables of one query. Each may hang below the one before it, so this bounds the depth of the tree, too.
+const SOURCES_MAX: usize = 16;
+
 /// Words that begin or join clauses and so end a name.
 const RESERVED: &[&str] = &[
     "FROM",
@@ -287,6 +290,10 @@ impl<'a> Parser<'a> {
             self.keyword("JOIN")?;
             let source = self.source()?;
             self.sources.push(source);
+            if self.sources.len() > SOURCES_MAX {
+                let message = format!("The SQL query joins too many tables; at most {SOURCES_MAX} are allowed.");
+                return Err(ApiError::new(Code::TooManyLinks, message));
+            }
             self.keyword("ON")?;
             self.join(kind)?;
         }

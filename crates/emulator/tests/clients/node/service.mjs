@@ -20,7 +20,9 @@ export async function token(secret = ready.client_secret) {
 
 /** A control request, which is no part of the service. */
 export async function control(path, body) {
-  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const options = body === undefined ? {} : {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
+  };
   const answer = await fetch(`${url}/__emulator/${path}`, options);
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
