@@ -60,7 +60,38 @@ fn cookie(answer: &Answer, name: &str) -> Option<Arc<str>> {
 }
 
 fn number(answer: &Answer, name: &str) -> Option<f64> {
-    answer.header(name)?.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)
+    header_number(answer.header(name)?)
+}
+
+/// A number as the service writes it for people: `5999`, `1,200.00`. `None` if it is none, or below zero.
+///
+/// Every recording groups by commas, as its English culture does. A front end of another culture would write
+/// `1.200,00` or `1 200,00`: which mark is the decimal one is told by the last of two different marks, or by a
+/// group that has not three digits. A single mark before three digits is a group if it is a comma (`1,200`) and
+/// the decimal one if it is a point (`0.125`).
+pub(crate) fn header_number(text: &str) -> Option<f64> {
+    let is_group_mark = |mark: char| matches!(mark, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}');
+    let text: String = text.trim().chars().filter(|mark| !is_group_mark(*mark)).collect();
+    let is_written = |mark: char| mark.is_ascii_digit() || matches!(mark, '.' | ',');
+    if !text.starts_with(|first: char| first.is_ascii_digit()) || !text.chars().all(is_written) {
+        return None;
+    }
+    let (commas, points) = (text.matches(',').count(), text.matches('.').count());
+    let (group, decimal) = match (text.rfind(','), text.rfind('.')) {
+        (Some(comma), Some(point)) if comma > point => ('.', ','),
+        (Some(comma), None) if commas == 1 && text.len() - comma != 4 => ('.', ','),
+        (None, Some(_)) if points > 1 => ('.', ','),
+        _ => (',', '.'),
+    };
+    let (whole, fraction) = text.split_once(decimal).unwrap_or((&text, ""));
+    let mut groups = whole.split(group);
+    let first = groups.next().unwrap_or_default();
+    let is_grouped = !first.is_empty() && groups.clone().all(|group| group.len() == 3);
+    if !is_grouped || (groups.clone().next().is_some() && first.len() > 3) {
+        return None;
+    }
+    let digits: String = std::iter::once(first).chain(groups).collect();
+    format!("{digits}.{fraction}0").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 #[cfg(test)]
@@ -101,7 +132,7 @@ mod tests {
         assert_eq!(facts.cookie.as_deref(), Some("ARRAffinity=abc="));
         assert_eq!(
             (facts.remaining_seconds, facts.remaining_requests, facts.parallel_hint),
-            (None, Some(5_999.0), Some(24))
+            (Some(1_199.94), Some(5_999.0), Some(24))
         );
         let bad = [
             ("set-cookie", "ARRAffinitySameSite=x"),
@@ -110,6 +141,41 @@ mod tests {
         ];
         let Ended::Answered(facts) = end(&answer(200, &bad, "{}")) else { panic!("answered") };
         assert_eq!(facts, AnswerFacts { duration: Duration::from_millis(5), ..AnswerFacts::default() });
+    }
+
+    #[test]
+    fn numbers_are_read_as_the_service_writes_them() {
+        for (text, number) in [
+            ("1,200.00", 1_200.0),
+            ("1,199.97", 1_199.97),
+            ("11,999.99", 11_999.99),
+            ("1,234,567.80", 1_234_567.8),
+            (" 1200.00 ", 1_200.0),
+            ("999.5", 999.5),
+            ("0.00", 0.0),
+            ("5999", 5_999.0),
+            ("7,999", 7_999.0),
+            ("0.125", 0.125),
+            ("1.200,00", 1_200.0),
+            ("1200,00", 1_200.0),
+            ("1\u{a0}199,97", 1_199.97),
+            ("1\u{202f}200.00", 1_200.0),
+            ("1\u{2019}200.00", 1_200.0),
+            ("1.234.567", 1_234_567.0),
+        ] {
+            assert_eq!(header_number(text), Some(number), "{text}");
+        }
+        for text in
+            ["", "-4", "many", "1,20.00", "12,00,000", "1,2.3,4", ",5", ".5", "NaN", "inf", "1e3", "0x10", "1234,567.0"]
+        {
+            assert_eq!(header_number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_customization_that_waits_for_another_is_no_limit() {
+        let body = r#"{"error":{"code":"0x80071151","message":"Cannot start the requested operation [Publish]"}}"#;
+        assert!(matches!(end(&answer(429, &[("retry-after", "400")], body)), Ended::Answered(_)));
     }
 
     #[test]

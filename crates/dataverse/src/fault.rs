@@ -134,13 +134,14 @@ const CODES: &[(u32, &str, FaultClass)] = &[
     (0x8004_B044, "OrganizationMigrationUnderway", C::Paused),
     (0x8004_418A, "RequestLengthTooLarge", C::Split),
     (0x8004_3E09, "AttachmentBlocked", C::Row),
-    (0x8004_8D19, "PartialBulkFailure", C::RowOrConfiguration),
+    (PAYLOAD_ERROR, "PayloadError", C::RowOrConfiguration),
     (0x8004_1129, "PagingCookieMismatch", C::Configuration),
     (0x8004_7013, "NameExists", C::Configuration),
     (0x8006_0893, "EntityKeyNameExists", C::Configuration),
     (0x8006_0894, "EntityKeyWithSelectedAttributesExists", C::Configuration),
     (0x8006_0897, "EntityKeyNotFailed", C::Configuration),
     (0x8006_0887, "NoResource", C::Configuration),
+    (0x8006_088A, "ResourceNotFound", C::Configuration),
     (0x8006_0889, "MethodNotAllowed", C::Configuration),
     (0x8004_0223, "NotImplemented", C::Configuration),
     // Of queries, metadata, files and webhooks, which loads meet rarely.
@@ -199,6 +200,9 @@ const ROW_CODES: &[(u32, Code)] = &[
     (0x8006_0892, Code::ROW_DUPLICATE_AT_DESTINATION),
     (0x8004_0333, Code::ROW_DUPLICATE_AT_DESTINATION),
 ];
+
+/// A body that does not fit its type; also the outer code of a bulk message of which some rows failed.
+const PAYLOAD_ERROR: u32 = 0x8004_8D19;
 
 /// The three limits of the service, each with its own meaning.
 pub(crate) const REQUEST_LIMIT: u32 = 0x8007_2322;
@@ -271,14 +275,19 @@ impl Refusal {
 }
 
 fn classify(status: StatusCode, code: Option<u32>, message: &str) -> FaultClass {
+    let known = CODES.iter().find(|(known, ..)| Some(*known) == code).map(|(.., class)| *class);
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return FaultClass::Throttled;
+        // A customization that waits for another has this status, too, and says nothing of the limits.
+        return known.filter(|class| *class == FaultClass::Transient).unwrap_or(FaultClass::Throttled);
     }
-    if let Some((.., class)) = CODES.iter().find(|(known, ..)| Some(*known) == code) {
-        return *class;
+    // The reader of bodies has one code for whatever does not fit. A column or a navigation property that the
+    // type does not have is no fault of the row.
+    let is_undeclared = message.contains("does not exist on type") || message.contains("undeclared property");
+    if let Some(class) = known {
+        return if is_undeclared && code == Some(PAYLOAD_ERROR) { FaultClass::Configuration } else { class };
     }
     // An undeclared column is no fault of the row, whatever code the OData parser gives it.
-    if message.contains("does not exist on type") || message.contains("undeclared property") {
+    if is_undeclared {
         return FaultClass::Configuration;
     }
     match status.as_u16() {
@@ -355,6 +364,42 @@ mod tests {
         assert_eq!(refusal(500, &error("0x80040333", "duplicate")).class, FaultClass::Row);
         assert_eq!(refusal(400, &error("0x80044150", "Generic SQL error")).class, FaultClass::Transient);
         assert_eq!(refusal(429, "").class, FaultClass::Throttled);
+    }
+
+    #[test]
+    fn only_a_limit_throttles() {
+        for code in ["0x80072321", "0x80072322", "0x80072326", "0x8005f103", "0x80040203", "0x80099999", ""] {
+            assert_eq!(refusal(429, &error(code, "x")).class, FaultClass::Throttled, "{code}");
+        }
+        let lock = error("0x80071151", "Cannot start the requested operation [Publish] because there is another");
+        assert_eq!(refusal(429, &lock).class, FaultClass::Transient);
+    }
+
+    #[test]
+    fn a_mistyped_set_is_configuration_and_a_missing_row_is_not() {
+        let set = error("0x8006088a", "Resource not found for the segment 'accounts1'.");
+        assert_eq!(refusal(404, &set).class, FaultClass::Configuration);
+        let row = error("0x80040217", "Entity 'account' With Id = 1 Does Not Exist");
+        assert_eq!(refusal(404, &row).class, FaultClass::Missing);
+    }
+
+    #[test]
+    fn a_payload_that_names_what_is_not_there_is_configuration_and_one_with_a_bad_value_may_be_the_row() {
+        let inner = |text: &str| {
+            error(
+                "0x80048d19",
+                &format!(
+                    "Error identified in Payload provided by the user for Entity :'accounts' ----> InnerException : {text}"
+                ),
+            )
+        };
+        let unknown = "The property 'foo' does not exist on type 'Microsoft.Dynamics.CRM.account'.";
+        let undeclared = "An undeclared property 'parentcustomerid' which only has property annotations";
+        for text in [unknown, undeclared] {
+            assert_eq!(refusal(400, &inner(text)).class, FaultClass::Configuration, "{text}");
+        }
+        let value = "Cannot convert the literal 'Charity' to the expected type 'Edm.Int32'.";
+        assert_eq!(refusal(400, &inner(value)).class, FaultClass::RowOrConfiguration);
     }
 
     #[test]

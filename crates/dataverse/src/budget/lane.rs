@@ -206,7 +206,10 @@ impl Lane {
     fn with_unknown_past(&self, now_s: f64, mut used: Usage) -> Usage {
         let unknown = self.past_unknown(now_s) * self.filled(now_s);
         used.busy_s += unknown * self.time.estimate();
-        used.calls += unknown * self.calls.estimate();
+        // Once answers tell how many requests are left, what others sent before is in that number.
+        if !self.calls.has_headers(now_s) {
+            used.calls += unknown * self.calls.estimate();
+        }
         used
     }
 
@@ -398,16 +401,17 @@ impl Lane {
     }
 
     /// An answer with what is left; `used_then` is what the ledger knew when its request went.
+    /// Each of the two headers is worth something alone.
     pub(super) fn observe(&mut self, now_s: f64, used_then: Usage, seconds: Option<f64>, requests: Option<f64>) {
+        if let Some(requests) = requests {
+            self.calls.observe(now_s, used_then.calls, requests * self.servers);
+        }
         let Some(seconds) = seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) else { return };
         self.past_unknown_since_s = None;
         if (used_then.busy_s + seconds * self.servers).min(self.time.believed()) > RISEN * self.time.estimate() {
             self.empty_since_s = now_s;
         }
         self.time.observe(now_s, used_then.busy_s, seconds * self.servers);
-        if let Some(requests) = requests {
-            self.calls.observe(now_s, used_then.calls, requests * self.servers);
-        }
         self.forget_if_restarted(now_s);
     }
 

@@ -23,6 +23,11 @@ const FOLLOW: f64 = 0.2;
 const ABOVE: f64 = 1.02;
 const ABOVE_FOR_S: f64 = WINDOW_S + 30.0;
 
+/// The first answer of a lane of which we used hardly anything tells the environment's own limit (8,000 requests
+/// in some), up to twice the documented one. Later ones might be those of a server that forgot.
+const FRESH_SHARE: f64 = 0.02;
+const FRESH_MAX: f64 = 2.0;
+
 /// After a refusal less than what was used counts as the limit.
 const REFUSED_KEPT: f64 = 0.985;
 
@@ -164,6 +169,9 @@ impl Limit {
         let is_first = self.headers_at_s.is_none();
         self.headers_at_s = Some(now_s);
         self.observed = observed;
+        if is_first && used <= FRESH_SHARE * observed && observed <= FRESH_MAX * self.documented {
+            self.believed = self.believed.max(observed);
+        }
         self.rise(now_s, observed);
         let target = observed.min(self.believed);
         self.estimate += if is_first { 1.0 } else { FOLLOW } * (target - self.estimate);
@@ -239,6 +247,18 @@ mod tests {
             limit.observe(331.0 + f64::from(step), 500.0, 1_300.0);
         }
         assert!((limit.estimate() - 1_800.0).abs() < 1.0, "{}", limit.estimate());
+    }
+
+    #[test]
+    fn the_limits_of_an_environment_are_taken_as_its_first_answer_tells_them() {
+        for limit in [40.0, 100.0, 5_999.0, 6_000.0, 7_999.0, 8_000.0] {
+            let mut calls = Limit::new(REQUESTS, 0.0);
+            calls.observe(1.0, 1.0, limit - 1.0);
+            assert!((calls.estimate() - limit).abs() < 1e-9, "{limit}: {}", calls.estimate());
+        }
+        let mut calls = Limit::new(REQUESTS, 0.0);
+        calls.observe(1.0, 1.0, 1_000_000.0);
+        assert!((calls.estimate() - REQUESTS).abs() < 1e-9, "nonsense is not believed at once");
     }
 
     #[test]

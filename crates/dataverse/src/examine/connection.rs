@@ -10,6 +10,7 @@ use flowgate_http::Answer;
 use http::header::SET_COOKIE;
 
 use crate::Dataverse;
+use crate::answer::header_number;
 use crate::budget::retry_after::http_date;
 use crate::call::{Bounds, Call};
 
@@ -78,7 +79,7 @@ impl Sample {
     }
 
     fn number(&self, header: &str) -> Option<f64> {
-        self.answer.header(header)?.trim().parse().ok()
+        header_number(self.answer.header(header)?)
     }
 }
 
@@ -134,13 +135,19 @@ fn limits(samples: &[Sample]) -> Finding {
     let requests = least("x-ms-ratelimit-burst-remaining-xrm-requests");
     let seconds = least("x-ms-ratelimit-time-remaining-xrm-requests");
     let hint = samples.iter().find_map(|sample| sample.number("x-ms-dop-hint"));
-    let (Some(requests), Some(seconds)) = (requests, seconds) else {
+    let parts = [
+        requests.map(|requests| format!("{requests:.0} requests")),
+        seconds.map(|seconds| format!("{seconds:.0} s of execution")),
+    ];
+    let left = parts.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    if left.is_empty() {
         return Finding::new(FindingState::Unknown, "limits", "answers do not tell what is left");
-    };
+    }
     let parallel = hint.map(|hint| format!("; {hint:.0} requests at once are recommended")).unwrap_or_default();
-    let seen =
-        format!("{requests:.0} requests and {seconds:.0} s of execution left on the fullest web server{parallel}");
-    if requests < REQUESTS_LEFT_NOTABLE || seconds < SECONDS_LEFT_NOTABLE {
+    let seen = format!("{left} left on the fullest web server{parallel}");
+    if requests.is_some_and(|left| left < REQUESTS_LEFT_NOTABLE)
+        || seconds.is_some_and(|left| left < SECONDS_LEFT_NOTABLE)
+    {
         return Finding::new(FindingState::Notable, "limits", seen)
             .hint("another program uses the same application user: give Flowgate one of its own");
     }

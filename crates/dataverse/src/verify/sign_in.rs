@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::lab::Lab;
 use super::probe::{NoAnswer, Probing, Seen, unobservable};
 use super::reply::Reply;
+use crate::answer::header_number;
 use crate::call::Caller;
 
 /// Servers are drawn without their cookie until this many draws for each one known show no other.
@@ -93,7 +94,7 @@ pub(super) fn limit_headers<'a>(lab: &'a Lab<'a>) -> Probing<'a> {
         let reply = lab.get("WhoAmI").await?;
         let is_number = [
             reply.header("x-ms-ratelimit-burst-remaining-xrm-requests").map(|text| text.parse::<u64>().is_ok()),
-            reply.header("x-ms-ratelimit-time-remaining-xrm-requests").map(|text| text.parse::<f64>().is_ok()),
+            reply.header("x-ms-ratelimit-time-remaining-xrm-requests").map(|text| header_number(text).is_some()),
             reply.header("x-ms-dop-hint").map(|text| text.parse::<u32>().is_ok()),
         ];
         let words = format!("{} of 3 headers, {} in the form", count(&is_number, None), count(&is_number, Some(true)));

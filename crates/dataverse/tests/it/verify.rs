@@ -66,7 +66,19 @@ impl Clock for SharedTime {
 }
 
 /// Settings that no probe looks at, and why: they are no assumptions about the service.
-const NOT_ASSUMPTIONS: [&str; 3] = ["administration_mode", "organization_type", "plugin_ms"];
+const NOT_ASSUMPTIONS: [&str; 10] = [
+    "administration_mode",
+    "organization_type",
+    "plugin_ms",
+    // Recordings show both, at some place or time; Flowgate reads either.
+    "content_id_required",
+    "definition_text_filter_status",
+    "limit_header_commas",
+    "missing_row_names_entity",
+    "publish_s",
+    "strict_batch_end",
+    "zero_error_codes",
+];
 
 /// Another value for every setting that has a probe.
 pub(crate) fn switched() -> Map<String, Value> {
