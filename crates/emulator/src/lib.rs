@@ -157,6 +157,8 @@ pub struct Emulator {
     ready: Ready,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<()>>,
+    /// Goes with the emulator, if it was made for it.
+    _ca_file: Option<tls::AuthorityFile>,
 }
 
 /// Simulated seconds until the long-lived token expires: ten years.
@@ -197,11 +199,11 @@ impl Emulator {
         };
         let scheme = if options.tls { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
-        let ready = ready(&engine, url.clone(), ca_file);
+        let ready = ready(&engine, url.clone(), ca_file.as_ref().map(|file| file.path.clone()));
         let (stop, stopped) = watch::channel(false);
         let listener = server::Listener { tcp, tls, origin: url };
         let task = tokio::spawn(server::run(listener, engine, stopped));
-        Ok(Emulator { ready, stop, task: Some(task) })
+        Ok(Emulator { ready, stop, task: Some(task), _ca_file: ca_file })
     }
 
     pub fn ready(&self) -> &Ready {

@@ -40,12 +40,12 @@ const CUT_AFTER: Duration = Duration::from_millis(20);
 const CONNECTIONS_MAX: usize = 2048;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the headers of a request, from the end of the one before it: so a connection may be idle so long, too.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(120);
+const HEADER_TIME_MAX: Duration = Duration::from_mins(2);
 const HEADER_BYTES_MAX: usize = 128 << 10;
 /// The longest address of a request; a part of a batch may have twice as long a one.
 const ADDRESS_BYTES_MAX: usize = 32_768;
 /// Until the next piece of a body.
-const BODY_PAUSE_MAX: Duration = Duration::from_secs(60);
+const BODY_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// What is kept of the body of a request that brings no valid token.
 const UNKNOWN_BODY_BYTES_MAX: usize = 64 << 10;
 const CONTROL_BODY_BYTES_MAX: usize = 4 << 20;
@@ -177,7 +177,7 @@ async fn handle(
         let Some(body) = collect(body, UNKNOWN_BODY_BYTES_MAX, UNKNOWN_BODY_BYTES_MAX).await? else {
             return too_large();
         };
-        return reply(sign_in::answer(&engine, &origin, &parts.method, resource, &body).await);
+        return reply(sign_in::answer(&engine, &origin, &parts.method, resource, &parts.headers, &body).await);
     }
     match service_path(path) {
         Some((version, rest)) => {

@@ -112,6 +112,8 @@ pub(crate) struct Settings {
     pub(crate) definition_text_filter_status: u16,
     /// Simulated seconds that publishing takes, during which another customization is refused.
     pub(crate) publish_s: f64,
+    /// Whether `sql` takes OFFSET and FETCH, which the documentation does not name.
+    pub(crate) sql_offset_allowed: bool,
     /// While true every data request is refused as if the environment were disabled.
     pub(crate) administration_mode: bool,
     /// Milliseconds of synchronous plug-in time per written row.
@@ -171,6 +173,7 @@ impl Default for Settings {
             content_id_required: true,
             definition_text_filter_status: 501,
             publish_s: 0.0,
+            sql_offset_allowed: false,
             administration_mode: false,
             plugin_ms: 0.0,
             body_bytes_max: 128 << 20,

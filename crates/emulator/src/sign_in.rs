@@ -5,7 +5,10 @@
 //! refused as OAuth refuses. Left out: everything with a person or a browser; the key set is
 //! empty, as tokens carry a checksum and no signature (`auth`).
 
-use http::{Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -42,6 +45,7 @@ pub(crate) async fn answer(
     origin: &str,
     method: &Method,
     resource: Resource<'_>,
+    headers: &HeaderMap,
     body: &[u8],
 ) -> Reply {
     let Resource::Token(tenant) = resource else {
@@ -56,7 +60,7 @@ pub(crate) async fn answer(
             return Reply::Answer(answer);
         }
     }
-    Reply::Answer(match grant(engine, method, tenant, body) {
+    Reply::Answer(match grant(engine, method, tenant, headers, body) {
         Ok(answer) => answer,
         Err(refusal) => refused(&refusal),
     })
@@ -85,7 +89,7 @@ fn open_id_configuration(origin: &str, tenant: Uuid) -> Json {
         "issuer": format!("{origin}/{tenant}/v2.0"),
         "authorization_endpoint": format!("{origin}/{tenant}/oauth2/v2.0/authorize"),
         "token_endpoint": format!("{origin}/{tenant}/oauth2/v2.0/token"),
-        "token_endpoint_auth_methods_supported": ["client_secret_post"],
+        "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
         "jwks_uri": format!("{origin}/{tenant}/discovery/v2.0/keys"),
         "response_types_supported": ["token"],
         "subject_types_supported": ["pairwise"],
@@ -125,15 +129,21 @@ fn tenant_id(engine: &Engine, tenant: &str) -> Result<Uuid, Refusal> {
 }
 
 /// Grants a token, or says why not.
-fn grant(engine: &Engine, method: &Method, tenant: &str, body: &[u8]) -> Result<Answer, Refusal> {
+fn grant(engine: &Engine, method: &Method, tenant: &str, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> {
     if *method != Method::POST {
         return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, 900_561, "POST is required."));
     }
     tenant_id(engine, tenant)?;
     let pairs = decode_pairs(&String::from_utf8_lossy(body));
+    let basic = basic(headers)?;
     let field = |name: &str| {
-        let found = pairs.iter().find(|(found, _)| found == name);
-        found.map_or("", |(_, value)| value.as_str())
+        let found = pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
+        let by_header = basic.as_ref().and_then(|(client, secret)| match name {
+            "client_id" => Some(client.as_str()),
+            "client_secret" => Some(secret.as_str()),
+            _ => None,
+        });
+        found.or(by_header).unwrap_or_default()
     };
     if field("grant_type") != "client_credentials" {
         return bad(70_003, "Only client_credentials is supported.");
@@ -158,13 +168,30 @@ fn grant(engine: &Engine, method: &Method, tenant: &str, body: &[u8]) -> Result<
     Ok(Answer::json(body.to_string().into_bytes()))
 }
 
+/// Client and secret of `Authorization: Basic`, each form-encoded before they were joined (RFC 6749, section 2.3.1).
+fn basic(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
+    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let Some(encoded) = header.and_then(|value| value.strip_prefix("Basic ")) else { return Ok(None) };
+    let decoded = STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+    let Some((client, secret)) = pair else {
+        return Err(Refusal(
+            StatusCode::UNAUTHORIZED,
+            7_000_218,
+            "The client credentials in the Authorization header do not parse.",
+        ));
+    };
+    let plain = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    Ok(Some((plain(client), plain(secret))))
+}
+
 /// The refusal in OAuth's terms. Which Entra number goes with which of them is UNVERIFIED.
 fn refused(Refusal(status, number, description): &Refusal) -> Answer {
     let error = match number {
         70_003 => "unsupported_grant_type",
         70_011 => "invalid_scope",
         700_016 => "unauthorized_client",
-        7_000_215 => "invalid_client",
+        7_000_215 | 7_000_218 => "invalid_client",
         _ => "invalid_request",
     };
     let description = format!("AADSTS{number}: {description}");

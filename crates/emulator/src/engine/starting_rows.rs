@@ -14,6 +14,11 @@ pub(crate) fn base_currency() -> Uuid {
     stable_id("currency:GBP")
 }
 
+/// The id of the one role: it has every privilege, and so has every user.
+fn administrator_role() -> Uuid {
+    stable_id("role:System Administrator")
+}
+
 /// Writes one starting row from named values; names the table does not have are skipped.
 fn put(database: &mut Database, logical: &str, id: Uuid, values: &[(&str, Value)]) {
     let Some(table) = database.schema.by_logical(logical).cloned() else {
@@ -161,7 +166,19 @@ fn add_organization(
         ("teamtype", Value::Int(0)),
     ];
     put(database, "team", identity.team, &system(team));
+    let role = vec![
+        ("name", text("System Administrator")),
+        ("businessunitid", who("businessunit", identity.business_unit)),
+        ("organizationid", Value::Guid(identity.organization)),
+        ("roleidunique", Value::Guid(administrator_role())),
+        ("parentrootroleid", who("role", administrator_role())),
+    ];
+    put(database, "role", administrator_role(), &system(role));
     let schema = Arc::clone(&database.schema);
+    if let Some(roles) = schema.many_to_many().find(|many| many.schema_name == "systemuserroles_association") {
+        let linked = link(database, roles, 0, identity.user, administrator_role());
+        debug_assert!(linked.is_ok(), "a new environment has no roles yet");
+    }
     if let Some(members) = schema.many_to_many().find(|many| many.schema_name == "teammembership_association") {
         let linked = link(database, members, 0, identity.user, identity.team);
         debug_assert!(linked.is_ok(), "a new environment has no members yet");

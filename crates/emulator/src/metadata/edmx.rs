@@ -1,8 +1,9 @@
 //! `GET /` and `GET /$metadata`.
 //!
 //! Promise: every type, set and operation that the document names is declared in it, so that a
-//! client can build its classes from it. Left out: actions whose parameters are complex types of
-//! their own, and activities as types derived from `activitypointer` (UNVERIFIED in section 4).
+//! client can build its classes from it. Activities derive from `activitypointer`, which declares what all of
+//! them share: no document says so, and the classes that generators made of real documents show it. Annotations come
+//! where they are asked for. Left out: actions whose parameters are complex types of their own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -24,6 +25,28 @@ const FUNCTIONS: &str = "\
 <Function Name=\"RetrieveVersion\"><ReturnType Type=\"mscrm.RetrieveVersionResponse\" Nullable=\"false\" /></Function>
 <Function Name=\"RetrieveTotalRecordCount\"><Parameter Name=\"EntityNames\" Type=\"Collection(Edm.String)\" Nullable=\"false\" /><ReturnType Type=\"mscrm.RetrieveTotalRecordCountResponse\" Nullable=\"false\" /></Function>
 ";
+
+/// Actions that are answered here, beside the bulk messages. Their real signatures were not found in any recording;
+/// these are those of Microsoft's reference.
+const ACTIONS: &str = "\
+<ComplexType Name=\"AddToQueueResponse\"><Property Name=\"QueueItemId\" Type=\"Edm.Guid\" Nullable=\"false\" /></ComplexType>
+<Action Name=\"CloseIncident\"><Parameter Name=\"IncidentResolution\" Type=\"mscrm.incidentresolution\" Nullable=\"false\" /><Parameter Name=\"Status\" Type=\"Edm.Int32\" Nullable=\"false\" /></Action>
+<Action Name=\"Merge\"><Parameter Name=\"Target\" Type=\"mscrm.crmbaseentity\" Nullable=\"false\" /><Parameter Name=\"Subordinate\" Type=\"mscrm.crmbaseentity\" Nullable=\"false\" /><Parameter Name=\"UpdateContent\" Type=\"mscrm.crmbaseentity\" /><Parameter Name=\"PerformParentingChecks\" Type=\"Edm.Boolean\" Nullable=\"false\" /></Action>
+<Action Name=\"RouteTo\"><Parameter Name=\"Target\" Type=\"mscrm.crmbaseentity\" Nullable=\"false\" /><Parameter Name=\"QueueItem\" Type=\"mscrm.queueitem\" Nullable=\"false\" /></Action>
+<Action Name=\"PublishXml\"><Parameter Name=\"ParameterXml\" Type=\"Edm.String\" Nullable=\"false\" Unicode=\"false\" /></Action>
+<Action Name=\"PublishAllXml\" />
+<Action Name=\"AddToQueue\" IsBound=\"true\"><Parameter Name=\"entity\" Type=\"mscrm.queue\" Nullable=\"false\" /><Parameter Name=\"Target\" Type=\"mscrm.crmbaseentity\" Nullable=\"false\" /><Parameter Name=\"SourceQueue\" Type=\"mscrm.queue\" /><Parameter Name=\"QueueItemProperties\" Type=\"mscrm.queueitem\" /><ReturnType Type=\"mscrm.AddToQueueResponse\" Nullable=\"false\" /></Action>
+<Action Name=\"RemoveFromQueue\" IsBound=\"true\"><Parameter Name=\"entity\" Type=\"mscrm.queueitem\" Nullable=\"false\" /></Action>
+";
+
+/// Actions that are called below the service root.
+const UNBOUND_ACTIONS: &[&str] = &["CloseIncident", "Merge", "RouteTo", "PublishXml", "PublishAllXml"];
+
+/// The type that an activity derives from, unless it is that itself.
+fn base_activity<'s>(schema: &'s Schema, table: &Table) -> Option<&'s Table> {
+    let pointer = schema.by_logical("activitypointer")?;
+    (table.is_activity && table.id != pointer.id).then_some(pointer)
+}
 
 /// The bulk messages, bound to a set.
 fn bulk_actions(table: &Table, out: &mut String) {
@@ -60,9 +83,10 @@ pub(crate) fn edmx(schema: &Schema, query: &str) -> Answer {
     out.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<edmx:Edmx Version=\"4.0\" xmlns:edmx=\"http://docs.oasis-open.org/odata/ns/edmx\"><edmx:DataServices><Schema Namespace=\"Microsoft.Dynamics.CRM\" Alias=\"mscrm\" xmlns=\"http://docs.oasis-open.org/odata/ns/edm\">\n<EntityType Name=\"crmbaseentity\" Abstract=\"true\" />\n");
     out.push_str(PRINCIPAL);
     for table in schema.live_tables() {
-        entity_type(schema, table, &mut out);
+        entity_type(schema, table, annotated, &mut out);
     }
     out.push_str(FUNCTIONS);
+    out.push_str(ACTIONS);
     for table in schema.live_tables().filter(|table| table.bulk) {
         bulk_actions(table, &mut out);
     }
@@ -72,6 +96,9 @@ pub(crate) fn edmx(schema: &Schema, query: &str) -> Answer {
     }
     for name in ["WhoAmI", "RetrieveVersion", "RetrieveTotalRecordCount"] {
         line(&mut out, format_args!("<FunctionImport Name=\"{name}\" Function=\"Microsoft.Dynamics.CRM.{name}\" />"));
+    }
+    for name in UNBOUND_ACTIONS {
+        line(&mut out, format_args!("<ActionImport Name=\"{name}\" Action=\"Microsoft.Dynamics.CRM.{name}\" />"));
     }
     out.push_str("</EntityContainer>\n</Schema></edmx:DataServices></edmx:Edmx>\n");
     Answer::text("application/xml", out.into_bytes()).with_work(Message::Metadata, 1)
@@ -120,8 +147,11 @@ fn bindings<'s>(schema: &'s Schema, table: &'s Table) -> BTreeMap<&'s str, &'s s
     bindings
 }
 
-fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
-    if table.is_principal {
+fn entity_type(schema: &Schema, table: &Table, annotated: bool, out: &mut String) {
+    let base = base_activity(schema, table);
+    if let Some(base) = base {
+        line(out, format_args!("<EntityType Name=\"{}\" BaseType=\"mscrm.{}\">", table.logical, base.logical));
+    } else if table.is_principal {
         line(out, format_args!("<EntityType Name=\"{}\" BaseType=\"mscrm.principal\">", table.logical));
     } else {
         line(
@@ -133,12 +163,14 @@ fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
             ),
         );
     }
+    // What the base declares is not declared again.
+    let is_own = |name: &str| base.is_none_or(|base| !base.properties.contains_key(name));
     for column in table.live_columns() {
-        property(schema, column, out);
+        property(schema, table, column, (annotated, &is_own), out);
     }
     for relationship in &schema.relationships {
         match relationship {
-            Relationship::OneToMany(one) if one.referenced == table.id => {
+            Relationship::OneToMany(one) if one.referenced == table.id && is_own(&one.to_many) => {
                 let child = &schema.table(one.referencing).logical;
                 line(
                     out,
@@ -166,40 +198,62 @@ fn entity_type(schema: &Schema, table: &Table, out: &mut String) {
     out.push_str("</EntityType>\n");
 }
 
-fn property(schema: &Schema, column: &Column, out: &mut String) {
-    if let ColumnKind::Lookup { targets } = &column.kind {
-        line(
-            out,
-            format_args!(
-                "<Property Name=\"{}\" Type=\"Edm.Guid\"><Annotation Term=\"Org.OData.Core.V1.Computed\" Bool=\"true\" /></Property>",
-                column.wire
-            ),
-        );
-        let mut seen = Vec::new();
-        for target in targets.iter().filter(|target| !schema.table(target.table).deleted) {
-            if !seen.contains(&&target.navigation) {
-                seen.push(&target.navigation);
-                // The owner's one property leads to users and teams, whose common type is principal.
-                let kind = if targets.len() > 1 && column.logical == "ownerid" {
-                    "principal"
-                } else {
-                    &schema.table(target.table).logical
-                };
-                let id = if kind == "principal" { "ownerid" } else { schema.table(target.table).primary_id() };
-                line(
-                    out,
-                    format_args!(
-                        "<NavigationProperty Name=\"{}\" Type=\"mscrm.{kind}\" Nullable=\"true\"><ReferentialConstraint Property=\"{}\" ReferencedProperty=\"{id}\" /></NavigationProperty>",
-                        target.navigation, column.wire
-                    ),
-                );
-            }
+/// Whether annotations are wanted, and whether a property's name is declared by the type itself.
+type Declaring<'a> = (bool, &'a dyn Fn(&str) -> bool);
+
+fn property(schema: &Schema, table: &Table, column: &Column, declaring: Declaring<'_>, out: &mut String) {
+    let (annotated, is_own) = declaring;
+    if column.kind.is_lookup() {
+        if is_own(&column.wire) {
+            let computed = if annotated {
+                "><Annotation Term=\"Org.OData.Core.V1.Computed\" Bool=\"true\" /></Property>"
+            } else {
+                " />"
+            };
+            line(out, format_args!("<Property Name=\"{}\" Type=\"Edm.Guid\"{computed}", column.wire));
         }
-        return;
+        return navigations(schema, table, column, is_own, out);
     }
-    if matches!(column.kind, ColumnKind::PartyList { .. }) {
+    if matches!(column.kind, ColumnKind::PartyList { .. }) || !is_own(&column.logical) {
         return;
     }
     let edm = column.kind.edm_type();
-    line(out, format_args!("<Property Name=\"{}\" Type=\"{edm}\" />", column.logical));
+    let facets = if edm == "Edm.String" { " Unicode=\"false\"" } else { "" };
+    line(out, format_args!("<Property Name=\"{}\" Type=\"{edm}\"{facets} />", column.logical));
+}
+
+/// The properties that lead to the rows a lookup may point at.
+fn navigations(schema: &Schema, table: &Table, column: &Column, is_own: &dyn Fn(&str) -> bool, out: &mut String) {
+    let ColumnKind::Lookup { targets } = &column.kind else { return };
+    let is_owner = targets.len() > 1 && column.logical == "ownerid";
+    let mut seen = Vec::new();
+    for target in targets.iter().filter(|target| !schema.table(target.table).deleted) {
+        if seen.contains(&&target.navigation) || !is_own(&target.navigation) {
+            continue;
+        }
+        seen.push(&target.navigation);
+        // The owner's one property leads to users and teams, whose common type is principal.
+        let kind = if is_owner { "principal" } else { &schema.table(target.table).logical };
+        let key = if is_owner { "ownerid" } else { schema.table(target.table).primary_id() };
+        let mut relationships =
+            schema.one_to_many().filter(|one| (one.referencing, one.column) == (table.id, column.ordinal));
+        let partner = relationships.find(|one| one.to_one == target.navigation).filter(|_| !is_owner);
+        let partner = partner.map(|one| format!(" Partner=\"{}\"", one.to_many)).unwrap_or_default();
+        line(
+            out,
+            format_args!(
+                "<NavigationProperty Name=\"{}\" Type=\"mscrm.{kind}\" Nullable=\"false\"{partner}><ReferentialConstraint Property=\"{}\" ReferencedProperty=\"{key}\" /></NavigationProperty>",
+                target.navigation, column.wire
+            ),
+        );
+    }
+    if is_owner && table.is_activity && base_activity(schema, table).is_some() {
+        line(
+            out,
+            format_args!(
+                "<NavigationProperty Name=\"ownerid_{}\" Type=\"mscrm.principal\" Nullable=\"false\" />",
+                table.logical
+            ),
+        );
+    }
 }

@@ -190,13 +190,11 @@ fn add_one_to_many(schema: &mut Schema, body: &Json) -> Result<(), ApiError> {
 /// Refuses a navigation property under a name that the table has in use.
 fn check_free(schema: &Schema, table: TableId, name: &str) -> Result<(), ApiError> {
     // A lookup's own column is another property than the one that leads to its row.
-    match schema.table(table).properties.get(name) {
-        None => Ok(()),
-        Some(_) => {
-            let table = &schema.table(table).logical;
-            Err(ApiError::new(Code::NameExists, format!("The name {name} is in use on the entity {table}.")))
-        }
+    if !schema.table(table).properties.contains_key(name) {
+        return Ok(());
     }
+    let table = &schema.table(table).logical;
+    Err(ApiError::new(Code::NameExists, format!("The name {name} is in use on the entity {table}.")))
 }
 
 /// A custom lookup with several targets takes a further one.

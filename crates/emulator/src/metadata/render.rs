@@ -232,7 +232,18 @@ fn type_members(schema: &Schema, table: &Table, column: &Column) -> Json {
         ColumnKind::File { max_kb } | ColumnKind::Image { max_kb } => {
             json!({ "MaxSizeInKB": max_kb })
         }
-        ColumnKind::BigInt | ColumnKind::Guid | ColumnKind::EntityName | ColumnKind::PartyList { .. } => json!({}),
+        // Parties are rows of a table of their own, whose lookup says what they may be.
+        ColumnKind::PartyList { .. } => {
+            let party = schema.by_logical("activityparty").and_then(|parties| parties.find("partyid"));
+            let targets: Vec<&String> = match party.map(|party| &party.kind) {
+                Some(ColumnKind::Lookup { targets }) => {
+                    targets.iter().map(|target| &schema.table(target.table).logical).collect()
+                }
+                _ => Vec::new(),
+            };
+            json!({ "Targets": targets })
+        }
+        ColumnKind::BigInt | ColumnKind::Guid | ColumnKind::EntityName => json!({}),
     }
 }
 

@@ -76,10 +76,25 @@ fn named(column: &Column, end: &str, kind: ShadowKind) -> Shadow {
     Shadow { schema_name: format!("{stem}{end}"), kind }
 }
 
+/// The longest name that a lookup's target has. Of customers it was recorded: that of accounts, and their readings.
+fn name_length(schema: &Schema, column: &Column, shadow: &str) -> u32 {
+    let ColumnKind::Lookup { targets } = &column.kind else { return NAME_LENGTH_MAX };
+    let leads_to = |name: &str| targets.iter().any(|target| schema.table(target.table).logical == name);
+    match leads_to("account") && leads_to("contact") && targets.len() == 2 {
+        true if shadow.ends_with("yominame") => 450,
+        true => 160,
+        false => NAME_LENGTH_MAX,
+    }
+}
+
 fn object(schema: &Schema, table: &Table, column: &Column, shadow: Shadow) -> Map<String, Json> {
     // The table that a lookup points at is written with it, by name of the navigation property.
     let is_written = shadow.kind == ShadowKind::TableName;
     let logical = shadow.schema_name.to_lowercase();
+    let kind = match shadow.kind {
+        ShadowKind::Text => ColumnKind::Text { max: name_length(schema, column, &logical), format: "Text".to_owned() },
+        ShadowKind::TableName | ShadowKind::OptionLabel => ColumnKind::EntityName,
+    };
     let shown = Column {
         id: stable_id(&format!("{}.{logical}", table.logical)),
         wire: logical.clone(),
@@ -87,10 +102,7 @@ fn object(schema: &Schema, table: &Table, column: &Column, shadow: Shadow) -> Ma
         schema_name: shadow.schema_name,
         label: Label::default(),
         description: Label::default(),
-        kind: match shadow.kind {
-            ShadowKind::Text => ColumnKind::Text { max: NAME_LENGTH_MAX, format: "Text".to_owned() },
-            ShadowKind::TableName | ShadowKind::OptionLabel => ColumnKind::EntityName,
-        },
+        kind,
         required: if column.required == Required::System { Required::System } else { Required::None },
         for_create: is_written && column.for_create,
         for_update: is_written && column.for_update,

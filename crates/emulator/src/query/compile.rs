@@ -58,6 +58,8 @@ pub(crate) enum Predicate {
         is_all: bool,
         body: Option<Box<Predicate>>,
         visits: Arc<Visits>,
+        /// What each row counts.
+        cost: u64,
     },
 }
 
@@ -67,8 +69,10 @@ pub(crate) struct Visits {
     left: AtomicU64,
 }
 
-/// Rows of collections that one filter may look at before it counts as too expensive.
+/// Rows of collections that one filter may look at before it counts as too expensive, and how many of them one
+/// counts that is reached through another: those are the ones that multiply.
 const VISITS_MAX: u64 = 20_000_000;
+const NESTED_COST: u64 = 32;
 
 impl Visits {
     fn new() -> Arc<Self> {
@@ -76,8 +80,10 @@ impl Visits {
     }
 
     /// Counts one row; false when there are no more to be looked at.
-    pub(super) fn take(&self) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    pub(super) fn take(&self, cost: u64) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left.store(left.saturating_sub(cost), Ordering::Relaxed);
+        left > 0
     }
 }
 
@@ -402,5 +408,6 @@ fn lambda(
             (many.tables[1 - own], link)
         }
     };
-    Ok(Predicate::Related { hops, table, link, is_all, body: bind_body(table)?, visits: Arc::clone(visits) })
+    let cost = if outer.is_empty() { 1 } else { NESTED_COST };
+    Ok(Predicate::Related { hops, table, link, is_all, body: bind_body(table)?, visits: Arc::clone(visits), cost })
 }

@@ -30,14 +30,14 @@ fn eval(database: &Database, schema: &Schema, view: RowView<'_>, predicate: &Pre
             let right = column_value(database, schema, view, b)?;
             Some(holds(*operator, compare(&left, &right)?))
         }
-        Predicate::Related { hops, table, link, is_all, body, visits } => {
+        Predicate::Related { hops, table, link, is_all, body, visits, cost } => {
             let Some(from) = follow(database, schema, view, hops) else {
                 return Some(*is_all);
             };
             let mut rows = collection(database, schema, from, *table, *link);
             // Whoever runs the filter asks it afterwards whether it gave up.
             let holds = |row: RowView<'_>| {
-                visits.take() && body.as_ref().is_none_or(|body| matches(database, schema, row, body))
+                visits.take(*cost) && body.as_ref().is_none_or(|body| matches(database, schema, row, body))
             };
             Some(if *is_all { rows.all(holds) } else { rows.any(holds) })
         }

@@ -371,6 +371,11 @@ fn index_table(table: &mut Table, relationships: &[Relationship]) {
                     // The owner's two targets share one navigation property: the first stands for both.
                     table.properties.entry(target.navigation.as_str().into()).or_insert(property);
                 }
+                // An activity has its owner under the name that all activities share, and under one of its own.
+                if table.is_activity && column.logical == "ownerid" {
+                    let own = format!("ownerid_{}", table.logical);
+                    table.properties.entry(own.into()).or_insert(Property::ToOne(column.ordinal, 0));
+                }
             }
             ColumnKind::PartyList { .. } => {
                 table.properties.insert(column.logical.as_str().into(), Property::Parties(column.ordinal));

@@ -161,6 +161,8 @@ pub(super) enum RelationshipSpec {
 #[serde(deny_unknown_fields)]
 pub(super) struct FullRelationshipSpec {
     pub(super) name: String,
+    /// The lookup's property, where it is not named after the column.
+    pub(super) to_one: Option<String>,
     /// The collection's property, where it is not the relationship's name.
     pub(super) to_many: Option<String>,
     #[serde(default = "no_cascade")]

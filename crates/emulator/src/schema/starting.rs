@@ -11,7 +11,9 @@ use super::build::{
 use super::kinds::{ColumnKind, DateBehavior, IntegerFormat, Opt, Required, State};
 use super::label::Label;
 use super::model::{AlternateKey, Cascade, KeyStatus, Ordinal, Relationship, Schema, Table, TableId};
-use super::spec::{ColumnSpec, RelationshipSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables};
+use super::spec::{
+    ColumnSpec, FullRelationshipSpec, RelationshipSpec, SpecError, TableSpec, TypeSpec, parse_table, parse_tables,
+};
 use super::stable_id;
 use super::standard::{add_owner_lookup, add_system_lookups};
 
@@ -82,6 +84,7 @@ const STARTING_TABLES: &[(&str, &str)] = starting_files![
     "letter",
     "fax",
     "role",
+    "principalobjectaccess",
     "savedquery",
     "userquery",
 ];
@@ -296,6 +299,10 @@ fn spec_targets(
             (1, _) => base.to_owned(),
             (_, true) => format!("{base}_{target}_{}", spec.table),
             (_, false) => format!("{base}_{target}"),
+        };
+        let navigation = match column.relationships.get(target) {
+            Some(RelationshipSpec::Full(FullRelationshipSpec { to_one: Some(property), .. })) => property.clone(),
+            _ => navigation,
         };
         let relationship = match column.relationships.get(target) {
             Some(RelationshipSpec::Name(name)) => name.clone(),

@@ -37,6 +37,12 @@ pub(super) fn answer(
             return done;
         }
     }
+    if let Some(done) = super::sharing::answer(call, access, request, schema, (name, arguments.unwrap_or_default())) {
+        return done;
+    }
+    if let Some(done) = super::validity::answer(call, request, schema, name, arguments) {
+        return done;
+    }
     match (request.method.as_str(), name) {
         ("GET", "WhoAmI") => Ok(who_am_i(call)),
         ("GET", "RetrieveVersion") => Ok(object(call, "RetrieveVersionResponse", [("Version", Json::from(VERSION))])),
@@ -88,17 +94,27 @@ const FUNCTIONS: &[&str] = &[
     "RetrieveProvisionedLanguages",
     "RetrieveTotalRecordCount",
     "ExecuteCosmosSqlQuery",
+    "GetValidManyToMany",
+    "GetValidReferencedEntities",
+    "GetValidReferencingEntities",
+    "RetrieveSharedPrincipalsAndAccess",
 ];
 const ACTIONS: &[&str] = &[
     "BulkDelete",
+    "CanBeReferenced",
+    "CanBeReferencing",
+    "CanManyToMany",
     "CloseIncident",
     "CreateCustomerRelationships",
     "CreateEntities",
     "CreatePolymorphicLookupAttribute",
+    "GrantAccess",
     "Merge",
+    "ModifyAccess",
     "PublishAllXml",
     "PublishXml",
     "ReactivateEntityKey",
+    "RevokeAccess",
     "RouteTo",
 ];
 
@@ -218,10 +234,16 @@ pub(super) fn bound(
     row: &RowRequest<'_>,
     action: &str,
 ) -> Result<Answer, ApiError> {
-    let (name, _) = split_segment(action);
+    let (name, arguments) = split_segment(action);
     let name = name.trim_start_matches("Microsoft.Dynamics.CRM.");
+    if request.method == http::Method::GET && name == "RetrievePrincipalAccess" && row.table.is_principal {
+        return super::sharing::rights_of(call, access, request, row, arguments.unwrap_or_default());
+    }
     if request.method == http::Method::GET && name == "RetrieveUserPrivileges" && row.table.logical == "systemuser" {
-        return Ok(user_privileges(call, row));
+        return Ok(privileges(call, row, "RetrieveUserPrivilegesResponse"));
+    }
+    if request.method == http::Method::GET && name == "RetrieveRolePrivilegesRole" && row.table.logical == "role" {
+        return Ok(privileges(call, row, "RetrieveRolePrivilegesRoleResponse"));
     }
     if request.method != http::Method::POST {
         return Err(super::route::method_not_allowed(request));
@@ -298,8 +320,8 @@ fn other_privileges(settings: &crate::settings::Settings) -> [(&'static str, boo
     ]
 }
 
-/// Every user is a system administrator here.
-fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
+/// Every user is a system administrator here, and that is the role that has these privileges.
+fn privileges(call: &Call<'_>, row: &RowRequest<'_>, response: &str) -> Answer {
     let of_tables = row.schema.live_tables().flat_map(|table| crate::metadata::privileges(table).map(|(_, name)| name));
     let held = other_privileges(call.settings).into_iter().filter(|(_, is_held)| *is_held);
     let names: std::collections::BTreeSet<String> = of_tables.chain(held.map(|(name, _)| name.to_owned())).collect();
@@ -310,7 +332,7 @@ fn user_privileges(call: &Call<'_>, row: &RowRequest<'_>) -> Answer {
         })
     };
     let list: Vec<Json> = names.into_iter().map(privilege).collect();
-    object(call, "RetrieveUserPrivilegesResponse", [("RolePrivileges", list.into())])
+    object(call, response, [("RolePrivileges", list.into())])
 }
 
 pub(super) fn object<const N: usize>(call: &Call<'_>, response: &str, members: [(&str, Json); N]) -> Answer {

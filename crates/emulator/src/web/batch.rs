@@ -37,7 +37,7 @@ struct Part {
 
 #[derive(Debug)]
 enum Item {
-    Single(Part),
+    Single(Box<Part>),
     ChangeSet(Vec<Part>),
 }
 
@@ -88,7 +88,7 @@ impl Reading<'_> {
     fn item(&mut self, call: &Call<'_>, section: &[u8]) -> Result<Item, ApiError> {
         let (headers, body) = split_headers(section)?;
         let Some(inner) = boundary(&header(&headers, "content-type").unwrap_or_default()) else {
-            return self.part(&headers, body).map(Item::Single);
+            return self.part(&headers, body).map(|part| Item::Single(Box::new(part)));
         };
         let mut parts = Vec::new();
         for section in sections(body, &inner)?.0 {

@@ -16,6 +16,8 @@ mod links;
 mod route;
 mod rows;
 mod sets;
+mod sharing;
+mod validity;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

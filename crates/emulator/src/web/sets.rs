@@ -43,6 +43,7 @@ fn fetch_query(settings: &Settings, options: &QueryOptions, reader: &Reader<'_>)
                 schema: reader.scope.schema,
                 now: reader.scope.now,
                 allows_top: settings.sql_top_allowed,
+                allows_offset: settings.sql_offset_allowed,
                 skip_token: options.skip_token.as_deref(),
             };
             parse_sql(text, &context).map(Some)

@@ -135,7 +135,9 @@ fn duplicate_attributes(
         let name = &table.column(*ordinal).logical;
         let cell = cells.iter().find(|(found, _)| found == ordinal);
         let value = cell.map(|cell| value_text(schema, table, cell)).unwrap_or_default();
-        xml.push_str(&format!("<{name}>{value}</{name}>"));
+        for piece in ["<", name, ">", &value, "</", name, ">"] {
+            xml.push_str(piece);
+        }
     }
     xml + "</DuplicateAttributes>"
 }
@@ -147,9 +149,16 @@ fn duplicate_entity(schema: &Schema, table: &Table, id: Uuid, cells: &[(Ordinal,
     let is_column = |ordinal: &Ordinal| usize::from(*ordinal) < table.columns.len();
     for cell in cells.iter().filter(|(ordinal, value)| value.is_some() && is_column(ordinal)) {
         let (name, value) = (&table.column(cell.0).logical, value_text(schema, table, cell));
-        xml.push_str(&format!(
-            "<KeyValuePairOfstringanyType><d2p1:key>{name}</d2p1:key><d2p1:value>{value}</d2p1:value></KeyValuePairOfstringanyType>"
-        ));
+        let pieces = [
+            "<KeyValuePairOfstringanyType><d2p1:key>",
+            name,
+            "</d2p1:key><d2p1:value>",
+            &value,
+            "</d2p1:value></KeyValuePairOfstringanyType>",
+        ];
+        for piece in pieces {
+            xml.push_str(piece);
+        }
     }
     xml + &format!("</Attributes><Id>{id}</Id><LogicalName>{}</LogicalName></Entity>", table.logical)
 }

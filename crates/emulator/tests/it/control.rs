@@ -1,4 +1,5 @@
 //! `/__emulator/*` against what a web page could send, and against programs that use it as ever.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use reqwest::StatusCode;
 use serde_json::json;

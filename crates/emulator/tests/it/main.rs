@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod acceptance_more;
+mod activities;
 mod batches;
 mod bombs;
 mod bulk;
@@ -24,4 +25,5 @@ mod rows;
 mod schema;
 mod sql;
 mod support;
+mod validity;
 mod vectors;

@@ -52,6 +52,18 @@ async fn tls_answers_under_its_own_authority() {
 }
 
 #[tokio::test]
+async fn a_temporary_authority_goes_with_its_emulator() {
+    let start = || Emulator::start(Options { tls: true, ..Options::default() });
+    let (first, second) = (start().await.unwrap(), start().await.unwrap());
+    let files = [&first, &second].map(|emulator| emulator.ready().ca_file.clone().unwrap());
+    assert!(files[0] != files[1] && files.iter().all(|file| file.try_exists().unwrap()), "each has its own");
+    first.stop().await;
+    assert!(!files[0].try_exists().unwrap() && files[1].try_exists().unwrap());
+    drop(second);
+    assert!(!files[1].try_exists().unwrap());
+}
+
+#[tokio::test]
 async fn a_response_can_be_lost_after_the_commit() {
     let world = world().await;
     let rule = json!([{ "match": { "op": "CreateMultiple", "table": "account", "nth": 1 }, "do": "commit_then_drop" }]);

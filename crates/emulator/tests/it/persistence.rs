@@ -147,7 +147,9 @@ async fn damage_in_the_log_is_refused_by_name_and_a_torn_tail_is_not() {
     }
     process.kill();
     let whole = fs_err::read(&log).unwrap();
-    for place in [start as usize + 1, start as usize + 20, (start as usize + whole.len()) / 2, whole.len() - 1] {
+    for place in
+        [start as usize + 1, start as usize + 20, usize::midpoint(start as usize, whole.len()), whole.len() - 1]
+    {
         let mut damaged = whole.clone();
         damaged[place] ^= 1;
         fs_err::write(&log, &damaged).unwrap();

@@ -4,6 +4,7 @@
 //! `{"contains": text or list}`, `{"matches": pattern}`, `{"present": true}`, `{"repeated": n}`; what is not named
 //! is not judged. Where a request takes something that must be there first, `prepare` makes it, by the name of the
 //! file; a file without an entry there is sent as it stands.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 

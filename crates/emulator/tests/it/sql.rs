@@ -99,3 +99,27 @@ async fn what_the_grammar_lacks_is_refused() {
     world.control("settings", &json!({ "sql_top_allowed": false })).await;
     world.get("accounts?sql=SELECT%20TOP%201%20name%20FROM%20account").await.refused(400, "0x80060888");
 }
+
+#[tokio::test]
+async fn a_window_of_rows_is_a_setting() {
+    let world = world().await;
+    for number in 0..7 {
+        world.post("accounts", &json!({ "name": format!("A{number}") })).await.expect(204);
+    }
+    let query = |window: &str| format!("accounts?sql=SELECT name FROM account ORDER BY name {window}");
+    world.get(&query("OFFSET 2 ROWS FETCH NEXT 3 ROWS ONLY")).await.expect(400);
+    world.control("settings", &json!({ "sql_offset_allowed": true })).await;
+    for (window, wanted) in [
+        ("OFFSET 2 ROWS FETCH NEXT 3 ROWS ONLY", vec!["A2", "A3", "A4"]),
+        ("OFFSET 5 ROWS", vec!["A5", "A6"]),
+        ("OFFSET 0 ROWS FETCH FIRST 1 ROW ONLY", vec!["A0"]),
+        ("OFFSET 9 ROWS FETCH NEXT 1 ROWS ONLY", vec![]),
+    ] {
+        let rows = world.get(&query(window)).await.expect(200).json();
+        let names: Vec<_> = rows["value"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+        assert_eq!(names, wanted, "{window}");
+        assert!(rows.get("@odata.nextLink").is_none(), "{window}");
+    }
+    world.get("accounts?sql=SELECT name FROM account OFFSET 2 ROWS").await.expect(400);
+    world.get(&query("OFFSET 1 ROWS FETCH NEXT 0 ROWS ONLY")).await.expect(400);
+}

@@ -38,6 +38,7 @@ pub(crate) fn parse_expression(value: &Json) -> Result<Fetch, ApiError> {
         top: value.get("TopCount").and_then(Json::as_u64).map(|top| top as usize),
         count: None,
         page: 1,
+        offset: 0,
         cookie: None,
         is_distinct: value.get("Distinct").and_then(Json::as_bool).unwrap_or(false),
         is_aggregate: false,

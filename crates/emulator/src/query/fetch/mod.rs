@@ -39,6 +39,8 @@ pub(crate) struct Fetch {
     pub(crate) top: Option<usize>,
     pub(crate) count: Option<usize>,
     pub(crate) page: u64,
+    /// Rows that are passed over before the first page.
+    pub(crate) offset: u64,
     /// The inner paging cookie, decoded.
     pub(crate) cookie: Option<String>,
     pub(crate) is_distinct: bool,

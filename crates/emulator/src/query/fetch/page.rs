@@ -87,7 +87,7 @@ fn bounds(reader: &Reader<'_>, query: &Fetch, plan: &Plan) -> Result<Bounds, Api
         Some(cookie) if cookie.last != Uuid::nil() => Some(read_cookie(reader, plan, cookie)?),
         _ => None,
     };
-    let skip = if after.is_some() { 0 } else { (page - 1).saturating_mul(limit as u64) };
+    let skip = if after.is_some() { 0 } else { (page - 1).saturating_mul(limit as u64).saturating_add(query.offset) };
     if skip > 0 && skip.saturating_add(limit as u64) > SIMPLE_ROWS_MAX {
         return Err(ApiError::new(
             Code::PageWithoutCookie,

@@ -135,6 +135,7 @@ fn fetch(node: Node<'_, '_>) -> Result<Fetch, ApiError> {
         top: top.map(|top| top as usize),
         count: number(node, "count", 5000)?.map(|count| count as usize),
         page: number(node, "page", u64::from(u32::MAX))?.unwrap_or(1),
+        offset: 0,
         cookie: node.attribute("paging-cookie").filter(|cookie| !cookie.is_empty()).map(str::to_owned),
         is_distinct: flag(node, "distinct")?,
         is_aggregate: flag(node, "aggregate")?,

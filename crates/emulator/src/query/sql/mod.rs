@@ -25,6 +25,8 @@ pub(crate) struct SqlContext<'a> {
     pub(crate) now: i64,
     /// Whether `TOP` is taken; the documentation and the product's own samples disagree.
     pub(crate) allows_top: bool,
+    /// Whether `ORDER BY … OFFSET n ROWS FETCH NEXT m ROWS ONLY` is taken.
+    pub(crate) allows_offset: bool,
     pub(crate) skip_token: Option<&'a str>,
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn parse_sql(text: &str, context: &SqlContext<'_>) -> Result<Fetch, A
     let mut parser = Parser::new(text, context)?;
     parser.keyword("SELECT")?;
     let is_distinct = parser.eat("DISTINCT");
-    let top = if parser.eat("TOP") { Some(top(&mut parser)?) } else { None };
+    let mut top = if parser.eat("TOP") { Some(top(&mut parser)?) } else { None };
     let items = parser.items()?;
     parser.keyword("FROM")?;
     parser.sources()?;
@@ -81,15 +83,32 @@ pub(crate) fn parse_sql(text: &str, context: &SqlContext<'_>) -> Result<Fetch, A
         parser.keyword("BY")?;
         orders = parser.orders()?;
     }
+    let (mut offset, mut has_window) = (0, false);
+    if context.allows_offset && !orders.is_empty() && parser.eat("OFFSET") {
+        (offset, has_window) = (window(&mut parser)?, true);
+        if parser.eat("FETCH") {
+            if !parser.eat("NEXT") {
+                parser.keyword("FIRST")?;
+            }
+            let rows = window(&mut parser)?;
+            parser.keyword("ONLY")?;
+            let rows = usize::try_from(rows).ok().filter(|rows| (1..=5000).contains(rows) && top.is_none());
+            top = Some(rows.ok_or_else(|| error("FETCH needs a number from 1 to 5000, and excludes TOP."))?);
+        }
+    }
     parser.end()?;
     let statement = Statement { sources: parser.into_sources(), items, groups, orders };
     let is_aggregate = !statement.groups.is_empty() || statement.items.iter().any(|item| item.method.is_some());
+    if is_aggregate && has_window {
+        return Err(error("OFFSET is not supported in a SQL query that aggregates."));
+    }
     let entity = statement.entity(context, filters, is_aggregate)?;
     Ok(Fetch {
         language: Language::Sql { skip_token: context.skip_token.map(str::to_owned) },
         top,
         count: None,
         page: 1,
+        offset,
         cookie: None,
         is_distinct,
         is_aggregate,
@@ -97,6 +116,17 @@ pub(crate) fn parse_sql(text: &str, context: &SqlContext<'_>) -> Result<Fetch, A
         aggregate_max: ROWS_MAX,
         entity,
     })
+}
+
+/// `n ROWS`, of OFFSET or FETCH.
+fn window(parser: &mut Parser<'_>) -> Result<u64, ApiError> {
+    let Token::Number(number) = parser.next() else {
+        return Err(error("OFFSET and FETCH take a number."));
+    };
+    if !parser.eat("ROWS") {
+        parser.keyword("ROW")?;
+    }
+    number.parse().map_err(|_| error("OFFSET and FETCH take a whole number."))
 }
 
 fn top(parser: &mut Parser<'_>) -> Result<usize, ApiError> {
@@ -244,7 +274,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Fetch, String> {
         let schema = crate::schema::starting_schema().unwrap();
-        let context = SqlContext { schema: &schema, now: 0, allows_top: true, skip_token: None };
+        let context = SqlContext { schema: &schema, now: 0, allows_top: true, allows_offset: false, skip_token: None };
         parse_sql(text, &context).map_err(|error| error.message)
     }
 

@@ -33,6 +33,8 @@ class Place:
         """A control request, which is no part of the service."""
         data = None if body is None else json.dumps(body).encode()
         context = ssl.create_default_context(cafile=self.ready["ca_file"])
+        # As Python 3.13 and later do by themselves.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         with urllib.request.urlopen(f"{self.url}/__emulator/{path}", data, context=context) as answer:
             return json.load(answer)
 
