@@ -6,7 +6,10 @@ use clap::ValueEnum;
 use crate::Outcome;
 use crate::place::Bench;
 use crate::random::Random;
-use crate::{answers, clock, disk, kills, lost, power, schema, state, wire, zombies};
+use crate::{
+    answers, clock, companions, disk, kills, late, lost, power, restores, rollbacks, schema, small_files, state,
+    unearned, wire, zombies,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
@@ -118,6 +121,26 @@ pub(crate) const AREAS: &[Area] = &[
         share_percent_min: 5,
         run: answers::case,
     },
+    // Somebody else says that it is done.
+    Area {
+        name: "unearned",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 16, faults_min: 16 },
+        night: Amount { cases: 480, faults_min: 480 },
+        kinds: unearned::KINDS,
+        share_percent_min: 4,
+        run: unearned::case,
+    },
+    // One of two streams comes empty.
+    Area {
+        name: "companions",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 5, faults_min: 10 },
+        night: Amount { cases: 200, faults_min: 400 },
+        kinds: companions::KINDS,
+        share_percent_min: 10,
+        run: companions::case,
+    },
     // Connections break.
     Area {
         name: "wire",
@@ -157,5 +180,45 @@ pub(crate) const AREAS: &[Area] = &[
         kinds: state::KINDS,
         share_percent_min: 4,
         run: state::case,
+    },
+    // The destination goes back in time, or what was loaded is deleted there.
+    Area {
+        name: "restores",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 16, faults_min: 14 },
+        night: Amount { cases: 400, faults_min: 320 },
+        kinds: restores::KINDS,
+        share_percent_min: 5,
+        run: restores::case,
+    },
+    // A backup of the state is put back.
+    Area {
+        name: "rollbacks",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 10, faults_min: 9 },
+        night: Amount { cases: 300, faults_min: 260 },
+        kinds: rollbacks::KINDS,
+        share_percent_min: 8,
+        run: rollbacks::case,
+    },
+    // Requests are run late, after a run that does not just go on.
+    Area {
+        name: "late",
+        rows: MANY_ROWS,
+        pr: Amount { cases: 4, faults_min: 3 },
+        night: Amount { cases: 120, faults_min: 90 },
+        kinds: late::KINDS,
+        share_percent_min: 10,
+        run: late::case,
+    },
+    // Files may not grow: writes of the database fail too.
+    Area {
+        name: "small files",
+        rows: FEW_ROWS,
+        pr: Amount { cases: 12, faults_min: 8 },
+        night: Amount { cases: 400, faults_min: 280 },
+        kinds: small_files::KINDS,
+        share_percent_min: 5,
+        run: small_files::case,
     },
 ];

@@ -51,6 +51,13 @@ pub(crate) struct Bench {
     created: u64,
 }
 
+/// Two sources of one flow.
+pub(crate) struct Companion<'a> {
+    pub(crate) office: &'a str,
+    pub(crate) companion: &'a str,
+    pub(crate) may_be_empty: bool,
+}
+
 /// How a run ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -90,7 +97,8 @@ impl Bench {
     fn project(&self) -> String {
         let ready = self.service.ready();
         format!(
-            "flowgate: 1\nconnections:\n  files: {{ files: {{ path: offices.csv, format: csv }} }}\n  crm:\n    dataverse:\n      \
+            "flowgate: 1\nconnections:\n  files: {{ files: {{ path: offices.csv, format: csv }} }}\n  \
+             more: {{ files: {{ path: more.csv, format: csv }} }}\n  crm:\n    dataverse:\n      \
              url: {}\n      time_scale: {TIME_SCALE:?}\n      credential: {{ client: {}, secret: \"{}\" }}\n",
             self.service.relay_url(),
             ready.client_id,
@@ -101,6 +109,117 @@ impl Bench {
     /// Changes what the flow selects, or puts back what it selects usually.
     pub(crate) fn set_select(&self, select: Option<&str>) -> Result<()> {
         Ok(fs_err::write(self.path("flows/offices.yaml"), format!("{FLOW}{}\n", select.unwrap_or(SELECT)))?)
+    }
+
+    /// Makes the flow deactivate what is gone, or delete it, which it does usually.
+    pub(crate) fn set_missing(&self, missing: &str) -> Result<()> {
+        let flow = FLOW.replace("missing: delete", &format!("missing: {missing}"));
+        Ok(fs_err::write(self.path("flows/offices.yaml"), format!("{flow}{SELECT}\n"))?)
+    }
+
+    /// The rows of the source on the day.
+    pub(crate) fn rows(&self) -> Rows {
+        rows_of(self.size, self.day)
+    }
+
+    /// Puts other rows in place of the source's.
+    pub(crate) fn set_source(&self, rows: &Rows) -> Result<()> {
+        Ok(fs_err::write(self.path("offices.csv"), as_csv(rows))?)
+    }
+
+    /// Copies the state away, as a backup does.
+    pub(crate) fn back_up(&self) -> Result<()> {
+        let backup = self.path("backup");
+        if backup.is_dir() {
+            fs_err::remove_dir_all(&backup)?;
+        }
+        copy(&self.state_dir(), &backup)
+    }
+
+    /// Puts the backup back: over what is there, in place of it, or by moving it there.
+    pub(crate) fn put_back(&self, way: &str) -> Result<()> {
+        let (backup, state) = (self.path("backup"), self.state_dir());
+        if way == "over" {
+            // What the backup does not have is gone, as `rsync --delete` leaves it.
+            for file in files(&state, "")? {
+                let kept = backup.join(file.strip_prefix(&state)?);
+                if !kept.is_file() {
+                    fs_err::remove_file(file)?;
+                }
+            }
+            return copy(&backup, &state);
+        }
+        fs_err::remove_dir_all(&state)?;
+        match way {
+            "moved" => Ok(fs_err::rename(&backup, &state)?),
+            _ => copy(&backup, &state),
+        }
+    }
+
+    /// Runs the flow; a refusal by one of these codes is answered by adopting, a failure by another run. Says how often
+    /// it was refused.
+    pub(crate) fn run_guarded(&self, codes: &[&str]) -> Result<u64> {
+        let mut refusals = 0;
+        let mut last = self.run(None)?;
+        for _ in 0..RUNS_MAX {
+            match last.status.code() {
+                Some(0) => return Ok(refusals),
+                Some(4) if codes.iter().any(|code| last.said.contains(code)) => {
+                    ensure!(last.said.contains("--adopt"), "what helps is not named: {}", last.said);
+                    refusals += 1;
+                    last = self.run_with(&["run", FLOW_NAME, "--adopt", "--json"])?;
+                }
+                Some(1) => last = self.run(None)?,
+                other => bail!("exit status {other:?}: {}", last.said),
+            }
+        }
+        bail!("the run does not end: {}", last.said)
+    }
+
+    /// Compares the destination with these rows, whatever was created on the way, and runs once more: nothing to do.
+    pub(crate) fn finish_with(&self, rows: &Rows) -> Result<()> {
+        self.compare_with(rows)?;
+        let again = self.run(None)?;
+        ensure!(again.is_complete(), "a further run fails: {}", again.said);
+        ensure!(again.report["rows"]["unchanged"] == rows.len(), "a further run finds work: {}", again.report["rows"]);
+        self.compare_with(rows)
+    }
+
+    pub(crate) fn compare_with(&self, rows: &Rows) -> Result<()> {
+        let different = differences(&self.service.rows()?, rows);
+        ensure!(different.is_empty(), "{}", different.join("; "));
+        Ok(())
+    }
+
+    /// As [`Self::compare_with`]; rows beside these may be there too.
+    pub(crate) fn compare_among(&self, rows: &Rows) -> Result<()> {
+        let mut found = self.service.rows()?;
+        found.retain(|key, _| rows.contains_key(key));
+        let different = differences(&found, rows);
+        ensure!(different.is_empty(), "{}", different.join("; "));
+        Ok(())
+    }
+
+    /// Runs the flow in a process whose files may not grow beyond so many blocks of 512 bytes: what it writes behind
+    /// that fails, whoever writes it.
+    pub(crate) fn run_with_small_files(&self, blocks: u64) -> Result<Ended> {
+        let mut command = Command::new("bash");
+        let script = "set -o posix; trap '' XFSZ; ulimit -f \"$0\" && exec \"$@\"";
+        command.args(["-c", script, &blocks.to_string()]).arg(&self.program).args(["run", FLOW_NAME, "--json"]);
+        command.current_dir(self.dir.path()).env_remove("FLOWGATE_LOG").stdin(Stdio::null());
+        ended(&command.stdout(Stdio::piped()).stderr(Stdio::piped()).output()?)
+    }
+
+    /// Lets the flow read two streams, until `set_select` puts it back.
+    pub(crate) fn set_companions(&self, select: &str, companion: &Companion<'_>) -> Result<()> {
+        let stream = |from: &str| {
+            format!("{{ from: {from}, key: [code], deletes: seen, may_be_empty: {} }}", companion.may_be_empty)
+        };
+        let streams = format!("  office: {}\n  companion: {}\n", stream("files"), stream("more"));
+        let flow = FLOW.replace("  office: { from: files, key: [code], deletes: seen }\n", &streams);
+        fs_err::write(self.path("flows/offices.yaml"), format!("{flow}\"{select}\"\n"))?;
+        fs_err::write(self.path("offices.csv"), companion.office)?;
+        Ok(fs_err::write(self.path("more.csv"), companion.companion)?)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,6 +241,7 @@ impl Bench {
         self.service.control("faults", &json!([]))?;
         self.service.control("settings", &json!({ "token_life_s": 3599.0 }))?;
         self.service.control("restore", &json!({ "name": name }))?;
+        self.set_missing("delete")?;
         let state = self.path(".flowgate");
         if state.is_dir() {
             fs_err::remove_dir_all(&state)?;

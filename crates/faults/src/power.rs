@@ -86,6 +86,8 @@ struct Unsynced {
     /// Bytes from the start that are.
     durable: usize,
     name: Name,
+    /// The file was made longer, durably, before these bytes were written: it is never shorter.
+    has_room: bool,
 }
 
 /// What may have become of a file's name.
@@ -102,8 +104,13 @@ impl Unsynced {
         if !matches!(self.name, Name::Durable) {
             return Ok(fs_err::remove_file(&self.path)?);
         }
-        let bytes = fs_err::read(&self.path)?;
-        Ok(fs_err::write(&self.path, &bytes[..self.durable])?)
+        let mut bytes = fs_err::read(&self.path)?;
+        self.cut(&mut bytes, self.durable);
+        Ok(fs_err::write(&self.path, bytes)?)
+    }
+
+    fn cut(&self, bytes: &mut Vec<u8>, at: usize) {
+        if self.has_room { bytes[at..].fill(0) } else { bytes.truncate(at) }
     }
 
     fn lose(&self, random: &mut Random) -> Result<()> {
@@ -111,7 +118,7 @@ impl Unsynced {
         let from = self.durable;
         let at = random.between(from as u64, bytes.len() as u64) as usize;
         match random.between(0, 4) {
-            0 => bytes.truncate(at),
+            0 => self.cut(&mut bytes, at),
             // The length is there, the content is not.
             1 => bytes[at..].fill(0),
             2 => {
@@ -127,7 +134,7 @@ impl Unsynced {
                 Name::Durable => {}
             },
             _ if !matches!(self.name, Name::Durable) => return Ok(fs_err::remove_file(&self.path)?),
-            _ => bytes.truncate(from),
+            _ => self.cut(&mut bytes, from),
         }
         Ok(fs_err::write(&self.path, bytes)?)
     }
@@ -139,17 +146,17 @@ fn lose(point: &str, dir: &Path, random: &mut Random) -> Result<()> {
 
 /// What is not known to be on disk when a process stops at `point`.
 fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
-    let new = |path: PathBuf| Unsynced { path, durable: 0, name: Name::New };
+    let new = |path: PathBuf| Unsynced { path, durable: 0, name: Name::New, has_room: false };
     let renamed = |path: PathBuf, earlier: PathBuf| {
         let durable = fs_err::metadata(&path).map_or(0, |metadata| metadata.len() as usize);
-        Unsynced { path, durable, name: Name::Renamed(earlier) }
+        Unsynced { path, durable, name: Name::Renamed(earlier), has_room: false }
     };
     Ok(match point {
         "ledger.torn" | "ledger.sync" => {
             let path = files(dir, ".ledger")?.pop().context("there is no ledger")?;
             let bytes = fs_err::read(&path)?;
             let durable = bytes.windows(4).rposition(|window| window == b"FGGR").context("the ledger has no group")?;
-            vec![Unsynced { path, durable, name: Name::Durable }]
+            vec![Unsynced { path, durable, name: Name::Durable, has_room: true }]
         }
         "ledger.created" => {
             files(dir, ".ledger")?.into_iter().map(|path| renamed(path.clone(), unfinished(&path))).collect()
@@ -178,7 +185,7 @@ fn unsynced(point: &str, dir: &Path) -> Result<Vec<Unsynced>> {
         _ => {
             let path = files(dir, "runs.db-wal")?.pop().context("there is no write-ahead log")?;
             let durable = last_transaction(&fs_err::read(&path)?);
-            vec![Unsynced { path, durable, name: Name::Durable }]
+            vec![Unsynced { path, durable, name: Name::Durable, has_room: false }]
         }
     })
 }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+use crate::forger::{Forger, Forgery};
+
 /// What the relay does to connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -35,6 +37,7 @@ struct Shared {
     connections: AtomicU64,
     answers: AtomicU64,
     hits: AtomicU64,
+    forger: Forger,
 }
 
 /// A relay on a port of its own.
@@ -66,6 +69,14 @@ impl Relay {
         self.shared.hits.store(0, Ordering::SeqCst);
     }
 
+    /// Lets an intermediary answer some requests.
+    pub(crate) fn forge(&self, forgery: Option<Forgery>) {
+        self.shared.forger.set(forgery);
+        if forgery.is_some() {
+            self.shared.hits.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// How often there was trouble since it was set.
     pub(crate) fn hits(&self) -> u64 {
         self.shared.hits.load(Ordering::SeqCst)
@@ -75,6 +86,11 @@ impl Relay {
 /// Relays one connection. Whatever fails ends it, as on any network.
 async fn serve(mut client: TcpStream, service: SocketAddr, shared: Arc<Shared>) -> Option<()> {
     let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+    if let Some(forgery) = shared.forger.forgery() {
+        let was_forged = shared.forger.exchange(&mut client, service, forgery).await?;
+        shared.hits.fetch_add(u64::from(was_forged), Ordering::SeqCst);
+        return None;
+    }
     let mut service = TcpStream::connect(service).await.ok()?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_service, mut to_service) = service.split();

@@ -82,16 +82,19 @@ impl Service {
 
     /// Every row of the table. Two rows with one key are an error: one of them is a duplicate.
     pub(crate) fn rows(&self) -> Result<Rows> {
-        let select = "api/data/v9.2/accounts?$select=accountnumber,name,address1_city,statecode";
+        let select = "api/data/v9.2/accounts?$select=accountnumber,name,address1_city,statecode,createdon,modifiedon";
         let mut next = Some(select.to_owned());
         let mut rows = Rows::new();
+        let mut seen = std::collections::HashMap::new();
         while let Some(address) = next {
             let page = self.send("GET", &address, String::new())?;
             for row in page["value"].as_array().into_iter().flatten() {
                 let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
                 let value = (text("name"), text("address1_city"), row["statecode"] == 1);
-                if rows.insert(text("accountnumber"), value).is_some() {
-                    bail!("{} is there twice", text("accountnumber"));
+                let is_twice = rows.insert(text("accountnumber"), value).is_some();
+                let other = seen.insert(text("accountnumber"), row.clone());
+                if let Some(other) = other.filter(|_| is_twice) {
+                    bail!("{} is there twice: {other} and {row}", text("accountnumber"));
                 }
             }
             next = page["@odata.nextLink"].as_str().map(str::to_owned);
