@@ -15,6 +15,8 @@ mod layout;
 mod parquet;
 mod rows;
 mod shape;
+mod split;
+mod unchanged;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,7 @@ pub(crate) use find::check_pattern;
 pub(crate) use layout::{FileSettings, Layout};
 
 use layout::Format;
+use unchanged::{Stamp, require_same_files, require_unchanged};
 
 /// One file to read.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ struct DataFile {
     path: PathBuf,
     /// The path in messages and in `_file`: from the project directory, if it is below.
     shown: String,
+    /// What it was when it was found.
+    stamp: Stamp,
 }
 
 /// The files of a stream and the columns they make together.
@@ -42,6 +47,7 @@ pub(crate) struct Plan {
     files: Vec<DataFile>,
     layout: Layout,
     format: Format,
+    project_dir: PathBuf,
     pub(crate) schema: SchemaRef,
 }
 
@@ -53,11 +59,23 @@ pub(crate) fn plan(layout: Layout, project_dir: &Path) -> Result<Plan, Connector
     }
     let format = layout.format_of(files.first())?;
     let schema = match format {
-        Format::Csv => shape::text_schema(csv::columns(&files, &layout)?)?,
-        Format::Jsonl => shape::text_schema(jsonl::columns(&files, &layout)?)?,
-        Format::Parquet => parquet::schema(&files)?,
+        Format::Csv => csv::columns(&files, &layout).and_then(shape::text_schema),
+        Format::Jsonl => jsonl::columns(&files, &layout).and_then(shape::text_schema),
+        Format::Parquet => parquet::schema(&files),
     };
-    Ok(Plan { files, layout, format, schema })
+    let schema = or_changed(schema, &files)?;
+    Ok(Plan { files, layout, format, project_dir: project_dir.to_owned(), schema })
+}
+
+/// What reading `files` gave. A file that changed meanwhile is the cause of whatever failed.
+fn or_changed<T>(result: Result<T, ConnectorError>, files: &[DataFile]) -> Result<T, ConnectorError> {
+    match result {
+        Err(error) if error.kind != ErrorKind::Cancelled => {
+            files.iter().try_for_each(require_unchanged)?;
+            Err(error)
+        }
+        other => other,
+    }
 }
 
 impl Plan {
@@ -68,16 +86,20 @@ impl Plan {
         format!("{count} {noun} match `{}`", self.layout.path)
     }
 
-    /// Reads all files in order.
+    /// Reads all files in order. Once all are read, each must still be what it was before the first.
     pub(crate) fn read(&self, sink: &Sink) -> Result<(), ConnectorError> {
         for file in &self.files {
-            match self.format {
-                Format::Csv => csv::read(file, &self.layout, &self.schema, sink)?,
-                Format::Jsonl => jsonl::read(file, &self.layout, &self.schema, sink)?,
-                Format::Parquet => parquet::read(file, &self.schema, sink)?,
-            }
+            let result = match self.format {
+                Format::Csv => csv::read(file, &self.layout, &self.schema, sink),
+                Format::Jsonl => jsonl::read(file, &self.layout, &self.schema, sink),
+                Format::Parquet => parquet::read(file, &self.schema, sink),
+            };
+            or_changed(result, std::slice::from_ref(file))?;
+            // Early, since what is read of the files after it would be for nothing.
+            require_unchanged(file)?;
         }
-        Ok(())
+        require_same_files(&self.files, &find::find(&self.layout.path, &self.project_dir)?)?;
+        self.files.iter().try_for_each(require_unchanged)
     }
 }
 

@@ -60,6 +60,8 @@ codes! {
     BAD_PATTERN = 14, "a file pattern that is not a glob", "See the reference of the `files` connector.";
     UNSAFE_COMBINATION = 15, "settings that together could destroy data", "The message says which of the two must change.";
     NEWER_VERSION = 16, "the project is written for a newer Flowgate", "Update Flowgate, or lower `flowgate:` if nothing new is used.";
+    RESERVED_COLUMN = 17, "a column with the name of one that every table has", "Give the column another name: the primary id of a custom table is its name and `id`.";
+    OVERLAPPING_LOADS = 20, "two loads into one table, and one of them deletes", "What one load keeps, another may not remove: make it one load, let both keep what is missing, or set `shares_table: true` on those that delete.";
     // Connections and sources.
     CONNECTION_FAILED = 100, "a system cannot be reached", "Check address, network and certificate; `flowgate doctor` tries every connection.";
     SIGN_IN_FAILED = 101, "sign-in was refused", "Check client id and secret, and that the application user exists in the environment.";
@@ -77,6 +79,9 @@ codes! {
     MALFORMED_FILE = 116, "a file that cannot be read at all", "The file is damaged or of another format.";
     CURSOR_LOST = 117, "the source no longer knows the cursor", "The next run reads the whole stream again.";
     SOURCE_FAILED = 118, "reading a source failed", "The cause follows; run again when it is removed.";
+    SOURCE_CHANGED = 119, "a source changed while it was read", "Nothing of it was used. Run again when its writer is done; a writer that renames finished files into place is never met in the middle.";
+    KEY_NOT_IN_STREAM = 125, "a column of `key:` that the stream does not have", "Name columns of the source; the nearest one is named.";
+    UNEARNED_ANSWER = 130, "a success that is not the service's answer to the request", "A proxy, gateway or cache answered in its place; nothing it said was believed. Run again: the run continues where it stopped.";
     // SQL and staging.
     SQL_SYNTAX = 200, "SQL that does not parse", "The message names line and column in the file.";
     SQL_UNKNOWN_TABLE = 201, "SQL names a table that is not a stream", "Tables are the flow's streams; the nearest one is named.";
@@ -89,6 +94,7 @@ codes! {
     SQL_OUT_OF_MEMORY = 208, "SQL needed more memory than allowed", "Raise `staging.embedded.memory`, or simplify the joins.";
     STAGED_IMAGE_DAMAGED = 210, "a staged image does not match its checksum", "Run again with `--fresh`: the stream is read anew.";
     MISSING_DRIVER_ROW = 211, "a load with a driver does not select `_row`", "Add `<driver>._row` to the SELECT, so that every driver row can be accounted for.";
+    LATEST_UNORDERED = 212, "the values of `latest_by` have no order", "Text is ordered if it is whole numbers, numbers with equally many decimals, or ISO times. Give the column a type in the stream's `columns:`, or cast it in the SELECT.";
     // Destination and load.
     TABLE_NOT_FOUND = 300, "the destination has no such table", "Check `table:`, or run `flowgate provision`.";
     COLUMN_NOT_FOUND = 301, "the destination table has no such column", "Check the SELECT's column names, or run `flowgate provision`.";
@@ -118,6 +124,9 @@ codes! {
     WENT_BACK_IN_TIME = 411, "the destination is older than our state", "It was restored or copied: `flowgate run FLOW --adopt` reads it again.";
     STATE_OF_OTHER_ROWS = 412, "the state is of another table, or of other match columns", "`flowgate run FLOW --adopt` reads the rows that the new keys find.";
     STATE_OLDER = 413, "state of an older format", "`flowgate run FLOW --adopt` makes it anew from the destination.";
+    STATE_WENT_BACK = 414, "our state is older than the destination", "A backup of it was put back: `flowgate run FLOW --adopt` reads the destination again.";
+    OUTPUT_NOT_WRITTEN = 420, "the answer could not be written", "What the command did stands; only its answer is lost. `flowgate runs --json` gives it again.";
+    STATE_REMOVED = 421, "the state was removed while a run works", "The run stopped. Put the state directory back from a backup, or run again: what the destination holds is then read and taken as state.";
     INTERNAL = 499, "a defect of Flowgate", "Please report it.";
     // Reasons a row becomes a letter.
     ROW_TOO_LONG = 500, "a text longer than the column", "";
@@ -141,6 +150,10 @@ codes! {
     ROW_NO_ZONE = 518, "a time without an offset and no zone to read it in", "";
     ROW_SERVICE_FAILED = 519, "the service failed each time the row was sent", "It is tried again at the next run.";
     ROW_AMBIGUOUS_KEY = 520, "more than one row at the destination has the key", "None of them is touched; when one is left, `flowgate run FLOW --adopt` goes on with it.";
+    ROW_ODD_TIME = 524, "a local time that does not exist, or comes twice", "Such times are set aside because the project says so: `nonexistent_times:` and `repeated_times:`.";
+    ROW_TOO_FINE = 525, "a number with more decimals than the column holds", "Numbers are never rounded in silence. `round()` in the SELECT rounds them, or the column gets more places.";
+    ROW_AMBIGUOUS_CHOICE = 528, "a text that two options of the column may be meant by", "Write the number that is meant, or give the options different labels.";
+    ROW_NO_STATUS = 531, "a value that `state:` has no entry for", "Add the entry, or let `else: leave` leave the status alone.";
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::examination::{Finding, TableUse};
 use crate::project::{History, TableSpec};
-use crate::{CancellationToken, Code, ConnectorError, TableShape};
+use crate::{CancellationToken, Code, ConnectorError, Notes, TableShape, WallClock};
 
 /// The name of the id column in batches that [`Destination::read_current`] returns (`Utf8`).
 pub const ID_COLUMN: &str = "_id";
@@ -159,6 +159,8 @@ pub struct Checked {
     pub rows: RecordBatch,
     /// (row, fault), ascending by row, at most one a row.
     pub faults: Vec<(usize, RowFault)>,
+    /// What was stored otherwise than it was written, by column.
+    pub notes: Notes,
 }
 
 /// Which rows [`Destination::read_current`] reads.
@@ -229,9 +231,9 @@ pub trait Destination: Send + Sync {
 
     /// Gives prepared rows the form the columns of `shape` store. Pure: nothing is sent.
     ///
-    /// Lookup columns arrive resolved (`account/<guid>`). `zone` is the IANA zone of times without
-    /// an offset. An `Err` means that a column as a whole cannot be converted.
-    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, zone: &str) -> Result<Checked, ConnectorError>;
+    /// Lookup columns arrive resolved (`account/<guid>`). `clock` places times without an
+    /// offset. An `Err` means that a column as a whole cannot be converted.
+    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, clock: &WallClock) -> Result<Checked, ConnectorError>;
 
     /// What writing `changes` to the table would take, by the limits known now.
     fn estimate(&self, shape: &TableShape, changes: Changes) -> Estimate;
@@ -250,8 +252,12 @@ pub trait Destination: Send + Sync {
         cancel: &CancellationToken,
     ) -> Result<Vec<Outcome>, ConnectorError>;
 
-    /// Who answers, and the versions that these rows have there now; at most a few dozen.
+    /// Who answers, and the versions that these rows have there now; at most a few hundred, in one request.
     async fn sight(&self, shape: &Arc<TableShape>, ids: &[Uuid]) -> Result<Sighting, ConnectorError>;
+
+    /// The rows of a table that were written last, the newest first, at most `limit`. Empty where the table does not
+    /// say when its rows were written.
+    async fn newest(&self, shape: &Arc<TableShape>, which: Newest, limit: usize) -> Result<Vec<Uuid>, ConnectorError>;
 
     /// The ids among `ids` whose rows are there.
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError>;
@@ -283,8 +289,19 @@ pub trait Destination: Send + Sync {
     /// since. It may still take effect, and then put older values over newer ones.
     fn unanswered(&self, table: &str) -> Option<Timestamp>;
 
-    /// How long after that moment such a write may take effect, in real time.
+    /// How long after that moment such a write may take effect, in real time; the connection's configuration says it.
     fn lateness_max(&self) -> Duration;
+}
+
+/// Which of the rows that were written last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newest {
+    /// Whoever wrote them.
+    All,
+    /// Those that we wrote last ourselves, under any of our identities, and with a higher version than this.
+    OursSince(u64),
+    /// Those that we wrote last ourselves, within the last hour of the destination's clock.
+    OursOfLastHour,
 }
 
 /// What a few rows of a destination look like now.

@@ -59,6 +59,11 @@ impl KeyHasher {
     }
 }
 
+/// `label` as labels of choices and statuses are compared: without regard to case and to blanks around it.
+pub fn fold_label(label: &str) -> String {
+    label.trim().to_lowercase()
+}
+
 /// `text` as keys compare it: lower case, without trailing blanks.
 pub fn fold_key_text(text: &str) -> Cow<'_, str> {
     let trimmed = text.trim_end_matches(' ');

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::moment::{LocalTimes, UnknownZone, WallClock};
 use crate::{ConnectionName, EnvironmentName, FlowName, LoadName, StreamName};
 
 /// The whole configuration for one environment.
@@ -17,6 +18,8 @@ pub struct Project {
     pub environment: EnvironmentName,
     /// IANA name of the zone of naive times and schedules.
     pub time_zone: String,
+    /// How local times that do not exist, or come twice, are read.
+    pub local_times: LocalTimes,
     pub connections: BTreeMap<ConnectionName, Connection>,
     /// Tables, columns and keys that `flowgate provision` may create.
     pub tables: Vec<TableSpec>,
@@ -28,6 +31,13 @@ pub struct Project {
     /// Hash of every file that made this project, secrets unresolved: rows quarantined under one
     /// version are tried again under another.
     pub version: String,
+}
+
+impl Project {
+    /// The clock on the wall of this project.
+    pub fn clock(&self) -> Result<WallClock, UnknownZone> {
+        WallClock::new(&self.time_zone, self.local_times)
+    }
 }
 
 /// One configured access to a system.
@@ -85,6 +95,16 @@ pub struct Flow {
     pub path: PathBuf,
 }
 
+impl Project {
+    /// Whether both loads write the same table of the same system.
+    pub fn have_one_target(&self, one: &Load, other: &Load) -> bool {
+        let address =
+            |load: &Load| self.connections.get(&load.into).and_then(|connection| connection.settings.get("url"));
+        let is_one_system = one.into == other.into || (address(one).is_some() && address(one) == address(other));
+        is_one_system && one.table == other.table
+    }
+}
+
 /// One readable collection.
 #[derive(Debug, Clone)]
 pub struct Stream {
@@ -98,6 +118,8 @@ pub struct Stream {
     pub columns: BTreeMap<String, String>,
     /// Columns after which a read goes on from where the last one stopped.
     pub is_incremental: bool,
+    /// Without rows it is what it is: no load stops because it had some before.
+    pub may_be_empty: bool,
 }
 
 /// How rows that disappear at the source become known.
@@ -127,6 +149,8 @@ pub struct Load {
     pub state: Option<StateRule>,
     pub history: Option<History>,
     pub missing: Missing,
+    /// Other loads of the project write the same table, and that is meant.
+    pub shares_table: bool,
     pub deleted_there: DeletedThere,
     pub guards: Guards,
     pub checks: Vec<Check>,
@@ -187,8 +211,11 @@ pub enum Master {
 pub struct StateRule {
     /// The column of the SELECT. It need not be a column of the table.
     pub column: String,
-    /// By value of that column; a value without an entry leaves the row active.
+    /// By value of that column, compared without regard to case and to blanks around it. A value without an entry
+    /// leaves the status alone.
     pub actions: BTreeMap<String, StateAction>,
+    /// Rows whose value has no entry are set aside instead. An empty value asks for nothing.
+    pub refuses_others: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,6 +263,8 @@ pub struct Guards {
     pub update_percent_max: Option<f64>,
     pub dropped_max: Option<u64>,
     pub quarantined_percent_max: Option<f64>,
+    /// Files that the last run read and that are not there. Unlike the others, this one holds unless it is set.
+    pub missing_files_max: Option<u64>,
 }
 
 /// A condition on prepared rows; failing rows become letters, the rest goes on.

@@ -45,6 +45,8 @@ pub struct Reading {
     /// Columns of every batch, provenance columns last.
     pub schema: SchemaRef,
     pub image: Image,
+    /// What a person should know of how it is read: why a cursor cannot be followed, with the value that shows it.
+    pub warning: Option<String>,
     pub batches: BoxStream<'static, Result<Batch, ConnectorError>>,
 }
 
@@ -66,11 +68,21 @@ pub struct Batch {
     pub malformed: Vec<Malformed>,
     /// The position after this batch, if the stream can be read on from here.
     pub cursor: Option<Cursor>,
+    pub notes: Vec<Note>,
+}
+
+/// What a source has to say beside rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// One of the files that make up the stream was read to its end.
+    Part { name: String, rows: u64 },
+    /// Why rows may be missing from what was read. Then nothing may be called gone.
+    RowsMayBeMissing(String),
 }
 
 impl Batch {
     pub fn of(upserts: RecordBatch) -> Self {
-        Self { upserts, deletes: None, malformed: Vec::new(), cursor: None }
+        Self { upserts, deletes: None, malformed: Vec::new(), cursor: None, notes: Vec::new() }
     }
 }
 

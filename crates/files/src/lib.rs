@@ -8,7 +8,7 @@
 //! steps are theirs to take one by one.
 
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -83,6 +83,11 @@ impl NewFile {
         self.file.path()
     }
 
+    /// Makes it this long; what was not written is zeros.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
     /// Makes its bytes durable; to be done before it is named.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
@@ -102,6 +107,17 @@ impl Write for NewFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Whether `path` still names the file that was opened as `file`: not once it was removed, or replaced by another.
+pub fn is_in_place(file: &fs_err::File, path: &Path) -> io::Result<bool> {
+    let named = match fs_err::metadata(path) {
+        Ok(named) => named,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let opened = file.metadata()?;
+    Ok(opened.dev() == named.dev() && opened.ino() == named.ino())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! staged images.
 
 mod error;
+mod moments;
 mod session;
 mod statement;
 #[cfg(test)]

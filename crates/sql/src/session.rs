@@ -13,10 +13,13 @@ use datafusion::dataframe::DataFrame;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{ParquetReadOptions, SQLOptions, SessionConfig, SessionContext};
+use flowgate_core::{Notes, WallClock};
 use futures::{Stream, StreamExt};
 
 use crate::error::meant;
+use crate::moments::{ReadMoments, Reader, Types, functions, widen_zones};
 use crate::statement::UNREPEATABLE_FUNCTIONS;
 use crate::{SqlError, inspect};
 
@@ -29,6 +32,8 @@ pub struct Limits {
     pub batch_rows: usize,
     /// Partitions worked on at once.
     pub partitions: usize,
+    /// By which times are read and shown.
+    pub clock: WallClock,
 }
 
 /// The rows of a transform, in batches.
@@ -37,6 +42,7 @@ pub type Rows = Pin<Box<dyn Stream<Item = Result<RecordBatch, SqlError>> + Send>
 /// The images of one flow as tables.
 pub struct Session {
     context: SessionContext,
+    reader: Arc<Reader>,
     memory_bytes_max: usize,
 }
 
@@ -56,25 +62,37 @@ impl Session {
             .with_target_partitions(limits.partitions)
             .with_information_schema(false);
         let options = config.options_mut();
-        // Times without an offset stay without one: the destination's column decides what they mean. With a
-        // zone here, DataFusion 55's `to_timestamp` fails while running.
+        // What times mean is decided in `moments`, not by this setting.
         options.execution.time_zone = None;
         options.execution.parquet.schema_force_view_types = false;
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.collect_spans = true;
-        let context = SessionContext::new_with_config_rt(config, runtime);
+        let reader = Reader::new(limits.clock.clone());
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_type_planner(Arc::new(Types(Arc::clone(&reader))))
+            .with_analyzer_rule(Arc::new(ReadMoments(Arc::clone(&reader))))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        for function in functions(&reader) {
+            context.register_udf(function);
+        }
         for name in UNREPEATABLE_FUNCTIONS {
             context.deregister_udf(name);
         }
-        Ok(Self { context, memory_bytes_max: limits.memory_bytes_max })
+        Ok(Self { context, reader, memory_bytes_max: limits.memory_bytes_max })
     }
 
     /// Makes the Parquet file `path` readable as the table `name`.
     pub async fn register(&self, name: &str, path: &Path) -> Result<(), SqlError> {
         let quoted = format!("\"{name}\"");
-        let path = path.to_string_lossy();
+        // A path would be taken for a pattern where a directory's name holds `*`, `?` or `[`; an address never is.
+        let address = std::path::absolute(path).ok().and_then(|path| url::Url::from_file_path(path).ok());
+        let address = address.map_or_else(|| path.to_string_lossy().into_owned(), String::from);
         self.context
-            .register_parquet(quoted, path, ParquetReadOptions::default())
+            .register_parquet(quoted, address, ParquetReadOptions::default())
             .await
             .map_err(|error| self.error(&error))
     }
@@ -83,10 +101,24 @@ impl Session {
     pub async fn prepare(&self, sql: &str) -> Result<Transform, SqlError> {
         self.require_known_tables(sql)?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        let frame = self.context.sql_with_options(sql, options).await.map_err(|error| self.error(&error))?;
+        let frame = self.plan(sql, options).await.map_err(|error| self.error(&error))?;
         let transform = Transform { frame, memory_bytes_max: self.memory_bytes_max };
         transform.require_unique_columns()?;
         Ok(transform)
+    }
+
+    async fn plan(&self, sql: &str, options: SQLOptions) -> datafusion::error::Result<DataFrame> {
+        let state = self.context.state();
+        let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+        widen_zones(&mut statement);
+        let plan = state.statement_to_plan(statement).await?;
+        options.verify_plan(&plan)?;
+        self.context.execute_logical_plan(plan).await
+    }
+
+    /// Times that SELECTs read otherwise than they are written, since the last call.
+    pub fn take_notes(&self) -> Notes {
+        self.reader.take_notes()
     }
 
     /// Plans `sql` over the rows of `inner`, which it reads as the table `name`.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion::parquet::arrow::ArrowWriter;
+use flowgate_core::moment::LocalTimes;
+use flowgate_core::{Note, WallClock};
 use futures::StreamExt;
 
 use crate::{Limits, Session, SqlError};
@@ -28,8 +30,13 @@ async fn session(dir: &tempfile::TempDir) -> Session {
     let mut writer = ArrowWriter::try_new(fs_err::File::create(&path).unwrap(), schema, None).unwrap();
     writer.write(&rows).unwrap();
     writer.close().unwrap();
-    let limits =
-        Limits { memory_bytes_max: 64 << 20, spill_dir: dir.path().to_owned(), batch_rows: 8192, partitions: 2 };
+    let limits = Limits {
+        memory_bytes_max: 64 << 20,
+        spill_dir: dir.path().to_owned(),
+        batch_rows: 8192,
+        partitions: 2,
+        clock: WallClock::new("Europe/Berlin", LocalTimes::default()).unwrap(),
+    };
     let session = Session::new(&limits).unwrap();
     session.register("enquiry", &path).await.unwrap();
     session
@@ -74,14 +81,107 @@ async fn a_select_gives_rows() {
     assert_eq!(count, 2);
 }
 
-#[tokio::test]
-async fn a_time_read_from_text_stays_without_a_zone() {
+/// The one value of an expression, as text.
+async fn value(expression: &str) -> Result<String, String> {
     let dir = tempfile::tempdir().unwrap();
     let session = session(&dir).await;
-    let sql = "SELECT to_timestamp('2026-07-' || lpad(_row::text, 2, '1')) AS day FROM enquiry";
-    let mut rows = session.prepare(sql).await.unwrap().run().await.unwrap();
-    let kind = rows.next().await.unwrap().unwrap().column(0).data_type().clone();
-    assert_eq!(kind, DataType::Timestamp(arrow_schema::TimeUnit::Nanosecond, None));
+    let sql = format!("SELECT {expression} AS value FROM enquiry WHERE \"ID\" = '1'");
+    let transform = session.prepare(&sql).await.map_err(|error| error.to_string())?;
+    let mut rows = transform.run().await.map_err(|error| error.to_string())?;
+    let batch = rows.next().await.unwrap().map_err(|error| error.to_string())?;
+    let array = datafusion::arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+    Ok(datafusion::arrow::util::display::array_value_to_string(&array, 0).unwrap())
+}
+
+/// A text that the optimizer cannot evaluate beforehand.
+fn column(text: &str) -> String {
+    format!("(\"ID\" || '{text}' || \"ID\")").replace("\"ID\"", "replace(\"ID\", '1', '')")
+}
+
+#[tokio::test]
+async fn a_text_is_the_same_moment_by_every_cast_and_function() {
+    let zone = "2024-07-01T12:00:00+02:00";
+    for text in
+        ["2024-07-01T10:00:00Z", "2024-07-01 12:00:00+02:00", "2024-07-01 12:00", "2024-07-01T05:00:00.000-0500"]
+    {
+        for seen in [format!("'{text}'"), column(text)] {
+            for expression in [
+                format!("CAST({seen} AS TIMESTAMP)"),
+                format!("{seen}::timestamptz"),
+                format!("TRY_CAST({seen} AS TIMESTAMP WITH TIME ZONE)"),
+                format!("to_timestamp({seen})"),
+                format!("to_timestamp_seconds({seen})"),
+                format!("to_timestamp_nanos({seen})"),
+                format!("to_timestamp(to_unixtime({seen}))"),
+                format!("from_unixtime(to_unixtime({seen}))"),
+                format!("arrow_cast({seen}, 'Timestamp(Microsecond, Some(\"Europe/Berlin\"))')"),
+                format!("CAST(arrow_cast({seen}, 'Timestamp(Microsecond, None)') AS TIMESTAMP)"),
+                format!("(CAST({seen} AS TIMESTAMP) AT TIME ZONE 'America/New_York') AT TIME ZONE 'Europe/Berlin'"),
+            ] {
+                assert_eq!(value(&expression).await.as_deref(), Ok(zone), "{expression}");
+            }
+            let compared = format!("CAST({seen} AS TIMESTAMP) = '2024-07-01T10:00:00Z'");
+            assert_eq!(value(&compared).await.as_deref(), Ok("true"), "{compared}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_moment_makes_one_date_and_the_clock_is_the_projects() {
+    let born = column("1990-06-14T22:00:00Z");
+    for (expression, shown) in [
+        (format!("CAST({born} AS DATE)"), "1990-06-15"),
+        (format!("to_date({born})"), "1990-06-15"),
+        (format!("CAST(CAST({born} AS TIMESTAMP) AS DATE)"), "1990-06-15"),
+        (format!("CAST(to_timestamp({born}) AT TIME ZONE 'UTC' AS DATE)"), "1990-06-14"),
+        (format!("EXTRACT(HOUR FROM to_timestamp({born}))"), "0"),
+        (format!("date_trunc('day', to_timestamp({born}))"), "1990-06-15T00:00:00+02:00"),
+        (format!("to_char(to_timestamp({born}), '%Y-%m-%d %H:%M')"), "1990-06-15 00:00"),
+        ("to_date('15.06.1990', '%d.%m.%Y')".to_owned(), "1990-06-15"),
+        ("to_timestamp('15.06.1990 00:00', '%d.%m.%Y %H:%M')".to_owned(), "1990-06-15T00:00:00+02:00"),
+        ("to_timestamp('15.06.1990 00:00 +0000', '%d.%m.%Y %H:%M %z')".to_owned(), "1990-06-15T02:00:00+02:00"),
+        ("to_timestamp_millis(645400800000)".to_owned(), "1990-06-15T00:00:00+02:00"),
+        ("DATE '1990-06-15' = to_timestamp('1990-06-14T22:00:00Z')".to_owned(), "true"),
+    ] {
+        assert_eq!(value(&expression).await.as_deref(), Ok(shown), "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn years_from_1_to_9999_are_read_and_later_ones_do_not_stop_a_load() {
+    for year in ["0001-01-02", "1752-12-31", "2263-01-01", "9999-12-31"] {
+        let expression = format!("CAST(CAST({} AS TIMESTAMP) AS DATE)", column(&format!("{year}T12:00:00Z")));
+        assert_eq!(value(&expression).await.as_deref(), Ok(year));
+    }
+    let far = format!("EXTRACT(YEAR FROM to_timestamp({}))", column("10000-06-01T00:00:00Z"));
+    assert_eq!(value(&far).await.as_deref(), Ok("10000"));
+    let bad = value(&format!("to_timestamp({})", column("31/12/2023"))).await.unwrap_err();
+    assert!(bad.contains("`31/12/2023` is not a date and time in ISO 8601 form"), "{bad}");
+    assert_eq!(value(&format!("TRY_CAST({} AS TIMESTAMP)", column("31/12/2023"))).await.as_deref(), Ok(""));
+    let number = value("CAST(_row AS TIMESTAMP)").await.unwrap_err();
+    assert!(number.contains("until its unit is said"), "{number}");
+}
+
+#[tokio::test]
+async fn odd_local_times_are_counted_and_a_lost_offset_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = session(&dir).await;
+    let skipped = column("2026-03-29T02:30:00");
+    let transform = session
+        .prepare(&format!("SELECT to_timestamp({skipped}) AS value FROM enquiry WHERE \"ID\" = '1'"))
+        .await
+        .unwrap();
+    let mut rows = transform.run().await.unwrap();
+    while let Some(batch) = rows.next().await {
+        batch.unwrap();
+    }
+    let notes = session.take_notes();
+    let noted: Vec<_> = notes.iter().map(|(_, note, count, text)| (note, count, text)).collect();
+    assert_eq!(noted, [(Note::Time(flowgate_core::moment::Oddity::Nonexistent), 1, "2026-03-29T02:30:00")]);
+    assert!(session.take_notes().is_empty());
+    let second = column("2026-10-25T02:30:00+01:00");
+    let lost = value(&format!("arrow_cast({second}, 'Timestamp(Microsecond, None)')")).await.unwrap_err();
+    assert!(lost.contains("cannot be told from another moment without its offset"), "{lost}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flowgate_core::connector::{FieldError, OpenRequest, Opened};
@@ -28,6 +29,9 @@ const NAME: &str = "dataverse";
 
 /// More application users than anyone is licensed for, and still few lanes.
 const USERS_MAX: usize = 32;
+
+/// A day: longer than any service holds a request.
+const LATE_WRITES_S_MAX: u32 = 86_400;
 
 /// A Dataverse environment, or the emulator in its place.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -55,6 +59,10 @@ pub(crate) struct ConnectionSettings {
     /// How many seconds of the service pass in a real one. Only an emulator has another than 1.
     #[schemars(example = 1.0)]
     time_scale: Option<f64>,
+    /// For how many seconds a write that was given up without an answer may still take effect there: so long a run
+    /// waits before it sends anything newer to the same table. 300 if left out.
+    #[schemars(example = 300, range(min = 1, max = 86_400))]
+    late_writes_s: Option<u32>,
     /// Use the emulator, which the commands start and share, in place of an environment.
     #[schemars(example = example_emulator())]
     emulator: Option<EmulatorSettings>,
@@ -196,6 +204,9 @@ impl Settings for ConnectionSettings {
             problems.push(problem("organization", format!("`{id}` is not the id of an organisation"), None));
         }
         problems.extend(scale_problem(&["time_scale"], self.time_scale));
+        if let Some(seconds) = self.late_writes_s.filter(|seconds| !(1..=LATE_WRITES_S_MAX).contains(seconds)) {
+            problems.push(problem("late_writes_s", format!("`{seconds}` is not from 1 to {LATE_WRITES_S_MAX}"), None));
+        }
         problems
     }
 }
@@ -318,6 +329,9 @@ pub fn open_dataverse(request: OpenRequest<'_>) -> Result<Arc<Dataverse>, Connec
     options.solution = settings.solution;
     options.ca_file = settings.ca_file.map(|path| project_dir.join(path));
     options.time_scale = settings.time_scale.unwrap_or(1.0);
+    if let Some(seconds) = settings.late_writes_s {
+        options.late_writes = Duration::from_secs(seconds.into());
+    }
     options.budget = budget.cloned().unwrap_or_default();
     options.users = settings.users.unwrap_or_default().into_iter().map(user).collect();
     options.sharing = lanes.map(|leases| SharingOptions { leases, connection: name.to_owned() });

@@ -4,7 +4,7 @@
 //! Files of one stream must have the same columns; later files may add some. Text formats land as
 //! text, Parquet with its types; `_file` and `_line` say where a row came from. A line that is not
 //! of the file's form is set aside with its line number and the rest goes on. Every read is the
-//! whole image, so deletes are seen.
+//! whole image, so deletes are seen; a file that changes while it is read fails the read.
 //!
 //! Left out: writing files, file systems that are not mounted, reading on from where a file ended.
 
@@ -79,6 +79,6 @@ impl Source for Files {
         let plan = self.plan(&request.settings).await?;
         let schema = plan.schema.clone();
         let batches = blocking::batches(request.cancel, move |sink| plan.read(sink));
-        Ok(Reading { schema, image: Image::Whole, batches })
+        Ok(Reading { schema, image: Image::Whole, warning: None, batches })
     }
 }

@@ -145,7 +145,7 @@ impl Source for Postgres {
             result
         });
         let batches = blocking::forward(receiver, worker, request.cancel);
-        Ok(Reading { schema, image, batches })
+        Ok(Reading { schema, image, warning: None, batches })
     }
 }
 

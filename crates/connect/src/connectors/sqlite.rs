@@ -7,6 +7,10 @@
 //! merging by key makes what was read twice harmless. A row written later with a smaller value is
 //! not seen until the next whole read.
 //!
+//! SQLite orders numbers before texts and texts by their bytes, so a cursor is followed only while its values rise in
+//! that order: numbers alone, or texts that are all written alike as ISO dates and times or as digits of one length.
+//! Otherwise the stream is read whole every time, and the run says so with the value seen.
+//!
 //! Left out: writing, deletes between cursor reads, attached databases.
 
 use std::path::{Path, PathBuf};
@@ -103,9 +107,9 @@ impl Source for Sqlite {
         let stream: StreamSettings = settings::read(NAME, &request.settings)?;
         let database = self.database.clone();
         let plan = blocking::run(move || plan(&database, &stream, request.cursor.as_ref())).await?;
-        let (schema, image) = (plan.schema.clone(), plan.image());
+        let (schema, image, warning) = (plan.schema.clone(), plan.image(), plan.warning.clone());
         let batches = blocking::batches(request.cancel, move |sink| plan.read(sink));
-        Ok(Reading { schema, image, batches })
+        Ok(Reading { schema, image, warning, batches })
     }
 }
 
@@ -251,6 +255,9 @@ fn type_of(declared: &str, held: &Held) -> DataType {
 /// A position: the greatest cursor value read so far.
 #[derive(Debug, Serialize, Deserialize)]
 struct Position {
+    /// Positions of older versions do not say it.
+    #[serde(default)]
+    table: Option<String>,
     column: String,
     value: Scalar,
 }
@@ -271,6 +278,8 @@ struct Plan {
     /// The cursor column and its place in the result.
     cursor: Option<(String, usize)>,
     after: Option<Scalar>,
+    table: String,
+    warning: Option<String>,
 }
 
 fn plan(database: &Database, stream: &StreamSettings, cursor: Option<&Cursor>) -> Result<Plan, ConnectorError> {
@@ -282,13 +291,25 @@ fn plan(database: &Database, stream: &StreamSettings, cursor: Option<&Cursor>) -
     let cursor_column = stream.cursor.as_ref().map(resolve).transpose()?;
     let schema = reader.schema(&table, &catalog)?;
     let place = |name: String| schema.index_of(&name).ok().map(|place| (name, place));
-    let cursor_place = cursor_column.and_then(place);
+    let mut cursor_place = cursor_column.and_then(place);
+    let mut warning = None;
+    if let Some((column, _)) = &cursor_place
+        && let Some(reason) = reader.why_not_rising(&table, column)?
+    {
+        warning =
+            Some(format!("the cursor `{column}` does not rise: {reason}; the stream is read as a whole every time"));
+        cursor_place = None;
+    }
     let after = match (&cursor_place, cursor) {
-        (Some((column, _)), Some(cursor)) => Some(position_of(cursor, column)?),
+        (Some((column, _)), Some(cursor)) => {
+            let after = position_of(cursor, &table, column)?;
+            reader.require_not_before(&table, column, &after)?;
+            Some(after)
+        }
         _ => None,
     };
     let sql = select(&table, &schema, cursor_place.as_ref().map(|(name, _)| name.as_str()), after.is_some());
-    Ok(Plan { reader, sql, schema, cursor: cursor_place, after })
+    Ok(Plan { reader, sql, schema, cursor: cursor_place, after, table, warning })
 }
 
 fn select(table: &str, schema: &Schema, cursor: Option<&str>, is_resumed: bool) -> String {
@@ -299,13 +320,111 @@ fn select(table: &str, schema: &Schema, cursor: Option<&str>, is_resumed: bool) 
     format!("{everything}{condition} ORDER BY {cursor}")
 }
 
-fn position_of(cursor: &Cursor, column: &str) -> Result<Scalar, ConnectorError> {
-    let position = serde_json::from_str::<Position>(&cursor.0).ok().filter(|position| position.column == column);
+fn position_of(cursor: &Cursor, table: &str, column: &str) -> Result<Scalar, ConnectorError> {
+    let is_of_this =
+        |position: &Position| position.column == column && position.table.as_ref().is_none_or(|known| known == table);
+    let position = serde_json::from_str::<Position>(&cursor.0).ok().filter(is_of_this);
     position.map(|position| position.value).ok_or_else(|| {
-        let message = format!("the saved position is not one of the column `{column}`");
+        let message = format!("the saved position is not one of the column `{column}` of `{table}`");
         ConnectorError::new(ErrorKind::Configuration, Code::CURSOR_LOST, message)
             .hint("the next run reads the whole stream")
     })
+}
+
+impl Reader {
+    /// Why values of a cursor column are not written in the order in which SQLite compares them.
+    fn why_not_rising(&self, table: &str, column: &str) -> Result<Option<String>, ConnectorError> {
+        let (name, table) = (quote_identifier(column), quote_identifier(table));
+        // The form of a text: every digit as 0, and an offset, by which equal digits would be other moments, as it is.
+        let digits = (1..=9).fold("c".to_owned(), |form, digit| format!("replace({form}, '{digit}', '0')"));
+        let offset =
+            "CASE WHEN substr(c, -6, 1) IN ('+', '-') AND substr(c, -3, 1) = ':' THEN substr(c, -6) ELSE '' END";
+        let is_time = "c GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'";
+        let is_number = "c NOT GLOB '*[^0-9]*' AND c <> ''";
+        let sql = format!(
+            "SELECT ifnull(sum(kind IN ('integer', 'real')), 0), ifnull(sum(kind = 'text'), 0), \
+             ifnull(sum(kind = 'blob'), 0), max(CASE WHEN kind = 'text' THEN c END), min(CASE WHEN kind = 'text' THEN c END), \
+             max(CASE WHEN kind = 'text' AND NOT ({is_time}) AND NOT ({is_number}) THEN c END), \
+             max(CASE WHEN kind = 'text' THEN {digits} || {offset} END) = min(CASE WHEN kind = 'text' THEN {digits} || {offset} END) \
+             FROM (SELECT {name} AS c, typeof({name}) AS kind FROM {table})"
+        );
+        let held = |row: &Row<'_>| {
+            // Bytes that are not UTF-8 are for the reading of rows to set aside.
+            let text = |at: usize| match row.get_ref(at) {
+                Ok(ValueRef::Text(bytes)) => Ok(Some(String::from_utf8_lossy(bytes).into_owned())),
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            };
+            Ok(CursorValues {
+                numbers: row.get(0)?,
+                texts: row.get(1)?,
+                blobs: row.get(2)?,
+                greatest: text(3)?,
+                least: text(4)?,
+                other: text(5)?,
+                are_alike: row.get::<_, Option<bool>>(6)?.unwrap_or(true),
+            })
+        };
+        let held = self.connection.query_row(&sql, [], held).map_err(|error| failed(&self.shown, &error))?;
+        Ok(held.why_not_rising())
+    }
+
+    /// A greatest value before the one that was read shows that the table was restored, or is another one.
+    fn require_not_before(&self, table: &str, column: &str, after: &Scalar) -> Result<(), ConnectorError> {
+        let (name, table) = (quote_identifier(column), quote_identifier(table));
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {name} >= ?1)");
+        let is_there: bool = self
+            .connection
+            .query_row(&sql, [parameter_of(after)], |row| row.get(0))
+            .map_err(|error| failed(&self.shown, &error))?;
+        if is_there {
+            return Ok(());
+        }
+        let message = format!("no row has the value of `{column}` that was read last, or a greater one");
+        Err(ConnectorError::new(ErrorKind::Configuration, Code::CURSOR_LOST, message))
+    }
+}
+
+/// What stands in a cursor column.
+struct CursorValues {
+    numbers: i64,
+    texts: i64,
+    blobs: i64,
+    greatest: Option<String>,
+    least: Option<String>,
+    /// A text that is neither an ISO date nor digits alone.
+    other: Option<String>,
+    /// Whether all texts are of one form.
+    are_alike: bool,
+}
+
+impl CursorValues {
+    fn why_not_rising(self) -> Option<String> {
+        let Self { numbers, texts, blobs, greatest, least, other, are_alike } = self;
+        let shown = |text: Option<String>| text.unwrap_or_default().chars().take(VALUE_TEXT_MAX).collect::<String>();
+        if blobs > 0 {
+            return Some("it holds blobs".to_owned());
+        }
+        if numbers > 0 && texts > 0 {
+            return Some(format!("it holds numbers and texts, such as `{}`", shown(greatest)));
+        }
+        if let Some(other) = other {
+            return Some(format!("`{}` is neither a number nor an ISO date and time", shown(Some(other))));
+        }
+        let is_mixed = texts > 0 && !are_alike;
+        is_mixed.then(|| format!("`{}` and `{}` are texts of different forms", shown(least), shown(greatest)))
+    }
+}
+
+/// The longest cursor value a message shows, in characters.
+const VALUE_TEXT_MAX: usize = 60;
+
+fn parameter_of(value: &Scalar) -> SqlValue {
+    match value {
+        Scalar::Integer(value) => SqlValue::Integer(*value),
+        Scalar::Real(value) => SqlValue::Real(*value),
+        Scalar::Text(text) => SqlValue::Text(text.clone()),
+    }
 }
 
 impl Plan {
@@ -316,11 +435,7 @@ impl Plan {
     fn read(&self, sink: &Sink) -> Result<(), ConnectorError> {
         let failed = |error| failed(&self.reader.shown, &error);
         let mut statement = self.reader.connection.prepare(&self.sql).map_err(failed)?;
-        let parameter = self.after.as_ref().map(|after| match after {
-            Scalar::Integer(value) => SqlValue::Integer(*value),
-            Scalar::Real(value) => SqlValue::Real(*value),
-            Scalar::Text(text) => SqlValue::Text(text.clone()),
-        });
+        let parameter = self.after.as_ref().map(parameter_of);
         let mut rows = statement.query(rusqlite::params_from_iter(parameter)).map_err(failed)?;
         let mut position = self.after.clone();
         let mut builders = ColumnBuilder::all(&self.schema);
@@ -364,7 +479,8 @@ impl Plan {
     fn batch(&self, builders: &mut [ColumnBuilder], position: Option<&Scalar>) -> Result<Batch, ConnectorError> {
         let upserts = record_batch(&self.schema, builders.iter_mut().map(ColumnBuilder::finish).collect())?;
         let cursor = self.cursor.as_ref().zip(position).map(|((column, _), value)| {
-            let position = Position { column: column.clone(), value: value.clone() };
+            let table = Some(self.table.clone());
+            let position = Position { table, column: column.clone(), value: value.clone() };
             Cursor(json!(position).to_string())
         });
         Ok(Batch { cursor, ..Batch::of(upserts) })

@@ -1,28 +1,31 @@
-//! CSV: lines of fields, as RFC 4180 describes them and as programs write them.
+//! CSV: lines of fields, by the letter of RFC 4180 unless settings say otherwise.
 //!
-//! A record that is not of the file's form (too many or too few fields, wrong bytes, a NUL) is set
-//! aside with its line; the rest goes on. A quote that never closes fails the file, because nobody
-//! can tell which rows it swallowed. Memory is bounded: a field is at most [`FIELD_BYTES_MAX`].
+//! What is not of the file's form (a quote where none may be, too many or too few fields, wrong bytes, a NUL) is set
+//! aside with its line and column; the rest goes on. A quote that never closes costs the line on which it opens and no
+//! other: [`super::split`] says how. A header that is not of the form fails the file. Memory is bounded: a field is at
+//! most [`FIELD_BYTES_MAX`].
 
 use std::io::Read;
 
 use arrow_schema::SchemaRef;
-use csv_core::ReadRecordResult;
 use encoding_rs::UTF_8;
+use flowgate_core::source::Malformed;
 use flowgate_core::{Code, ConnectorError, ErrorKind};
+use memchr::{memchr, memchr_iter};
 
 use super::input::{self, Input};
 use super::layout::{Header, Layout, name_problem};
 use super::rows::{Rows, wrong_encoding};
 use super::shape::{COLUMNS_MAX, data_fields, join_columns};
+use super::split::{FIELD_BYTES_MAX, Fault, FaultKind, Field, Fields, LineEnd, Split, Splitter};
 use super::{DataFile, damaged, malformed, read_failed};
 use crate::blocking::Sink;
 
-/// The largest field. No column of any destination takes more.
-const FIELD_BYTES_MAX: usize = 16 << 20;
 /// The largest record.
 const RECORD_BYTES_MAX: usize = 64 << 20;
-const BUFFER_BYTES: usize = 64 * 1024;
+/// What is read at once. A record at its end is looked at again with more behind it.
+const WINDOW_BYTES: usize = 256 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Of a record as it is written, as much as is kept for messages (UTF-8 takes up to four bytes a character).
 const RAW_BYTES_MAX: usize = 4 * flowgate_core::source::MALFORMED_TEXT_MAX;
 
@@ -55,12 +58,10 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
     let mut rows = Rows::new(file, schema, sink);
     while records.advance()? {
         match records.record() {
-            Ok(record) if record.ends.len() == names.len() => {
-                let mut start = 0;
-                for (target, end) in targets.iter().zip(record.ends) {
-                    let field = &record.text[start..*end];
-                    rows.push(*target, if Some(field) == layout.null_text.as_deref() { "" } else { field });
-                    start = *end;
+            Ok(record) if record.fields.len() == names.len() => {
+                for (target, field) in targets.iter().zip(record.fields) {
+                    let text = record.text_of(field);
+                    rows.push(*target, if Some(text) == layout.null_text.as_deref() { "" } else { text });
                 }
                 for column in &absent {
                     rows.push_null(*column);
@@ -68,18 +69,22 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
                 rows.end_row(records.line, record.text.is_ascii())?;
             }
             Ok(record) => {
-                let reason = format!("has {} fields where {} are expected", record.ends.len(), names.len());
+                let reason = format!("has {} fields where {} are expected", record.fields.len(), names.len());
                 rows.set_aside(records.set_aside(reason))?;
             }
-            Err(BadBytes::Nul) => rows.set_aside(records.set_aside("holds a NUL byte".to_owned()))?,
-            Err(BadBytes::NotEncoded { field, byte }) => {
+            Err(Bad::Nul) => rows.set_aside(records.set_aside("holds a NUL byte".to_owned()))?,
+            Err(Bad::Form(reason)) => rows.set_aside(records.set_aside(reason))?,
+            Err(Bad::NotEncoded { field, byte }) => {
                 let column = names.get(field).map_or("an extra field".to_owned(), |name| format!("`{name}`"));
                 let reason = bad_byte(byte, &column, records.encoding_name());
                 rows.set_aside_misencoded(records.set_aside(reason))?;
             }
         }
     }
-    rows.flush()
+    if records.is_cut() && !layout.has_open_end {
+        rows.say_open_end(records.line);
+    }
+    rows.end()
 }
 
 fn bad_byte(byte: u8, place: &str, encoding: &str) -> String {
@@ -98,17 +103,16 @@ fn read_header(records: &mut Records<'_>) -> Result<Vec<String>, ConnectorError>
     let line = records.line;
     let record = match records.record() {
         Ok(record) => record,
-        Err(BadBytes::Nul) => return Err(wrong_encoding(records.file, line, "holds a NUL byte in the header")),
-        Err(BadBytes::NotEncoded { byte, .. }) => {
+        Err(Bad::Nul) => return Err(wrong_encoding(records.file, line, "holds a NUL byte in the header")),
+        Err(Bad::Form(reason)) => {
+            let error = damaged(records.file, format!("has a header that cannot be read: line {line} {reason}"));
+            return Err(error.hint("`quote:`, `escape:` and `dialect:` say how a file is written"));
+        }
+        Err(Bad::NotEncoded { byte, .. }) => {
             return Err(wrong_encoding(records.file, line, &bad_byte(byte, "the header", records.encoding_name())));
         }
     };
-    let mut start = 0;
-    let mut names = Vec::with_capacity(record.ends.len());
-    for end in record.ends {
-        names.push(record.text[start..*end].trim().to_owned());
-        start = *end;
-    }
+    let names: Vec<_> = record.fields.iter().map(|field| record.text_of(field).trim().to_owned()).collect();
     if let Some(problem) = name_problem(&names) {
         let error = damaged(records.file, format!("has a header that cannot be used: {problem}"));
         return Err(error.hint("name the columns in the settings: `header: [id, name]` for a file without a header"));
@@ -118,13 +122,22 @@ fn read_header(records: &mut Records<'_>) -> Result<Vec<String>, ConnectorError>
 
 /// A record whose bytes are text.
 struct Record<'r> {
-    /// The fields one after the other, without delimiters and quotes.
+    /// The record as it is written.
     text: &'r str,
-    ends: &'r [usize],
+    copied: &'r str,
+    fields: &'r [Field],
 }
 
-enum BadBytes {
+impl<'r> Record<'r> {
+    fn text_of(&self, field: &Field) -> &'r str {
+        if field.is_copied { &self.copied[field.start..field.end] } else { &self.text[field.start..field.end] }
+    }
+}
+
+/// Why a record is set aside. The reason goes on after "line 3".
+enum Bad {
     Nul,
+    Form(String),
     NotEncoded { field: usize, byte: u8 },
 }
 
@@ -132,176 +145,253 @@ enum BadBytes {
 struct Records<'f> {
     file: &'f DataFile,
     input: Input,
-    parser: csv_core::Reader,
+    splitter: Splitter,
     comment: Option<u8>,
-    buffer: Box<[u8]>,
+    /// Bytes of the file from the current record on, and where in it the next one begins.
+    window: Vec<u8>,
+    filled: usize,
+    next: usize,
+    is_last: bool,
+    /// The line and the place in the decoded input that `window[next]` is at.
+    next_line: u64,
+    next_offset: u64,
+    /// The current record: where in the window it begins, its length, its line and its place in the decoded input.
     start: usize,
-    end: usize,
-    /// Where `buffer[start]` stands in the decoded input.
-    position: u64,
-    /// The current record.
+    length: usize,
     line: u64,
     offset: u64,
-    raw: Vec<u8>,
-    fields: Vec<u8>,
-    fields_length: usize,
-    ends: Vec<usize>,
-    ends_length: usize,
+    fields: Fields,
+    fault: Option<Fault>,
+    has_line_end: bool,
 }
 
 impl<'f> Records<'f> {
     fn open(file: &'f DataFile, layout: &Layout) -> Result<Self, ConnectorError> {
-        let mut builder = csv_core::ReaderBuilder::new();
-        builder.delimiter(layout.delimiter).escape(layout.escape).double_quote(layout.escape.is_none());
-        match layout.quote {
-            Some(quote) => builder.quote(quote),
-            None => builder.quoting(false),
-        };
-        Ok(Self {
+        let mut records = Self {
             file,
             input: input::open(file, layout)?,
-            parser: builder.build(),
+            splitter: Splitter::new(layout.dialect, LineEnd::Feed),
             comment: layout.comment,
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            window: vec![0; WINDOW_BYTES],
+            filled: 0,
+            next: 0,
+            is_last: false,
+            next_line: 1,
+            next_offset: 0,
             start: 0,
-            end: 0,
-            position: 0,
+            length: 0,
             line: 1,
             offset: 0,
-            raw: Vec::new(),
-            fields: vec![0; 4 * 1024],
-            fields_length: 0,
-            ends: vec![0; 64],
-            ends_length: 0,
-        })
+            fields: Fields::default(),
+            fault: None,
+            has_line_end: true,
+        };
+        records.read_on()?;
+        let ends = LineEnd::of(&records.window[..records.filled], layout.dialect);
+        records.splitter = Splitter::new(layout.dialect, ends);
+        Ok(records)
     }
 
     fn encoding_name(&self) -> &'static str {
         self.input.encoding.name()
     }
 
-    /// Reads on when the buffer is used up. `false` at the end of the file.
-    fn fill(&mut self) -> Result<bool, ConnectorError> {
-        if self.start < self.end {
-            return Ok(true);
+    /// Whether the last record has no line end, although records before it have.
+    fn is_cut(&self) -> bool {
+        !self.has_line_end && self.line > 1
+    }
+
+    /// Reads until the window is full of bytes that are not taken yet, or the file is at its end.
+    fn read_on(&mut self) -> Result<(), ConnectorError> {
+        self.window.copy_within(self.next..self.filled, 0);
+        self.filled -= self.next;
+        self.next = 0;
+        if self.filled * 2 > self.window.len() {
+            self.window.resize((self.window.len() * 2).min(RECORD_BYTES_MAX + WINDOW_BYTES), 0);
         }
-        self.start = 0;
-        self.end = self.input.text.read(&mut self.buffer).map_err(|error| read_failed(self.file, error))?;
-        Ok(self.end > 0)
+        while self.filled < self.window.len() && !self.is_last {
+            let count = self.input.text.read(&mut self.window[self.filled..]);
+            match count {
+                Ok(count) => self.filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(read_failed(self.file, error)),
+            }
+            self.is_last = matches!(count, Ok(0));
+        }
+        Ok(())
     }
 
-    fn consume(&mut self, count: usize) {
-        self.start += count;
-        self.position += count as u64;
+    /// Passes `count` bytes, which hold `lines` line ends.
+    fn pass(&mut self, count: usize, lines: u64) {
+        self.next += count;
+        self.next_offset += count as u64;
+        self.next_line += lines;
     }
 
-    /// Passes over line ends and comments, so that a record's line is the one it begins on.
+    /// Passes over blank lines and comments, so that a record's line is the one it begins on. `false` at the end.
     fn skip_to_record(&mut self) -> Result<bool, ConnectorError> {
         let mut is_comment = false;
-        while self.fill()? {
-            let byte = self.buffer[self.start];
-            match byte {
-                b'\n' => {
-                    self.parser.set_line(self.parser.line() + 1);
-                    is_comment = false;
+        loop {
+            if self.next == self.filled && !self.is_last {
+                self.read_on()?;
+            }
+            let rest = &self.window[self.next..self.filled];
+            let Some(first) = rest.first().copied() else { return Ok(false) };
+            if is_comment {
+                let found = memchr(self.splitter.ends.byte(), rest);
+                let count = found.unwrap_or(rest.len());
+                is_comment = found.is_none();
+                self.pass(count, 0);
+                continue;
+            }
+            match first {
+                byte if byte == self.splitter.ends.byte() => self.pass(1, 1),
+                b'\r' => {
+                    let returns = rest.iter().take_while(|byte| **byte == b'\r').count();
+                    match rest.get(returns) {
+                        Some(b'\n') => self.pass(returns, 0),
+                        Some(_) => return Ok(true),
+                        None if self.is_last => self.pass(returns, 0),
+                        None if rest.len() > RECORD_BYTES_MAX => return Err(self.too_large()),
+                        None => self.read_on()?,
+                    }
                 }
-                b'\r' => {}
-                _ if is_comment => {}
-                _ if Some(byte) == self.comment => is_comment = true,
+                byte if Some(byte) == self.comment => is_comment = true,
                 _ => return Ok(true),
             }
-            self.consume(1);
         }
-        Ok(false)
     }
 
     /// Moves to the next record. `false` at the end of the file.
     fn advance(&mut self) -> Result<bool, ConnectorError> {
-        self.fields_length = 0;
-        self.ends_length = 0;
-        self.raw.clear();
         if !self.skip_to_record()? {
             return Ok(false);
         }
-        self.line = self.parser.line();
-        self.offset = self.position;
+        (self.line, self.offset) = (self.next_line, self.next_offset);
         loop {
-            let is_end = !self.fill()?;
-            // A last line end completes the record, unless a quote is open: then it becomes part of a field.
-            let input = if is_end { b"\n" } else { &self.buffer[self.start..self.end] };
-            let (result, read, written, ended) = self.parser.read_record(
-                input,
-                &mut self.fields[self.fields_length..],
-                &mut self.ends[self.ends_length..],
-            );
-            if is_end && written > 0 {
-                return Err(open_quote(self.file, self.line));
-            }
-            if !is_end {
-                let kept = read.min(RAW_BYTES_MAX.saturating_sub(self.raw.len()));
-                self.raw.extend_from_slice(&input[..kept]);
-                self.consume(read);
-            }
-            self.fields_length += written;
-            self.ends_length += ended;
-            match result {
-                ReadRecordResult::Record => return Ok(true),
-                ReadRecordResult::End => return Ok(false),
-                ReadRecordResult::InputEmpty if is_end => return Ok(false),
-                ReadRecordResult::InputEmpty => self.check_size()?,
-                ReadRecordResult::OutputFull => {
-                    self.check_size()?;
-                    self.fields.resize(self.fields.len() * 2, 0);
+            let rest = &self.window[self.next..self.filled];
+            let next = match self.splitter.split(rest, self.is_last, &mut self.fields) {
+                Split::Record { length, next, has_line_end } => {
+                    (self.length, self.has_line_end, self.fault) = (length, has_line_end, None);
+                    next
                 }
-                ReadRecordResult::OutputEndsFull if self.ends.len() > 2 * COLUMNS_MAX => {
-                    let what = format!("has more than {} fields in the row of line {}", 2 * COLUMNS_MAX, self.line);
-                    return Err(damaged(self.file, what));
+                Split::Malformed { fault, next } => {
+                    (self.length, self.has_line_end, self.fault) = (next, true, Some(fault));
+                    self.line += lines_in(&rest[..fault.at], self.splitter.ends);
+                    next
                 }
-                ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
+                Split::TooLarge => return Err(self.too_large()),
+                Split::More if rest.len() > RECORD_BYTES_MAX => return Err(self.too_large()),
+                Split::More => {
+                    self.read_on()?;
+                    continue;
+                }
+            };
+            if self.fields.places.len() > 2 * COLUMNS_MAX {
+                let what = format!("has more than {} fields in the row of line {}", 2 * COLUMNS_MAX, self.line);
+                return Err(damaged(self.file, what));
+            }
+            self.start = self.next;
+            let lines = lines_in(&rest[..next], self.splitter.ends);
+            self.pass(next, lines);
+            return Ok(true);
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.window[self.start..self.start + self.length]
+    }
+
+    fn record(&self) -> Result<Record<'_>, Bad> {
+        let bytes = self.bytes();
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            return Err(Bad::Form("begins with a byte-order mark: another file was added here".to_owned()));
+        }
+        if memchr(0, bytes).is_some() {
+            return Err(Bad::Nul);
+        }
+        if let Some(fault) = self.fault {
+            return Err(Bad::Form(self.reason(fault)));
+        }
+        let fields = &self.fields.places;
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let at = error.valid_up_to();
+            Bad::NotEncoded { field: self.field_at(at), byte: bytes[at] }
+        })?;
+        // Copied pieces are cut at quotes and escapes, which are ASCII: they are text as the record is.
+        match std::str::from_utf8(&self.fields.copied) {
+            Ok(copied) => Ok(Record { text, copied, fields }),
+            Err(_) => Err(Bad::Form("holds a character that an escape cuts in two".to_owned())),
+        }
+    }
+
+    /// The field that holds the byte `at` of the record.
+    fn field_at(&self, at: usize) -> usize {
+        let is_before = |field: &Field| !field.is_copied && field.start <= at;
+        match self.fields.places.iter().rposition(is_before) {
+            Some(position) if at < self.fields.places[position].end => position,
+            // It is one of those after it, whose text is a copy.
+            Some(position) => position + 1,
+            None => 0,
+        }
+    }
+
+    fn reason(&self, fault: Fault) -> String {
+        let column = self.column(fault.at);
+        match fault.kind {
+            FaultKind::AfterQuote { followed_at } => self.reason_after_quote(fault.at, followed_at),
+            FaultKind::QuoteWithin => {
+                format!("has a quote in column {column}, inside a field that does not begin with one")
+            }
+            FaultKind::Unclosed => format!("opens a quote in column {column} that never closes"),
+            FaultKind::ClosesTooLate => {
+                format!("opens a quote in column {column} that does not close within {} MiB", FIELD_BYTES_MAX >> 20)
+            }
+            FaultKind::StrayLineEnd => {
+                let found = if self.splitter.ends == LineEnd::Feed { "carriage return" } else { "line feed" };
+                format!("has a {found} in column {column} that ends no line of this file")
+            }
+            FaultKind::EscapeOutside => {
+                format!("has an escape in column {column} before what separates fields, outside of quotes")
             }
         }
     }
 
-    fn check_size(&self) -> Result<(), ConnectorError> {
-        let field_start = if self.ends_length == 0 { 0 } else { self.ends[self.ends_length - 1] };
-        let field_bytes = self.fields_length - field_start;
-        if field_bytes <= FIELD_BYTES_MAX && self.fields_length <= RECORD_BYTES_MAX {
-            return Ok(());
+    /// What follows may stand lines below, in bytes that the record no longer covers.
+    fn reason_after_quote(&self, open: usize, followed_at: usize) -> String {
+        let rest = &self.window[self.start..self.filled];
+        let lines = lines_in(&rest[open..followed_at], self.splitter.ends);
+        let followed = String::from_utf8_lossy(&rest[followed_at..(followed_at + 4).min(rest.len())]);
+        let followed = followed.chars().next().unwrap_or('\u{FFFD}').escape_debug();
+        let (opened_in, closed_in) = (self.column(open), self.column(followed_at - 1));
+        if lines == 0 {
+            return format!("has `{followed}` after the quote that closes in column {closed_in}");
         }
-        Err(too_large(self.file, self.line, self.ends_length + 1))
+        let line = self.line + lines;
+        format!(
+            "opens a quote in column {opened_in} that closes only in line {line}, column {closed_in}, with `{followed}` after it"
+        )
     }
 
-    fn record(&self) -> Result<Record<'_>, BadBytes> {
-        let bytes = &self.fields[..self.fields_length];
-        let ends = &self.ends[..self.ends_length];
-        if memchr::memchr(0, bytes).is_some() {
-            return Err(BadBytes::Nul);
-        }
-        let bad = |position: usize| BadBytes::NotEncoded {
-            field: ends.iter().position(|end| position < *end).unwrap_or(0),
-            byte: bytes.get(position).copied().unwrap_or(0),
-        };
-        let text = std::str::from_utf8(bytes).map_err(|error| bad(error.valid_up_to()))?;
-        // Halves of a character in two neighbouring fields are text only together.
-        match ends.iter().find(|end| !text.is_char_boundary(**end)) {
-            Some(end) => Err(bad(*end)),
-            None => Ok(Record { text, ends }),
-        }
+    /// The column, in characters from 1, of a place from the start of the record.
+    fn column(&self, at: usize) -> usize {
+        let before = &self.window[self.start..self.start + at];
+        let line_start = memchr::memrchr(self.splitter.ends.byte(), before).map_or(0, |end| end + 1);
+        String::from_utf8_lossy(&before[line_start..]).chars().count() + 1
     }
 
-    fn set_aside(&self, reason: String) -> flowgate_core::source::Malformed {
-        malformed(self.file, self.line, self.offset, reason, &self.raw)
+    fn too_large(&self) -> ConnectorError {
+        let (mebibytes, line) = (FIELD_BYTES_MAX >> 20, self.line);
+        let message = format!("`{}` has a field of more than {mebibytes} MiB in line {line}", self.file.shown);
+        ConnectorError::new(ErrorKind::Data, Code::FIELD_TOO_LARGE, message)
+            .hint("a quote that never closes is the usual cause")
+    }
+
+    fn set_aside(&self, reason: String) -> Malformed {
+        malformed(self.file, self.line, self.offset, reason, &self.bytes()[..self.length.min(RAW_BYTES_MAX)])
     }
 }
 
-fn open_quote(file: &DataFile, line: u64) -> ConnectorError {
-    damaged(file, format!("has a quote that never closes, in the row of line {line}"))
-        .hint("the file was cut short, or `quote:` and `escape:` are not as it is written")
-}
-
-fn too_large(file: &DataFile, line: u64, field: usize) -> ConnectorError {
-    let mebibytes = FIELD_BYTES_MAX >> 20;
-    let message = format!("`{}` has a field of more than {mebibytes} MiB: field {field} of line {line}", file.shown);
-    ConnectorError::new(ErrorKind::Data, Code::FIELD_TOO_LARGE, message)
-        .hint("a quote that never closes is the usual cause")
+fn lines_in(bytes: &[u8], ends: LineEnd) -> u64 {
+    memchr_iter(ends.byte(), bytes).count() as u64
 }

@@ -11,6 +11,7 @@ use flowgate_core::{Code, ConnectorError, ErrorKind};
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::DataFile;
+use super::unchanged::Stamp;
 
 /// Files of one stream at most: a pattern that matches more is almost certainly wrong.
 const FILES_MAX: usize = 100_000;
@@ -76,9 +77,20 @@ pub(super) fn find(pattern: &str, project_dir: &Path) -> Result<Vec<DataFile>, C
         return Err(ConnectorError::new(ErrorKind::Configuration, Code::NO_FILES, message)
             .hint(format!("name its files: `{}/*`", pattern.trim_end_matches('/'))));
     }
-    // Devices and pipes never end, or end differently each time.
-    paths.retain(|path| path.is_file());
-    Ok(paths.into_iter().map(|path| DataFile { shown: shown(&path, project_dir), path }).collect())
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let metadata = match fs_err::metadata(&path) {
+            Ok(metadata) => metadata,
+            // It went between being listed and being looked at.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(list_failed(pattern, error)),
+        };
+        // Devices and pipes never end, or end differently each time.
+        if metadata.is_file() {
+            files.push(DataFile { shown: shown(&path, project_dir), stamp: Stamp::of(&metadata), path });
+        }
+    }
+    Ok(files)
 }
 
 fn follow(dir: &Path, parts: &[Part], depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {

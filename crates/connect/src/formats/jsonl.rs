@@ -78,7 +78,10 @@ pub(super) fn read(file: &DataFile, layout: &Layout, schema: &SchemaRef, sink: &
             }
         }
     }
-    rows.flush()
+    if lines.is_cut && !layout.has_open_end {
+        rows.say_open_end(lines.number);
+    }
+    rows.end()
 }
 
 enum BadLine {
@@ -155,6 +158,8 @@ struct Lines<'f> {
     number: u64,
     offset: u64,
     next_offset: u64,
+    /// The last line has no line end, although lines before it have.
+    is_cut: bool,
 }
 
 impl<'f> Lines<'f> {
@@ -168,6 +173,7 @@ impl<'f> Lines<'f> {
             number: 0,
             offset: 0,
             next_offset: 0,
+            is_cut: false,
         })
     }
 
@@ -189,6 +195,7 @@ impl<'f> Lines<'f> {
                 return Err(ConnectorError::new(ErrorKind::Data, Code::FIELD_TOO_LARGE, message));
             }
             if !self.bytes.trim_ascii().is_empty() {
+                self.is_cut = self.number > 1 && !self.bytes.ends_with(b"\n");
                 return Ok(true);
             }
         }

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::split::Dialect;
 use super::{DataFile, check_pattern};
 use crate::settings::{Settings, is_reference, problem};
 
@@ -41,6 +42,13 @@ pub(crate) struct FileSettings {
     /// written twice. By default nothing does.
     #[schemars(example = &"\\")]
     pub(crate) escape: Option<String>,
+    /// How CSV is written, by a name. `rfc4180` (the default): a field that holds a delimiter, a quote or a line end
+    /// is enclosed in quotes, a quote inside is written twice, and after the quote that closes comes a delimiter or
+    /// the line's end. `excel`: the same, and a quote inside a field that does not begin with one is an ordinary
+    /// character (`5" pipe`). `backslash`: inside of quotes, a backslash makes the next character an ordinary one.
+    /// Other keys that are set as well win over it.
+    #[schemars(example = &"excel")]
+    pub(crate) dialect: Option<DialectName>,
     /// CSV lines that begin with this ASCII character are skipped. By default none are.
     #[schemars(example = &"#")]
     pub(crate) comment: Option<String>,
@@ -50,6 +58,10 @@ pub(crate) struct FileSettings {
     /// Text that stands for no value, next to the empty field, which always does.
     #[schemars(example = &"NULL")]
     pub(crate) null_text: Option<String>,
+    /// Whether the last line of a text file may lack its line end where the others have one. By default that is said,
+    /// and nothing is called gone, because the file may be cut short.
+    #[schemars(example = true)]
+    pub(crate) open_end: Option<bool>,
     /// Whether it is fine that no file matches. By default that is an error, because it would look like
     /// a source from which everything has gone.
     #[schemars(example = true)]
@@ -62,6 +74,14 @@ pub(crate) enum Format {
     Csv,
     Jsonl,
     Parquet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DialectName {
+    Rfc4180,
+    Excel,
+    Backslash,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -139,6 +159,7 @@ impl Settings for FileSettings {
                 problems.push(problem(key, format!("`{text}` is not one ASCII character"), None));
             }
         }
+        problems.extend(self.same_character());
         if let Some(label) = self.encoding.as_deref().filter(|label| !is_reference(label))
             && Encoding::for_label(label.as_bytes()).is_none()
         {
@@ -155,6 +176,22 @@ impl Settings for FileSettings {
             problems.extend(name_problem(names).map(|message| problem("header", message, None)));
         }
         problems
+    }
+}
+
+impl FileSettings {
+    /// Two keys with one character: it could not mean both. (An escape that is the quote is a quote written twice.)
+    fn same_character(&self) -> Option<FieldError> {
+        let pairs = [
+            ("quote", &self.quote, "delimiter", &self.delimiter),
+            ("escape", &self.escape, "delimiter", &self.delimiter),
+            ("comment", &self.comment, "delimiter", &self.delimiter),
+            ("comment", &self.comment, "quote", &self.quote),
+        ];
+        let same = pairs.into_iter().find(|(_, one, _, other)| {
+            one.as_deref().is_some_and(|text| !text.is_empty() && !is_reference(text)) && one == other
+        });
+        same.map(|(key, _, other, _)| problem(key, format!("it is the same character as `{other}`"), None))
     }
 }
 
@@ -192,13 +229,13 @@ pub(crate) struct Layout {
     pub(super) compression: Option<Compression>,
     /// The declared encoding; `None` leaves it to the byte-order mark.
     pub(super) encoding: Option<&'static Encoding>,
-    pub(super) delimiter: u8,
-    pub(super) quote: Option<u8>,
-    pub(super) escape: Option<u8>,
+    pub(super) dialect: Dialect,
     pub(super) comment: Option<u8>,
     pub(super) header: Header,
     pub(super) null_text: Option<String>,
     pub(super) is_optional: bool,
+    /// The last line may lack its line end.
+    pub(super) has_open_end: bool,
 }
 
 impl Layout {
@@ -211,19 +248,38 @@ impl Layout {
                 .hint("for example `path: data/enquiries-*.csv`"));
         };
         let byte = |value: Option<String>| value.as_deref().and_then(character);
-        let quote = stream.quote.or(connection.quote);
+        let set = FileSettings {
+            delimiter: stream.delimiter.or(connection.delimiter),
+            quote: stream.quote.or(connection.quote),
+            escape: stream.escape.or(connection.escape),
+            comment: stream.comment.or(connection.comment),
+            ..FileSettings::default()
+        };
+        if let Some(same) = set.same_character() {
+            let message = format!("settings of `files` are wrong at `{}`: {}", same.path.join("."), same.message);
+            return Err(ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message));
+        }
+        let name = stream.dialect.or(connection.dialect).unwrap_or(DialectName::Rfc4180);
+        let quote = if set.quote.is_none() { Some(b'"') } else { byte(set.quote) };
+        let escape = byte(set.escape).or((name == DialectName::Backslash).then_some(b'\\'));
+        let dialect = Dialect {
+            delimiter: byte(set.delimiter).unwrap_or(b','),
+            quote,
+            // A quote that escapes a quote is a quote written twice.
+            escape: escape.filter(|escape| Some(*escape) != quote),
+            quotes_within: name == DialectName::Excel,
+        };
         let encoding = stream.encoding.or(connection.encoding);
         Ok(Self {
             path,
             format: stream.format.or(connection.format),
             compression: stream.compression.or(connection.compression),
             encoding: encoding.and_then(|label| Encoding::for_label(label.as_bytes())),
-            delimiter: byte(stream.delimiter.or(connection.delimiter)).unwrap_or(b','),
-            quote: if quote.is_none() { Some(b'"') } else { byte(quote) },
-            escape: byte(stream.escape.or(connection.escape)),
-            comment: byte(stream.comment.or(connection.comment)),
+            dialect,
+            comment: byte(set.comment),
             header: stream.header.or(connection.header).unwrap_or(Header::FirstLine),
             null_text: stream.null_text.or(connection.null_text),
+            has_open_end: stream.open_end.or(connection.open_end).unwrap_or(false),
             is_optional: stream.optional.or(connection.optional).unwrap_or(false),
         })
     }
@@ -285,7 +341,8 @@ mod tests {
         let read = |block| crate::settings::read::<FileSettings>("files", &block).unwrap();
         let connection = read(json!({"path": "a.csv", "delimiter": ";", "quote": "'"}));
         let layout = Layout::new(read(json!({"path": "b.jsonl.gz", "quote": ""})), &connection).unwrap();
-        assert_eq!((layout.path.as_str(), layout.delimiter, layout.quote), ("b.jsonl.gz", b';', None));
+        assert_eq!(layout.path, "b.jsonl.gz");
+        assert_eq!((layout.dialect.delimiter, layout.dialect.quote), (b';', None));
         assert_eq!(layout.format_of(None).unwrap(), Format::Jsonl);
     }
 }

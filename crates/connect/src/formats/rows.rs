@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, Int64Array, StringArray};
 use arrow_schema::SchemaRef;
-use flowgate_core::source::Malformed;
+use flowgate_core::source::{Malformed, Note};
 use flowgate_core::{Batch, Code, ConnectorError, ErrorKind};
 
 use super::shape::data_fields;
@@ -34,6 +34,7 @@ pub(super) struct Rows<'a> {
     lines: Vec<i64>,
     text_bytes: usize,
     malformed: Vec<Malformed>,
+    notes: Vec<Note>,
     counts: Counts,
 }
 
@@ -58,6 +59,7 @@ impl<'a> Rows<'a> {
             lines: Vec::new(),
             text_bytes: 0,
             malformed: Vec::new(),
+            notes: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -109,9 +111,24 @@ impl<'a> Rows<'a> {
         self.set_aside(line)
     }
 
+    /// The last line has no end although those before it have: its writer has not come to the end, or a transfer broke.
+    pub(super) fn say_open_end(&mut self, line: u64) {
+        let name = &self.file.shown;
+        self.notes.push(Note::RowsMayBeMissing(format!(
+            "`{name}` ends in the middle of line {line}: it has no line end, as all lines before it have; the file may \
+             be cut short (`open_end: true` says that it is written so)"
+        )));
+    }
+
+    /// Sends what is left, and says that the file was read to its end.
+    pub(super) fn end(mut self) -> Result<(), ConnectorError> {
+        self.notes.push(Note::Part { name: self.file.shown.clone(), rows: self.counts.rows });
+        self.flush()
+    }
+
     /// Sends what there is.
-    pub(super) fn flush(&mut self) -> Result<(), ConnectorError> {
-        if self.lines.is_empty() && self.malformed.is_empty() {
+    fn flush(&mut self) -> Result<(), ConnectorError> {
+        if self.lines.is_empty() && self.malformed.is_empty() && self.notes.is_empty() {
             return self.sink.check();
         }
         let lines = std::mem::take(&mut self.lines);
@@ -123,7 +140,8 @@ impl<'a> Rows<'a> {
         arrays.push(Arc::new(Int64Array::from(lines)));
         self.text_bytes = 0;
         let upserts = record_batch(self.schema, arrays)?;
-        self.sink.send(Batch { malformed: std::mem::take(&mut self.malformed), ..Batch::of(upserts) })
+        let (malformed, notes) = (std::mem::take(&mut self.malformed), std::mem::take(&mut self.notes));
+        self.sink.send(Batch { malformed, notes, ..Batch::of(upserts) })
     }
 }
 

@@ -69,7 +69,8 @@ mod tests {
 
     fn join(known: &[&str], names: &[&str]) -> Result<Vec<String>, ConnectorError> {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let file = DataFile { path: "b.csv".into(), shown: "b.csv".to_owned() };
+        let stamp = super::super::unchanged::Stamp::of(&fs_err::metadata(".").unwrap());
+        let file = DataFile { path: "b.csv".into(), shown: "b.csv".to_owned(), stamp };
         let mut known = owned(known);
         join_columns(&mut known, &owned(names), &file).map(|()| known)
     }

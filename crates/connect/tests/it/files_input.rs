@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Date32Array, Int64Array, RecordBatch};
+use flowgate_core::source::Note;
 use flowgate_core::{Code, ConnectorError};
+use futures::{StreamExt, TryStreamExt};
 use insta::assert_snapshot;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -121,6 +123,159 @@ async fn bad_lines_are_set_aside_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn a_line_with_a_wrong_quote_leaves_its_neighbours_whole() {
+    let bytes = b"id,name\n1,one\n2,\"two\n3,\"three\"\n4,\"cable 12\" long\"\n5, \"five\"\n6,6\" nail\n7,\"a \\\"b\\\"\"\n8,\"eight\n9,nine\n";
+    assert_snapshot!(seen("a.csv", bytes, json!({})).await, @r#"
+    id|name|_file|_line
+    1|one|a.csv|2
+    3|three|a.csv|4
+    9|nine|a.csv|10
+    set aside: line 3 (byte 14) opens a quote in column 3 that closes only in line 4, column 3, with `t` after it: "2,\"two"
+    set aside: line 5 (byte 31) has ` ` after the quote that closes in column 12: "4,\"cable 12\" long\""
+    set aside: line 6 (byte 50) has a quote in column 4, inside a field that does not begin with one: "5, \"five\""
+    set aside: line 7 (byte 60) has a quote in column 4, inside a field that does not begin with one: "6,6\" nail"
+    set aside: line 8 (byte 70) has `b` after the quote that closes in column 7: "7,\"a \\\"b\\\"\""
+    set aside: line 9 (byte 82) opens a quote in column 3 that never closes: "8,\"eight"
+    "#);
+}
+
+#[tokio::test]
+async fn line_ends_are_those_of_the_file() {
+    let bytes = b"id,name\r\n1,a\n2,b\rc\r\n3,\"d\re\"\r\r\n\xEF\xBB\xBFid,name\r\n4,f\r\n";
+    assert_snapshot!(seen("a.csv", bytes, json!({})).await.replace('\r', "^M"), @r#"
+    id|name|_file|_line
+    1|a|a.csv|2
+    3|d^Me|a.csv|4
+    4|f|a.csv|6
+    set aside: line 3 (byte 13) has a carriage return in column 4 that ends no line of this file: "2,b\rc"
+    set aside: line 5 (byte 30) begins with a byte-order mark: another file was added here: "\u{feff}id,name"
+    "#);
+    assert_snapshot!(seen("mac.csv", b"id,name\r1,a\r2,b\nc\r3,\"d\ne\"\r", json!({})).await, @r#"
+    id|name|_file|_line
+    1|a|mac.csv|2
+    3|d
+    e|mac.csv|4
+    set aside: line 3 (byte 12) has a line feed in column 4 that ends no line of this file: "2,b\nc"
+    "#);
+}
+
+#[tokio::test]
+async fn dialects_go_by_name() {
+    let quotes = b"id,name\n1,5\" pipe\n2,\"a\"\"b\"\n";
+    assert_snapshot!(seen("a.csv", quotes, json!({"dialect": "excel"})).await, @r#"
+    id|name|_file|_line
+    1|5" pipe|a.csv|2
+    2|a"b|a.csv|3
+    "#);
+    let backslashes = b"id,name\n1,\"a \\\"b\\\"\"\n2,c:\\d\n3,x\\,y\n";
+    assert_snapshot!(seen("a.csv", backslashes, json!({"dialect": "backslash"})).await, @r#"
+    id|name|_file|_line
+    1|a "b"|a.csv|2
+    2|c:\d|a.csv|3
+    set aside: line 4 (byte 27) has an escape in column 4 before what separates fields, outside of quotes: "3,x\\,y"
+    "#);
+}
+
+#[tokio::test]
+async fn a_last_line_without_an_end_is_said() {
+    let notes = async |name: &str, bytes: &[u8], settings: Value| {
+        let everything = read_file(name, bytes, settings).await.unwrap();
+        let notes: Vec<_> = everything.batches.iter().flat_map(|batch| batch.notes.clone()).collect();
+        (everything.rows().len(), notes)
+    };
+    let part = |name: &str, rows| Note::Part { name: name.to_owned(), rows };
+    for (name, bytes) in [("a.csv", &b"id\n1\n23"[..]), ("a.jsonl", b"{\"id\":1}\n{\"id\":23}")] {
+        let (rows, said) = notes(name, bytes, json!({})).await;
+        let [Note::RowsMayBeMissing(reason), end] = said.as_slice() else { panic!("{said:?}") };
+        assert!(reason.starts_with(&format!("`{name}` ends in the middle of line ")), "{reason}");
+        assert_eq!((rows, end), (2, &part(name, 2)));
+        assert_eq!(notes(name, bytes, json!({"open_end": true})).await.1, [part(name, 2)]);
+        let whole = [bytes, b"\n"].concat();
+        assert_eq!(notes(name, &whole, json!({})).await.1, [part(name, 2)]);
+    }
+    assert_eq!(notes("one.csv", b"id", json!({})).await.1, [part("one.csv", 0)], "no other line has an end");
+}
+
+/// Rows enough that the reader waits for whoever takes them.
+fn many_rows() -> Vec<u8> {
+    let mut bytes = b"id,name\n".to_vec();
+    for id in 0..150_000 {
+        writeln!(bytes, "{id},name").unwrap();
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_fails_the_read() {
+    let append = |dir: &Path| {
+        let mut file = fs_err::OpenOptions::new().append(true).open(dir.join("b.csv")).unwrap();
+        file.write_all(b"x,y\n").unwrap();
+    };
+    let cut = |dir: &Path| fs_err::write(dir.join("b.csv"), "id,name\n1,x\n").unwrap();
+    let replace = |dir: &Path| {
+        fs_err::write(dir.join("new"), many_rows()).unwrap();
+        fs_err::rename(dir.join("new"), dir.join("b.csv")).unwrap();
+    };
+    let rewrite = |dir: &Path| {
+        let before = fs_err::metadata(dir.join("b.csv")).unwrap().modified().unwrap();
+        fs_err::write(dir.join("b.csv"), many_rows()).unwrap();
+        let file = fs_err::OpenOptions::new().write(true).open(dir.join("b.csv")).unwrap().into_parts().0;
+        file.set_modified(before).unwrap();
+    };
+    let remove = |dir: &Path| fs_err::remove_file(dir.join("b.csv")).unwrap();
+    let add = |dir: &Path| fs_err::write(dir.join("d.csv"), "id,name\n1,x\n").unwrap();
+    let change_one_read_before = |dir: &Path| fs_err::write(dir.join("a.csv"), "id,name\n2,x\n").unwrap();
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 7] = [
+        ("`b.csv` changed while it was read: it had", &append),
+        ("`b.csv` changed while it was read: it had", &cut),
+        ("`b.csv` was replaced by another file", &replace),
+        ("`b.csv` was written to", &rewrite),
+        ("`b.csv` was removed", &remove),
+        ("`d.csv` came", &add),
+        ("`a.csv` ", &change_one_read_before),
+    ];
+    for (words, change) in changes {
+        let dir = dir_with(&[("a.csv", b"id,name\n1,x\n"), ("b.csv", &many_rows()), ("c.csv", b"id,name\n")]);
+        let source = open_source("files", &json!({"path": "*.csv"}), dir.path()).unwrap();
+        let mut reading = source.read(request(&json!({}), None)).await.unwrap();
+        // Until the reader waits in the middle of the large file.
+        reading.batches.next().await.unwrap().unwrap();
+        reading.batches.next().await.unwrap().unwrap();
+        change(dir.path());
+        let error = reading.batches.try_collect::<Vec<_>>().await.unwrap_err();
+        assert_eq!(error.code, Code::SOURCE_CHANGED, "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_files_that_are_cut_are_damaged() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&many_rows()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(many_rows().as_slice(), 1).unwrap();
+    for (name, whole) in [("a.csv.gz", gzip), ("a.csv.zst", zstd)] {
+        for length in [0, 3, 20, whole.len() / 2, whole.len() - 1] {
+            let error = read_file(name, &whole[..length], json!({})).await.err().unwrap();
+            assert_eq!(error.code, Code::MALFORMED_FILE, "{name} cut at {length}: {error}");
+        }
+        assert_eq!(read_file(name, &whole, json!({})).await.unwrap().rows().len(), 150_000);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_whose_name_is_a_pattern_is_a_directory() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("a[b]*?{c}");
+    fs_err::create_dir(&dir).unwrap();
+    fs_err::write(dir.join("x.csv"), "id\n1\n").unwrap();
+    for path in ["x.csv", "*.csv", "**/x.csv"] {
+        assert_eq!(read_in(&dir, json!({ "path": path })).await.unwrap().rows(), ["1|x.csv|2"]);
+    }
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_read_say_why() {
     let latin: Vec<u8> =
         b"id,name\n".iter().copied().chain((0..40).flat_map(|_| b"1,caf\xE9\n".iter().copied())).collect();
@@ -131,7 +286,9 @@ async fn files_that_cannot_be_read_say_why() {
         ("twice.csv", b"id,name, id\n1,2,3\n", json!({})),
         ("unnamed.csv", b"id,,x\n1,2,3\n", json!({})),
         ("ours.csv", b"id,_line\n1,2\n", json!({})),
-        ("quote.csv", b"id,name\n1,\"a\n2,b\n3,c\n", json!({})),
+        ("quote_in_header.csv", b"id,\"na\"me\n1,a\n", json!({})),
+        ("open_header.csv", b"id,\"name\n1,a\n", json!({})),
+        ("marked_twice.csv", b"\xEF\xBB\xBF\xEF\xBB\xBFid,name\n1,a\n", json!({})),
         ("latin.csv", &latin, json!({})),
         ("latin_header.csv", b"id,stra\xDFe\n1,2\n", json!({})),
         ("wide.csv", &utf_16, json!({})),
@@ -204,7 +361,7 @@ async fn a_huge_field_is_an_error_and_not_a_memory_problem() {
     let mut bytes = b"id,name\n1,\"".to_vec();
     bytes.resize(40 << 20, b'x');
     assert_snapshot!(seen("huge.csv", &bytes, json!({})).await, @r"
-    FG0115 Data: `huge.csv` has a field of more than 16 MiB: field 2 of line 2
+    FG0115 Data: `huge.csv` has a field of more than 16 MiB in line 2
       hint: a quote that never closes is the usual cause
     ");
     assert_snapshot!(seen("huge.jsonl", &bytes, json!({})).await, @"FG0115 Data: `huge.jsonl` has a line of more than 16 MiB: line 2");
@@ -259,6 +416,35 @@ async fn parquet_keeps_its_types() {
     let dir = dir_with(&[("a.parquet", &first), ("b.parquet", &retyped)]);
     let error = read_in(dir.path(), json!({"path": "*.parquet"})).await.err().unwrap();
     assert_snapshot!(shown(&error), @"FG0113 Schema: `b.parquet` has `day` as Int64, the files before it as Date32");
+}
+
+/// Every way of damaging a file ends in rows or in an error of the file; never in a panic that is taken for a defect.
+#[tokio::test]
+async fn damaged_parquet_is_an_error() {
+    let ids: ArrayRef = Arc::new(Int64Array::from((0..200).collect::<Vec<i64>>()));
+    let names: ArrayRef =
+        Arc::new(arrow_array::StringArray::from_iter_values((0..200).map(|id| format!("n{}", id % 7))));
+    let whole = parquet_file(vec![("id", ids), ("name", names)]);
+    let dir = dir_with(&[]);
+    let (mut errors, mut at) = (0, 0);
+    while at < whole.len() {
+        for change in [0x01, 0x80, 0xFF] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= change;
+            fs_err::write(dir.path().join("a.parquet"), bytes).unwrap();
+            if let Err(error) = read_in(dir.path(), json!({"path": "a.parquet"})).await {
+                assert!(matches!(error.code, Code::MALFORMED_FILE | Code::FILES_DISAGREE), "byte {at}: {error}");
+                errors += 1;
+            }
+        }
+        at += 3;
+    }
+    for length in (0..whole.len()).step_by(7) {
+        fs_err::write(dir.path().join("a.parquet"), &whole[..length]).unwrap();
+        let error = read_in(dir.path(), json!({"path": "a.parquet"})).await.err().unwrap();
+        assert_eq!(error.code, Code::MALFORMED_FILE, "cut at {length}: {error}");
+    }
+    assert!(errors > 100, "{errors}");
 }
 
 proptest! {

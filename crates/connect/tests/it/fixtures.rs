@@ -284,12 +284,13 @@ impl DataverseFixture {
     async fn write(&self, operation: Operation, rows: &[&FixtureRow]) {
         let destination = self.destination();
         let shape = destination.describe("stream").await.unwrap();
+        let utc = flowgate_core::WallClock::new("UTC", flowgate_core::moment::LocalTimes::default()).unwrap();
         for part in rows.chunks(destination.pace(&shape, operation).rows) {
             let ids: Vec<_> = part.iter().map(|row| Uuid::from_u128(row.0 as u128)).collect();
             let names: ArrayRef = Arc::new(StringArray::from_iter_values(part.iter().map(|row| &row.1)));
             let stamps: ArrayRef = Arc::new(Int64Array::from_iter_values(part.iter().map(|row| row.2)));
             let batch = RecordBatch::try_from_iter([("name", names), ("stamp", stamps)]).unwrap();
-            let rows = destination.canonical(&shape, &batch, "UTC").unwrap().rows;
+            let rows = destination.canonical(&shape, &batch, &utc).unwrap().rows;
             let (shape, options) = (Arc::clone(&shape), WriteOptions::default());
             let unit = WriteUnit { shape, operation, ids, rows, columns: None, resent: false, options };
             let hour = Duration::from_hours(1);

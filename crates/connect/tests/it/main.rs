@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod conformance;
+mod csv_strict;
 mod files_input;
 mod fixtures;
 mod postgres;
