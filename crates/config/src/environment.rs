@@ -3,8 +3,11 @@
 //! Without a name it is `local` if that file is there or none is at all, and the only one there is
 //! otherwise. Several without a `local` are never guessed between. What an environment says wins over the project.
 
+use std::collections::BTreeMap;
+
 use flowgate_core::nearest::{nearest, quoted_list};
-use flowgate_core::{Code, EnvironmentName};
+use flowgate_core::project::{Flow, TableSpec};
+use flowgate_core::{Code, EnvironmentName, FlowName};
 
 use crate::files::Files;
 use crate::node::{Data, Node};
@@ -64,6 +67,34 @@ pub(crate) fn take_place_of_connections(environment: &Node, project: &mut Node) 
         && let Data::Map(entries) = &mut shared.data
     {
         entries.retain(|entry| own.entry(&entry.key).is_none());
+    }
+}
+
+/// A connection that only the environment has, and that nothing names, is most likely a name that was misspelt: what
+/// was meant to take the place of the project's would silently not do so.
+pub(crate) fn refuse_unused_connections(
+    environment: &Node,
+    shared: &[String],
+    flows: &BTreeMap<FlowName, Flow>,
+    tables: &[TableSpec],
+    report: &mut Report,
+) {
+    let is_used = |name: &str| {
+        let mut streams = flows.values().flat_map(|flow| flow.streams.values());
+        let mut loads = flows.values().flat_map(|flow| &flow.loads);
+        streams.any(|stream| stream.from.as_str() == name)
+            || loads.any(|load| load.into.as_str() == name)
+            || tables.iter().any(|table| table.connection.as_str() == name)
+    };
+    for entry in environment.get("connections").map_or(&[][..], Node::entries) {
+        if shared.contains(&entry.key) || is_used(&entry.key) {
+            continue;
+        }
+        let message = format!("connection `{}` takes the place of none of the project, and nothing uses it", entry.key);
+        let names = shared.iter().map(String::as_str);
+        let problem = Problem::new(Code::UNKNOWN_REFERENCE, message).at(&entry.key_place).value(&entry.key);
+        let problem = problem.nearest(nearest(&entry.key, names.clone()));
+        report.add(problem.hint(format!("connections of the project: {}", quoted_list(names))));
     }
 }
 

@@ -49,6 +49,12 @@ pub(crate) static STREAM: Block = Block {
             "how deleted rows become known; `seen` if the connector can see them, else `unseen`",
         ),
         Key::optional(
+            "may_be_empty",
+            Kind::Boolean,
+            "`true`: no rows at all are meant, even where there were some last time; otherwise a load that reads the stream \
+             stops before it changes anything",
+        ),
+        Key::optional(
             "columns",
             Kind::Map(&Kind::Written(&COLUMN_TYPE)),
             "types for columns of text formats; the others stay text",
@@ -168,7 +174,8 @@ fn read_stream(entry: &Entry, context: &mut Context<'_>) -> Option<Stream> {
     }
     let deletes = read_deletes(node, sees_deletes, spec.name, context);
     let columns = read_columns(node.get("columns"));
-    Some(Stream { name, from, settings, key, deletes, columns, is_incremental })
+    let may_be_empty = node.get("may_be_empty").is_some_and(|node| node.to_json() == true);
+    Some(Stream { name, from, settings, key, deletes, columns, is_incremental, may_be_empty })
 }
 
 fn read_deletes(stream: &Node, sees_deletes: bool, connector: &str, context: &mut Context<'_>) -> Deletes {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use flowgate_core::moment::{LocalTimes, NonexistentTimes, RepeatedTimes};
 use flowgate_core::nearest::nearest;
 use flowgate_core::project::{ProvisionPolicy, Staging};
 use flowgate_core::{Code, EnvironmentName};
@@ -28,12 +29,33 @@ pub(crate) static PROJECT: Block = Block::of(
             "the version of this configuration: `1`. It rises only when something breaks",
         ),
         Key::optional("time_zone", Kind::Text, "the IANA zone of naive times and of schedules; `UTC` if left out"),
+        NONEXISTENT_TIMES,
+        REPEATED_TIMES,
         CONNECTIONS,
         Key::optional("staging", Kind::Block(&STAGING), "where extracted rows wait and SQL shapes them"),
         Key::optional("state", Kind::Block(&STATE), "where Flowgate remembers what it loaded"),
         PROVISION,
         VARS,
     ],
+);
+
+const NONEXISTENT_TIMES: Key = Key::optional(
+    "nonexistent_times",
+    Kind::Word(&[
+        Word { name: "next", doc: "it is read as the first moment after the change, counted and shown (the default)" },
+        Word { name: "set_aside", doc: "its row is set aside" },
+    ]),
+    "what becomes of a time without an offset that a clock change of `time_zone` skips",
+);
+
+const REPEATED_TIMES: Key = Key::optional(
+    "repeated_times",
+    Kind::Word(&[
+        Word { name: "first", doc: "it is read as the first of the two moments, counted and shown (the default)" },
+        Word { name: "second", doc: "it is read as the second of the two moments, counted and shown" },
+        Word { name: "set_aside", doc: "its row is set aside" },
+    ]),
+    "what becomes of a time without an offset that a clock change of `time_zone` brings twice",
 );
 
 pub(crate) static ENVIRONMENT: Block = Block::of("an environment", &[VARS, PROVISION, CONNECTIONS]);
@@ -135,6 +157,22 @@ pub(crate) fn time_zone(root: &Node, report: &mut Report) -> String {
         report.add(problem.value(name).nearest(near).hint("use an IANA name such as `Europe/London`"));
     }
     name.to_owned()
+}
+
+/// How times that are not exactly one moment are read.
+pub(crate) fn local_times(root: &Node) -> LocalTimes {
+    let word = |key| root.get(key).and_then(Node::text);
+    LocalTimes {
+        nonexistent: match word("nonexistent_times") {
+            Some("set_aside") => NonexistentTimes::SetAside,
+            _ => NonexistentTimes::Next,
+        },
+        repeated: match word("repeated_times") {
+            Some("set_aside") => RepeatedTimes::SetAside,
+            Some("second") => RepeatedTimes::Second,
+            _ => RepeatedTimes::First,
+        },
+    }
 }
 
 /// The environment's word, else the project's, else refuse.

@@ -51,6 +51,11 @@ pub(crate) static LOAD: Block = Block::of(
             "what happens to rows that the SELECT no longer returns",
         ),
         Key::optional(
+            "shares_table",
+            Kind::Boolean,
+            "`true`: other loads write this table too; a row that one of them keeps is not deleted or deactivated by this one",
+        ),
+        Key::optional(
             "deleted_there",
             Kind::Word(&[
                 Word { name: "quarantine", doc: "the row becomes a letter (the default)" },
@@ -96,6 +101,7 @@ pub(crate) fn read_load(
         state,
         history: node.get("history").map(rules::read_history),
         missing,
+        shares_table: node.get("shares_table").is_some_and(|node| node.to_json() == true),
         deleted_there: match node.get("deleted_there").and_then(Node::text) {
             Some("recreate") => DeletedThere::Recreate,
             _ => DeletedThere::Quarantine,

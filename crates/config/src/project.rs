@@ -1,9 +1,10 @@
 //! Reads a whole project: the order of reading, and what holds between files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use flowgate_core::connector::ConnectorSpec;
-use flowgate_core::project::{Flow, Project, TableSpec};
+use flowgate_core::project::{Flow, Load, Missing, Project, TableSpec};
 use flowgate_core::{Code, FlowName};
 
 use crate::check::check_file;
@@ -58,6 +59,8 @@ fn read_project(
         return None;
     }
     let mut chosen = environment::choose(&mut files, environment, report)?;
+    let shared = root.get("connections").map_or(&[][..], Node::entries);
+    let shared: Vec<String> = shared.iter().map(|entry| entry.key.clone()).collect();
     let mut variables = Variables::new(&chosen.file_name);
     let vars = [root.get("vars"), chosen.root.as_ref().and_then(|node| node.get("vars"))];
     for vars in vars.into_iter().flatten() {
@@ -76,6 +79,11 @@ fn read_project(
     let flows = read_flows(&variables, &mut context);
     let tables = read_tables(&variables, &mut context);
     *report = context.report;
+    let flows: BTreeMap<FlowName, Flow> = flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect();
+    // What uses a connection is only known where everything could be read.
+    if let Some(environment) = chosen.root.as_ref().filter(|_| !report.has_errors()) {
+        environment::refuse_unused_connections(environment, &shared, &flows, &tables, report);
+    }
     let time_zone = flowgate_yaml::time_zone(&root, report);
     if flows.is_empty() && !report.has_errors() {
         let problem = Problem::warning(Code::MISSING_FILE, "the project has no flow");
@@ -83,18 +91,47 @@ fn read_project(
     }
     let dir = context.files.dir().to_owned();
     let state_dir = flowgate_yaml::state_dir(&root, &dir, &chosen.name);
-    Some(Project {
+    let project = Project {
+        local_times: flowgate_yaml::local_times(&root),
         time_zone,
         connections: context.connections.by_name,
         tables,
-        flows: flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
+        flows,
         staging: flowgate_yaml::staging(&root, &dir, &chosen.name, &state_dir),
         state_dir,
         provision: flowgate_yaml::provision(&root, chosen.root.as_ref()),
         version: context.files.version(),
         environment: chosen.name,
         dir,
-    })
+    };
+    refuse_overlaps(&project, report);
+    Some(project)
+}
+
+/// Of two loads into one table, one that deletes may take what the other keeps. That their keys never meet cannot be
+/// seen here, so it must be said.
+fn refuse_overlaps(project: &Project, report: &mut Report) {
+    let loads: Vec<(&Flow, &Load)> =
+        project.flows.values().flat_map(|flow| flow.loads.iter().map(move |load| (flow, load))).collect();
+    for (flow, load) in &loads {
+        if load.missing == Missing::Keep || load.shares_table {
+            continue;
+        }
+        let is_other = |(other_flow, other): &&(&Flow, &Load)| {
+            (&other_flow.name, &other.name) != (&flow.name, &load.name) && project.have_one_target(load, other)
+        };
+        let Some((other_flow, other)) = loads.iter().find(is_other) else { continue };
+        let word = if load.missing == Missing::Delete { "delete" } else { "deactivate" };
+        let message = format!(
+            "load `{}` of flow `{}` has `missing: {word}`, and load `{}` of flow `{}` writes `{}` too",
+            load.name, flow.name, other.name, other_flow.name, load.table
+        );
+        let file = flow.path.strip_prefix(&project.dir).unwrap_or(&flow.path).display().to_string();
+        report.add(Problem::new(Code::OVERLAPPING_LOADS, message).in_file(file).value(load.name.as_str()).hint(
+            "make it one load, or use `missing: keep`; if both are meant, `shares_table: true` on the load that removes \
+             rows says so: it then leaves what another load keeps",
+        ));
+    }
 }
 
 /// Makes the directory absolute and sees whether a project is in it.

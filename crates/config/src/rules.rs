@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use flowgate_core::Code;
+use flowgate_core::key::fold_label;
 use flowgate_core::project::{
     Check, ColumnRule, Guards, History, Lookup, LookupRule, Master, Nulls, StateAction, StateRule,
 };
@@ -47,7 +48,17 @@ pub(crate) static COLUMN: Block = Block::of(
 
 pub(crate) static STATE: Block = Block {
     title: "a state rule",
-    keys: &[Key::required("column", Kind::Text, "the column of the SELECT whose values choose the action")],
+    keys: &[
+        Key::required("column", Kind::Text, "the column of the SELECT whose values choose the action"),
+        Key::optional(
+            "else",
+            Kind::Word(&[
+                Word { name: "leave", doc: "the status is left alone (the default)" },
+                Word { name: "refuse", doc: "the row is set aside" },
+            ]),
+            "what happens to a row whose value has no entry; an empty value asks for nothing",
+        ),
+    ],
     // Value of that column to what it means.
     others: Others::Free(&Kind::Block(&STATE_ACTION)),
     refused: &[],
@@ -94,6 +105,11 @@ pub(crate) static GUARDS: Block = Block::of(
         Key::optional("update_percent_max", Kind::Written(&PERCENT), "rows that may change, of those in state"),
         Key::optional("dropped_max", ROWS, "driver rows that the SELECT may leave out"),
         Key::optional("quarantined_percent_max", Kind::Written(&PERCENT), "rows that may be set aside"),
+        Key::optional(
+            "missing_files_max",
+            ROWS,
+            "files that the last run read and that may be missing now when rows go with them; none by default",
+        ),
     ],
 );
 
@@ -164,6 +180,13 @@ pub(crate) fn read_state(entry: &Entry, report: &mut Report) -> Option<StateRule
     let column = entry.value.get("column")?.text()?.to_owned();
     let mut actions = BTreeMap::new();
     for action in entry.value.entries().iter().filter(|action| STATE.key(&action.key).is_none()) {
+        let is_same = |other: &&String| fold_label(other) == fold_label(&action.key);
+        if let Some(other) = actions.keys().find(is_same) {
+            let message =
+                format!("state `{}` is the same value as `{other}`: case and blanks do not count", action.key);
+            report.add(Problem::new(Code::DUPLICATE_NAME, message).at(&action.key_place).value(&action.key));
+            continue;
+        }
         let text = |key: &str| action.value.get(key).and_then(Node::text).map(str::to_owned);
         match (text("close"), text("status")) {
             (Some(label), None) => actions.insert(action.key.clone(), StateAction::Close(label)),
@@ -175,12 +198,13 @@ pub(crate) fn read_state(entry: &Entry, report: &mut Report) -> Option<StateRule
             }
         };
     }
-    if entry.value.entries().len() == 1 {
+    if entry.value.entries().iter().all(|action| STATE.key(&action.key).is_some()) {
         let problem = Problem::new(Code::MISSING_KEY, "a state rule without a value to act on").at(&entry.key_place);
         report
             .add(problem.hint(format!("for example `Completed: {{ close: Problem Solved }}`, by value of `{column}`")));
     }
-    Some(StateRule { column, actions })
+    let refuses_others = entry.value.get("else").and_then(Node::text) == Some("refuse");
+    Some(StateRule { column, actions, refuses_others })
 }
 
 pub(crate) fn read_history(node: &Node) -> History {
@@ -201,6 +225,7 @@ pub(crate) fn read_guards(node: Option<&Node>) -> Guards {
         update_percent_max: percent("update_percent_max"),
         dropped_max: rows("dropped_max"),
         quarantined_percent_max: percent("quarantined_percent_max"),
+        missing_files_max: rows("missing_files_max"),
     }
 }
 

@@ -101,6 +101,9 @@ pub(crate) fn read_table(root: &Node, context: &mut Context<'_>) -> Option<Table
         report.add(problem.hint("both are needed to create a table; leave both out for one that exists"));
     }
     let entries = root.get("columns").map_or(&[][..], Node::entries);
+    let table = root.get("table").and_then(Node::text).unwrap_or_default();
+    let names = root.get("primary_name").map_or(&[][..], Node::entries).iter().chain(entries);
+    names.for_each(|entry| refuse_reserved(table, entry, report));
     let columns = entries.iter().filter_map(|entry| read_column(entry, report)).collect();
     let keys = read_keys(root, report);
     Some(TableSpec {
@@ -112,6 +115,40 @@ pub(crate) fn read_table(root: &Node, context: &mut Context<'_>) -> Option<Table
         columns,
         keys,
     })
+}
+
+/// Columns that the service gives every table.
+const RESERVED_COLUMNS: [&str; 16] = [
+    "createdby",
+    "createdon",
+    "createdonbehalfby",
+    "importsequencenumber",
+    "modifiedby",
+    "modifiedon",
+    "modifiedonbehalfby",
+    "overriddencreatedon",
+    "ownerid",
+    "owningbusinessunit",
+    "owningteam",
+    "owninguser",
+    "statecode",
+    "statuscode",
+    "timezoneruleversionnumber",
+    "versionnumber",
+];
+
+/// A column with the name of one that is there anyway would never be made, and loads would fill the other one.
+fn refuse_reserved(table: &str, entry: &Entry, report: &mut Report) {
+    let name = entry.key.to_lowercase();
+    let message = if name == format!("{}id", table.to_lowercase()) {
+        format!("column `{}` has the name of the primary id of `{table}`", entry.key)
+    } else if RESERVED_COLUMNS.contains(&name.as_str()) {
+        format!("column `{}` has the name of one that every table has", entry.key)
+    } else {
+        return;
+    };
+    let problem = Problem::new(Code::RESERVED_COLUMN, message).at(&entry.key_place).value(&entry.key);
+    report.add(problem.hint("give it another name"));
 }
 
 fn read_display(root: &Node, report: &mut Report) -> Option<[String; 2]> {

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::budget::Cost;
 use crate::cost::Work;
+use crate::earned::Expected;
 use crate::fault::{FaultClass, Refusal};
 
 /// Where a request goes.
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     /// What it does, so that the answer teaches what such requests cost.
     pub(crate) work: Option<Work>,
     pub(crate) caller: Caller,
+    /// What a success looks like.
+    pub(crate) expected: Expected,
     /// The budget chooses the web server. Otherwise the service does, and what it answers is studied.
     pub(crate) is_bound: bool,
 }
@@ -70,6 +73,7 @@ impl Call {
             is_repeatable: true,
             work: None,
             caller: Caller::Ourselves,
+            expected: Expected::Anything,
             is_bound: true,
         }
     }
@@ -85,6 +89,7 @@ impl Call {
             is_repeatable: false,
             work: None,
             caller: Caller::Ourselves,
+            expected: Expected::Anything,
             is_bound: true,
         }
     }
@@ -98,6 +103,12 @@ impl Call {
     #[must_use]
     pub(crate) fn doing(mut self, work: Work) -> Self {
         self.work = Some(work);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn expecting(mut self, expected: Expected) -> Self {
+        self.expected = expected;
         self
     }
 

@@ -19,6 +19,7 @@ use crate::auth::{Authority, Token};
 use crate::budget::{AnswerFacts, Budget, Ended as BudgetEnded, Permit, Snapshot, Waits};
 use crate::call::{Address, Bounds, Call, CallError, Caller, refused};
 use crate::cost::Costs;
+use crate::earned::{Earned, Expected, REQUEST_NAME};
 use crate::fault::{FaultClass, Refusal, is_front_end, is_html};
 use crate::options::{Addresses, DataverseOptions};
 use crate::retry::{Attempt, Next, Retry};
@@ -69,6 +70,8 @@ enum Ended {
     Answered(Answer),
     Refused(Refusal, Answer),
     Failed(HttpError),
+    /// A success, and not the service's to this request.
+    Unearned(ConnectorError, Answer),
     /// The connection's clock ran out while the request was under way.
     TimedOut,
 }
@@ -85,7 +88,10 @@ pub(crate) struct Client {
     pinned: Option<Uuid>,
     answer_wait: Duration,
     unanswered: Unanswered,
+    earned: Earned,
     session: OnceCell<WhoAmI>,
+    /// Whom our users are there, once there is a session.
+    user_ids: OnceCell<Vec<Uuid>>,
     /// Stands for "nobody cancels this call".
     never: CancellationToken,
 }
@@ -107,9 +113,11 @@ impl Client {
             clock,
             addresses,
             pinned: options.organization,
-            unanswered: Unanswered::new(options.time_scale),
+            unanswered: Unanswered::new(options.late_writes, options.time_scale),
+            earned: Earned::default(),
             answer_wait: ANSWER_WAIT.max(ANSWER_WAIT_REAL_MIN.mul_f64(options.time_scale.max(1.0))),
             session: OnceCell::new(),
+            user_ids: OnceCell::new(),
             never: CancellationToken::new(),
         })
     }
@@ -142,6 +150,11 @@ impl Client {
     /// Writes that may take effect late, by table.
     pub(crate) fn unanswered(&self) -> &Unanswered {
         &self.unanswered
+    }
+
+    /// What answers of this environment look like.
+    pub(crate) fn earned(&self) -> &Earned {
+        &self.earned
     }
 
     pub(crate) fn pinned(&self) -> Option<Uuid> {
@@ -181,13 +194,21 @@ impl Client {
         self.session.get_or_try_init(|| self.open_session(bounds)).await.copied()
     }
 
+    /// Whom our users are there.
+    pub(crate) async fn user_ids(&self, bounds: Bounds<'_>) -> Result<Vec<Uuid>, CallError> {
+        let who = self.session(bounds).await?;
+        Ok(self.user_ids.get().cloned().unwrap_or_else(|| vec![who.user_id]))
+    }
+
     async fn open_session(&self, bounds: Bounds<'_>) -> Result<WhoAmI, CallError> {
-        let answer = self.run(&Call::get(WHO_AM_I, Class::Interactive), bounds).await.map_err(|error| match error {
+        let call = Call::get(WHO_AM_I, Class::Interactive).header(REQUEST_NAME_HEADER, request_name());
+        let answer = self.run(&call, bounds).await.map_err(|error| match error {
             CallError::Refused(refusal) => CallError::Fatal(refused("signing in to the environment", &refusal)),
             other => other,
         })?;
         let who: WhoAmI =
             serde_json::from_slice(&answer.body).map_err(|_| CallError::Fatal(self.not_dataverse(&answer)))?;
+        self.earned.meet(&answer, named(&call.headers));
         match self.pinned {
             Some(pinned) if pinned != who.organization_id => {
                 return Err(CallError::Fatal(self.wrong_organization(pinned, who)));
@@ -195,26 +216,31 @@ impl Client {
             _ => {}
         }
         if self.users.count() > 1 {
-            self.meet_users(bounds).await?;
+            let ids = self.meet_users(bounds).await?;
+            self.user_ids.get_or_init(|| std::future::ready(ids)).await;
         }
         Ok(who)
     }
 
     /// Of several users each must be one of the environment's: before rows depend on it.
-    async fn meet_users(&self, bounds: Bounds<'_>) -> Result<(), CallError> {
+    async fn meet_users(&self, bounds: Bounds<'_>) -> Result<Vec<Uuid>, CallError> {
+        let mut ids = Vec::with_capacity(self.users.count());
         for user in 0..self.users.count() {
             let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
             let call = Call::get("WhoAmI", Class::Interactive).called_by(Caller::Bearer(token.secret));
             let call = Call { is_bound: false, ..call };
-            self.run(&call, bounds).await.map_err(|error| match error {
+            let answer = self.run(&call, bounds).await.map_err(|error| match error {
                 CallError::Refused(refusal) => {
                     CallError::Fatal(self.users.blame(user, refused("signing in to the environment", &refusal)))
                 }
                 CallError::Fatal(error) => CallError::Fatal(self.users.blame(user, error)),
                 other => other,
             })?;
+            let who: WhoAmI =
+                serde_json::from_slice(&answer.body).map_err(|_| CallError::Fatal(self.not_dataverse(&answer)))?;
+            ids.push(who.user_id);
         }
-        Ok(())
+        Ok(ids)
     }
 
     fn wrong_organization(&self, pinned: Uuid, who: WhoAmI) -> ConnectorError {
@@ -236,7 +262,7 @@ impl Client {
     /// those who study the service, which therefore chooses the web server itself.
     pub(crate) async fn observe(&self, call: &Call, bounds: Bounds<'_>) -> Result<Answer, CallError> {
         self.session(bounds).await?;
-        let call = Call { is_bound: false, ..call.clone() };
+        let call = Call { is_bound: false, expected: Expected::Anything, ..call.clone() };
         match self.exchange(&call, bounds).await {
             Ok(answer) | Err(Unsuccessful { answer: Some(answer), .. }) => Ok(answer),
             Err(unsuccessful) => Err(unsuccessful.error),
@@ -265,6 +291,14 @@ impl Client {
             let user = permit.user();
             let token = self.users.token(user, None).await.map_err(CallError::Fatal)?;
             let (attempt, error, answer) = match self.attempt(call, &url, &token, permit, bounds).await {
+                // A success that is not one may still have become a write; a read is simply asked for again.
+                Ended::Unearned(error, answer) if call.method == Method::GET => {
+                    (Attempt::Unknown, CallError::Unknown(error), Some(answer))
+                }
+                Ended::Unearned(error, answer) => {
+                    self.note_unanswered(call);
+                    return Err(Unsuccessful { error: CallError::Unknown(error), answer: Some(answer) });
+                }
                 Ended::Answered(answer) if is_html(&answer) || answer.status.is_redirection() => {
                     return Err(CallError::Fatal(self.not_dataverse(&answer)).into());
                 }
@@ -281,9 +315,7 @@ impl Client {
             let is_from_front_end = || answer.as_ref().is_some_and(|answer| is_front_end(answer.status));
             if matches!(attempt, Attempt::Unknown) || is_from_front_end() {
                 may_be_run = true;
-                if let Some(work) = &call.work {
-                    self.unanswered.note(&work.table, self.clock.now());
-                }
+                self.note_unanswered(call);
             }
             match retry.after(attempt, call.is_repeatable, random_fraction()) {
                 Next::Stop => return Err(Unsuccessful { error, answer }),
@@ -297,6 +329,13 @@ impl Client {
                 Next::Again(after) => wait = after,
             }
             latest = Some(error);
+        }
+    }
+
+    /// What the call writes may take effect late.
+    fn note_unanswered(&self, call: &Call) {
+        if let Some(work) = &call.work {
+            self.unanswered.note(&work.table, self.clock.now());
         }
     }
 
@@ -356,6 +395,7 @@ impl Client {
             body: call.body.clone(),
             bearer: self.bearer(&call.caller, token),
         };
+        let request_name = named(&request.headers).to_owned();
         let left = bounds.until.since(self.clock.elapsed()).min(self.answer_wait);
         let sent = tokio::select! {
             sent = self.http.send(request) => sent,
@@ -375,8 +415,14 @@ impl Client {
         let refusal = is_refusal.then(|| self.refusal(&answer, call, permit.user()));
         let busy =
             permit.complete(&budget_end(&answer, refusal.as_ref(), duration, &self.affinity_cookie, self.clock.now()));
-        if let (None, Some(work)) = (&refusal, &call.work) {
-            self.costs.observe(work, busy);
+        if refusal.is_none() {
+            if let Err(error) = self.earned.judge(&call.expected, &answer, &request_name) {
+                tracing::warn!(status = answer.status.as_u16(), "{}", error.message);
+                return Ended::Unearned(error, answer);
+            }
+            if let Some(work) = &call.work {
+                self.costs.observe(work, busy);
+            }
         }
         match refusal {
             None => Ended::Answered(answer),
@@ -510,10 +556,19 @@ fn headers(call: &Call, cookie: Option<&str>) -> HeaderMap {
     if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(cookie).ok()) {
         headers.insert(COOKIE, cookie);
     }
-    if let Ok(id) = HeaderValue::from_str(&Uuid::new_v4().to_string()) {
-        headers.insert(HeaderName::from_static("x-ms-client-request-id"), id);
-    }
+    headers.entry(REQUEST_NAME_HEADER).or_insert_with(request_name);
     headers
+}
+
+const REQUEST_NAME_HEADER: HeaderName = HeaderName::from_static(REQUEST_NAME);
+
+fn request_name() -> HeaderValue {
+    HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unnamed"))
+}
+
+/// The name under which a request goes.
+fn named(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_NAME_HEADER).and_then(|name| name.to_str().ok()).unwrap_or_default()
 }
 
 /// Spreads the waits of many processes; of no use for anything secret.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use flowgate_core::destination::{
-    Changes, Checked, Class, Estimate, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection, Sighting,
-    WriteUnit,
+    Changes, Checked, Class, Estimate, Newest, Operation, Outcome, Pace, ProvisionStep, RequestCounts, Selection,
+    Sighting, WriteUnit,
 };
 use flowgate_core::examination::{Finding, TableUse};
 use flowgate_core::project::TableSpec;
-use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape};
+use flowgate_core::{CancellationToken, Clock, Code, ConnectorError, Destination, ErrorKind, TableShape, WallClock};
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -74,8 +74,8 @@ impl Destination for Dataverse {
         Ok(Arc::clone(&self.metadata.table(&self.client, table).await?.shape))
     }
 
-    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, zone: &str) -> Result<Checked, ConnectorError> {
-        values::canonical(shape, rows, zone)
+    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, clock: &WallClock) -> Result<Checked, ConnectorError> {
+        values::canonical(shape, rows, clock)
     }
 
     fn estimate(&self, shape: &TableShape, changes: Changes) -> Estimate {
@@ -107,6 +107,11 @@ impl Destination for Dataverse {
         let who = session.map_err(|error| error.into_error("asking who answers"))?;
         let versions = read::versions(&self.client, shape, ids).await?;
         Ok(Sighting { identity: who.organization_id.to_string(), versions })
+    }
+
+    async fn newest(&self, shape: &Arc<TableShape>, which: Newest, limit: usize) -> Result<Vec<Uuid>, ConnectorError> {
+        let found = read::newest(&self.client, shape, which, limit).await;
+        found.map_err(|error| error.into_error(&format!("looking for the newest rows of `{}`", shape.table)))
     }
 
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {

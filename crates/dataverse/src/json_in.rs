@@ -13,12 +13,13 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use flowgate_core::moment::DAY_SECONDS;
 use flowgate_core::shape::{ColumnKind, STATE_COLUMN, TableShape};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::values::{DAY_SECONDS, parse_moment, read_decimal};
+use crate::values::{parse_moment, read_decimal};
 
 /// What a page of a table holds besides its rows.
 #[derive(Debug)]
@@ -28,11 +29,14 @@ pub(crate) struct Page {
     pub(crate) deleted: Vec<String>,
     pub(crate) next_link: Option<String>,
     pub(crate) delta_link: Option<String>,
+    /// How many rows the query has, if that was asked; the service counts no further than 5,000.
+    pub(crate) count: Option<u64>,
 }
 
 /// Reads pages with the same columns.
 #[derive(Debug)]
 pub(crate) struct PageReader {
+    set: String,
     schema: SchemaRef,
     columns: Vec<Wanted>,
     /// Slot of each JSON member: columns first, then the tables of polymorphic lookups.
@@ -83,10 +87,10 @@ impl PageReader {
                 kind => Wanted::new(source.to_owned(), WantedKind::Column(kind.clone())),
             });
         }
-        Ok(Self::with_slots(Arc::new(Schema::new(fields)), wanted))
+        Ok(Self::with_slots(shape.set.clone(), Arc::new(Schema::new(fields)), wanted))
     }
 
-    fn with_slots(schema: SchemaRef, mut columns: Vec<Wanted>) -> Self {
+    fn with_slots(set: String, schema: SchemaRef, mut columns: Vec<Wanted>) -> Self {
         let mut slots = HashMap::new();
         let mut slot_count = columns.len();
         for (index, column) in columns.iter_mut().enumerate() {
@@ -97,7 +101,12 @@ impl PageReader {
                 slot_count += 1;
             }
         }
-        Self { schema, columns, slots, slot_count }
+        Self { set, schema, columns, slots, slot_count }
+    }
+
+    /// The set whose pages these are.
+    pub(crate) fn set(&self) -> &str {
+        &self.set
     }
 
     pub(crate) fn schema(&self) -> SchemaRef {
@@ -119,7 +128,8 @@ impl PageReader {
         let mut builders: Vec<Builder> = self.columns.iter().map(Builder::new).collect();
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let page = PageVisitor { reader: self, builders: &mut builders };
-        let links = deserializer.deserialize_map(page).map_err(|error| {
+        let links = deserializer.deserialize_map(page).and_then(|links| deserializer.end().map(|()| links));
+        let links = links.map_err(|error| {
             let message = "a page of rows is not of the expected form";
             ConnectorError::new(ErrorKind::Schema, Code::UNEXPECTED_ANSWER, message).caused_by(error)
         })?;
@@ -127,7 +137,7 @@ impl PageReader {
         let rows = RecordBatch::try_new(self.schema(), arrays).map_err(|error| {
             ConnectorError::new(ErrorKind::Internal, Code::INTERNAL, "rows that were read do not fit").caused_by(error)
         })?;
-        Ok(Page { rows, deleted: links.deleted, next_link: links.next, delta_link: links.delta })
+        Ok(Page { rows, deleted: links.deleted, next_link: links.next, delta_link: links.delta, count: links.count })
     }
 
     /// Takes one row's values into the builders.
@@ -165,6 +175,7 @@ impl fmt::Display for BadValue {
 struct Links {
     next: Option<String>,
     delta: Option<String>,
+    count: Option<u64>,
     deleted: Vec<String>,
 }
 
@@ -186,6 +197,8 @@ impl<'de> Visitor<'de> for PageVisitor<'_> {
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match name.as_ref() {
                 "@odata.nextLink" => links.next = Some(map.next_value()?),
+                // -1 where the service does not know.
+                "@odata.count" => links.count = u64::try_from(map.next_value::<i64>()?).ok(),
                 "@odata.deltaLink" => links.delta = Some(map.next_value()?),
                 "value" => {
                     has_rows = true;

@@ -10,10 +10,11 @@ use arrow_array::{
     TimestampSecondArray,
 };
 use flowgate_core::destination::{Operation, WriteUnit};
+use flowgate_core::moment::{DAY_SECONDS, civil_from_days};
 use flowgate_core::shape::{ColumnKind, LookupTarget, STATE_COLUMN, TableShape};
 use flowgate_core::{Code, ConnectorError, ErrorKind};
 
-use crate::values::{DAY_SECONDS, civil_from_days, split_lookup};
+use crate::values::split_lookup;
 
 /// One column of a unit, ready to be written.
 struct Column<'a> {

@@ -18,6 +18,7 @@ mod challenge;
 mod client;
 pub mod cost;
 mod dataverse;
+mod earned;
 mod examine;
 mod fault;
 mod json_in;

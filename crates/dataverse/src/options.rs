@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flowgate_core::ports::LaneLeases;
 use flowgate_core::project::BudgetSpec;
@@ -11,6 +12,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::budget::Role;
+use crate::unanswered::LATENESS_DEFAULT;
 
 /// The version of the Web API that is spoken.
 const API_PATH: &str = "/api/data/v9.2/";
@@ -41,6 +43,8 @@ pub struct DataverseOptions {
     pub budget: BudgetSpec,
     /// The name of the cookie that binds a client to one web server; UNVERIFIED for the real service.
     pub affinity_cookie: String,
+    /// How long after we gave up on it a write may still take effect, in the service's time.
+    pub late_writes: Duration,
     /// IANA name of the zone the budget's times of day are in.
     pub time_zone: String,
 }
@@ -60,6 +64,7 @@ impl DataverseOptions {
             time_scale: 1.0,
             budget: BudgetSpec::default(),
             affinity_cookie: AFFINITY_COOKIE.to_owned(),
+            late_writes: LATENESS_DEFAULT,
             time_zone: "UTC".to_owned(),
         }
     }

@@ -1,6 +1,7 @@
 //! Addresses of reads: `$select`, `$filter` and what must be encoded in them.
 
 use arrow_array::{Array, RecordBatch};
+use flowgate_core::destination::Newest;
 use flowgate_core::key::fold_key_text;
 use flowgate_core::shape::{ColumnKind, TableShape};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -39,6 +40,37 @@ pub(crate) fn encode(text: &str) -> String {
 pub(crate) fn filters_by_id(shape: &TableShape, ids: &[Uuid]) -> Vec<String> {
     let values: Vec<Vec<u8>> = ids.iter().map(|id| format!("\"{id}\"").into_bytes()).collect();
     in_filters(&shape.primary_id, &values)
+}
+
+/// What the service writes down by itself of each row.
+pub(crate) const VERSION_COLUMN: &str = "versionnumber";
+const MODIFIED_ON: &str = "modifiedon";
+const MODIFIED_BY: &str = "modifiedby";
+
+/// The options of a read of the rows written last, already encoded; `None` where the table does not say it. `users`:
+/// ourselves.
+pub(crate) fn newest_rows(shape: &TableShape, which: Newest, users: &[Uuid], limit: usize) -> Option<String> {
+    let has = |name: &str| shape.column(name).is_some();
+    let ours = || {
+        let users: Vec<String> = users.iter().map(|user| format!("_{MODIFIED_BY}_value eq {user}")).collect();
+        format!("({})", users.join(" or "))
+    };
+    let is_told = match which {
+        Newest::All => has(VERSION_COLUMN),
+        Newest::OursSince(_) => has(VERSION_COLUMN) && has(MODIFIED_BY),
+        Newest::OursOfLastHour => has(MODIFIED_ON) && has(MODIFIED_BY),
+    };
+    let (filter, order) = match which {
+        _ if !is_told => return None,
+        Newest::All => (String::new(), VERSION_COLUMN),
+        Newest::OursSince(version) => (format!("{VERSION_COLUMN} gt {version} and {}", ours()), VERSION_COLUMN),
+        Newest::OursOfLastHour => {
+            let recent = format!("Microsoft.Dynamics.CRM.LastXHours(PropertyName='{MODIFIED_ON}',PropertyValue=1)");
+            (format!("{recent} and {}", ours()), MODIFIED_ON)
+        }
+    };
+    let filter = if filter.is_empty() { filter } else { format!("$filter={}&", encode(&filter)) };
+    Some(format!("{filter}$orderby={order}%20desc&$top={limit}"))
 }
 
 /// Filters, already encoded, that together find the rows with these keys. Keys with a null part

@@ -1,9 +1,11 @@
 //! Reads of current rows, page by page.
 //!
 //! The next page is where the service says, verbatim, and never anywhere else than at the same
-//! environment; a link that repeats ends the read with an error instead of a circle.
+//! environment; a link that repeats ends the read with an error instead of a circle. A read that ends before the rows
+//! that the service counts have come ends with an error too: what is missing would be taken for gone.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -11,7 +13,7 @@ use arrow_array::types::Int64Type;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
-use flowgate_core::destination::{Class, ID_COLUMN, Selection};
+use flowgate_core::destination::{Class, ID_COLUMN, Newest, Selection};
 use flowgate_core::{CancellationToken, Code, ConnectorError, Elapsed, ErrorKind, TableShape};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http::{HeaderName, HeaderValue};
@@ -20,14 +22,18 @@ use uuid::Uuid;
 
 use crate::call::{Bounds, Call, CallError};
 use crate::client::Client;
+use crate::earned::Expected;
 use crate::json_in::{Page, PageReader};
-use crate::query::{filters_by_id, filters_by_key, key_text};
+use crate::query::{VERSION_COLUMN, filters_by_id, filters_by_key, key_text, newest_rows};
 
 /// Beyond this many filtered reads, one read of the whole table is the lesser evil.
 const FILTERED_READS_MAX: usize = 200;
 
 /// Pages of one read. Twenty billion rows; a circle that never repeats a link ends here.
 const PAGES_MAX: u64 = 4_000_000;
+
+/// The service counts the rows of a query no further.
+const COUNT_MAX: u64 = 5_000;
 
 const PAGE_PREFERENCE: &str = "odata.maxpagesize=5000";
 const LOOKUP_PREFERENCE: &str = "odata.include-annotations=\"Microsoft.Dynamics.CRM.lookuplogicalname\"";
@@ -42,11 +48,18 @@ pub(crate) struct Pages {
     until: Option<Elapsed>,
     extra_preference: Option<&'static str>,
     next: Option<Call>,
-    latest_link: Option<String>,
+    /// Hashes of the links that were followed.
+    links: HashSet<u64>,
     pages: u64,
+    rows: u64,
+    /// What the service said at the first page.
+    count: Option<u64>,
+    /// The table, if its rows are to be counted at the end of the read.
+    counted_table: Option<String>,
 }
 
 impl Pages {
+    /// Pages of the set that `first` reads.
     pub(crate) fn new(
         client: Arc<Client>,
         reader: Arc<PageReader>,
@@ -62,8 +75,11 @@ impl Pages {
             until: None,
             extra_preference: None,
             next: None,
-            latest_link: None,
+            links: HashSet::new(),
             pages: 0,
+            rows: 0,
+            count: None,
+            counted_table: None,
         };
         pages.next = Some(pages.preferred(first));
         pages
@@ -73,6 +89,12 @@ impl Pages {
     pub(crate) fn tracking(mut self) -> Self {
         self.extra_preference = Some("odata.track-changes");
         self.next = self.next.take().map(|call| self.preferred(call));
+        self
+    }
+
+    /// A read of a whole table, whose rows the service is asked to count.
+    fn counting(mut self, table: &str) -> Self {
+        self.counted_table = Some(table.to_owned());
         self
     }
 
@@ -91,23 +113,47 @@ impl Pages {
         let Some(call) = self.next.take() else { return Ok(None) };
         let own = self.client.bounds_with(&self.cancel);
         let bounds = Bounds { until: self.until.unwrap_or(own.until), ..own };
-        let answer = self.client.call(&call, bounds).await?;
+        let expected = Expected::Json { set: Some(self.reader.set().to_owned()) };
+        let answer = self.client.call(&call.expecting(expected), bounds).await?;
         let page = self.reader.read(&answer.body).map_err(CallError::Fatal)?;
         self.pages += 1;
-        if let Some(link) = &page.next_link {
-            self.next = Some(self.follow(link).map_err(CallError::Fatal)?);
+        self.rows += page.rows.num_rows() as u64;
+        if self.pages == 1 {
+            self.count = page.count;
+        }
+        match &page.next_link {
+            Some(link) => self.next = Some(self.follow(link).map_err(CallError::Fatal)?),
+            None => self.require_all(bounds).await?,
         }
         Ok(Some(page))
     }
 
+    /// Holds the rows that came against those that the service counts.
+    async fn require_all(&self, bounds: Bounds<'_>) -> Result<(), CallError> {
+        // Counted with the first page, and no further than that; from there on the table itself is asked once.
+        let counted = match (&self.counted_table, self.count) {
+            (Some(table), Some(count)) if count >= COUNT_MAX && self.rows >= COUNT_MAX => {
+                count_rows(&self.client, self.reader.set(), table, self.class, bounds).await?
+            }
+            (_, count) => count,
+        };
+        match counted {
+            Some(count) if self.rows < count => {
+                Err(CallError::Unknown(ended_early(self.reader.set(), self.rows, count)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn follow(&mut self, link: &str) -> Result<Call, ConnectorError> {
         let fault = |message: &str| ConnectorError::new(ErrorKind::Schema, Code::UNEXPECTED_ANSWER, message);
-        if self.latest_link.as_deref() == Some(link) || self.pages >= PAGES_MAX {
+        let mut hasher = DefaultHasher::new();
+        link.hash(&mut hasher);
+        if !self.links.insert(hasher.finish()) || self.pages >= PAGES_MAX {
             return Err(fault("the service names the same next page again")
                 .hint("a known fault of some queries; the rows read so far are not complete, so none are used"));
         }
         let url = Url::parse(link).map_err(|_| fault("the link to the next page is not an address"))?;
-        self.latest_link = Some(link.to_owned());
         Ok(self.preferred(Call::follow(url, self.class)))
     }
 
@@ -145,7 +191,7 @@ impl Reads {
         let all = filters.is_none();
         let filters = filters.filter(|filters| filters.len() <= FILTERED_READS_MAX);
         let keep = if filters.is_none() && !all { Keep::new(shape, &reader, selection)? } else { Keep::Everything };
-        let base = format!("{}?$select={}", shape.set, reader.select());
+        let base = format!("{}?$select={}&$count=true", shape.set, reader.select());
         let addresses = match filters {
             Some(filters) => filters.iter().map(|filter| format!("{base}&{filter}")).collect(),
             None => vec![base],
@@ -164,9 +210,11 @@ pub(crate) fn read_current(
 ) -> Result<BoxStream<'static, Result<RecordBatch, ConnectorError>>, ConnectorError> {
     let Reads { reader, addresses, keep } = Reads::of(shape, columns, selection)?;
     let (client, shape) = (Arc::clone(client), Arc::clone(shape));
+    let is_whole = addresses.len() == 1 && !addresses[0].contains("$filter");
     let batches = stream::iter(addresses).flat_map(move |address| {
         let first = Call::get(address, class);
         let pages = Pages::new(Arc::clone(&client), Arc::clone(&reader), first, class, CancellationToken::new());
+        let pages = if is_whole { pages.counting(&shape.table) } else { pages };
         page_stream(pages, format!("reading `{}`", shape.table))
     });
     Ok(batches.and_then(move |batch| futures::future::ready(keep.filter(&batch))).boxed())
@@ -194,9 +242,6 @@ pub(crate) async fn read_within(
     Ok(batches)
 }
 
-/// The column that counts every change of the database; it only ever rises (dossier section 19).
-const VERSION_COLUMN: &str = "versionnumber";
-
 /// The versions of these rows; `None` for one that is not there, 0 where the table keeps none.
 pub(crate) async fn versions(
     client: &Arc<Client>,
@@ -219,6 +264,45 @@ pub(crate) async fn versions(
         }
     }
     Ok(ids.iter().map(|id| versions.get(&id.to_string()).copied()).collect())
+}
+
+/// How many rows a table has. Beyond what the service counts exactly it tells what it counted within the last day: that
+/// allows for a twentieth of the rows to have gone since. `None` if it tells neither.
+async fn count_rows(
+    client: &Client,
+    set: &str,
+    table: &str,
+    class: Class,
+    bounds: Bounds<'_>,
+) -> Result<Option<u64>, CallError> {
+    let exact = Call::get(format!("{set}?$apply=aggregate($count%20as%20rows)"), class);
+    match client.call(&exact.expecting(Expected::Json { set: Some(set.to_owned()) }), bounds).await {
+        Ok(answer) => return Ok(number_at(&answer.body, "/value/0/rows")),
+        Err(CallError::Refused(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let about = Call::get(format!("RetrieveTotalRecordCount(EntityNames=@p)?@p=%5B%22{table}%22%5D"), class);
+    match client.call(&about.expecting(Expected::Json { set: None }), bounds).await {
+        Ok(answer) => {
+            let count = number_at(&answer.body, "/EntityRecordCountCollection/Values/0");
+            Ok(count.map(|count| count - count / 20))
+        }
+        Err(CallError::Refused(refusal)) => {
+            tracing::warn!(%table, reason = %refusal.message, "the service does not count the rows: the end of the read is not checked");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn number_at(body: &[u8], place: &str) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(body).ok()?.pointer(place)?.as_u64()
+}
+
+fn ended_early(set: &str, rows: u64, count: u64) -> ConnectorError {
+    let message = format!("a read of `{set}` ended after {rows} rows, and the service counts {count}");
+    ConnectorError::new(ErrorKind::Transient, Code::UNEARNED_ANSWER, message)
+        .hint("run again; if it stays so, a proxy or a cache between here and the environment cuts answers short")
 }
 
 fn page_stream(pages: Pages, what: String) -> impl stream::Stream<Item = Result<RecordBatch, ConnectorError>> {
@@ -276,6 +360,23 @@ impl Keep {
     }
 }
 
+/// The rows that were written last; see [`flowgate_core::Destination::newest`].
+pub(crate) async fn newest(
+    client: &Client,
+    shape: &TableShape,
+    which: Newest,
+    limit: usize,
+) -> Result<Vec<Uuid>, CallError> {
+    let users = client.user_ids(client.bounds()).await?;
+    let Some(options) = newest_rows(shape, which, &users, limit) else { return Ok(Vec::new()) };
+    let reader = PageReader::new(shape, ID_COLUMN, &[]).map_err(CallError::Fatal)?;
+    let call = Call::get(format!("{}?$select={}&{options}", shape.set, reader.select()), Class::Batch);
+    let answer = client.call(&call, client.bounds()).await?;
+    let page = reader.read(&answer.body).map_err(CallError::Fatal)?;
+    let ids = page.rows.column(0).as_string::<i32>();
+    Ok(ids.iter().flatten().filter_map(|id| Uuid::parse_str(id).ok()).collect())
+}
+
 /// The ids among `ids` whose rows are there.
 pub(crate) async fn probe(
     client: &Client,
@@ -287,9 +388,15 @@ pub(crate) async fn probe(
     let reader = PageReader::new(shape, ID_COLUMN, &[]).map_err(CallError::Fatal)?;
     let mut found = HashSet::new();
     for filter in filters_by_id(shape, ids) {
-        let call = Call::get(format!("{}?$select={}&{filter}", shape.set, reader.select()), class);
+        let expected = Expected::Json { set: Some(shape.set.clone()) };
+        let call = Call::get(format!("{}?$select={}&$count=true&{filter}", shape.set, reader.select()), class);
+        let call = call.expecting(expected);
         let answer = client.call(&call, bounds).await?;
         let page = reader.read(&answer.body).map_err(CallError::Fatal)?;
+        let rows = page.rows.num_rows() as u64;
+        if let Some(count) = page.count.filter(|count| *count > rows) {
+            return Err(CallError::Unknown(ended_early(&shape.set, rows, count)));
+        }
         found.extend(page.rows.column(0).as_string::<i32>().iter().flatten().filter_map(|id| Uuid::parse_str(id).ok()));
     }
     Ok(found)

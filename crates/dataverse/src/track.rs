@@ -135,7 +135,7 @@ fn reading(
         let batch = batch(page, &columns, cursor.clone().filter(|_| is_last))?;
         Ok(Some((batch, (pages, None, columns, cursor, what))))
     });
-    Reading { schema, image, batches: batches.boxed() }
+    Reading { schema, image, warning: None, batches: batches.boxed() }
 }
 
 /// One page as a batch. The last page of a delta read without a new link keeps the old one.
@@ -152,7 +152,7 @@ fn batch(page: Page, columns: &[String], old_cursor: Option<Cursor>) -> Result<B
         None => old_cursor,
     };
     let deletes = if page.deleted.is_empty() { None } else { Some(deleted_keys(&page.rows.schema(), &page.deleted)?) };
-    Ok(Batch { upserts: page.rows, deletes, malformed: Vec::new(), cursor })
+    Ok(Batch { deletes, cursor, ..Batch::of(page.rows) })
 }
 
 fn deleted_keys(schema: &SchemaRef, ids: &[String]) -> Result<RecordBatch, ConnectorError> {

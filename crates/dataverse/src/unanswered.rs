@@ -10,20 +10,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How long after we gave up on it a write may still take effect, in the service's time. UNVERIFIED: the service
-/// ends plug-ins and SQL commands after two minutes each, and no source says how long a request may wait before.
-const LATENESS_MAX: Duration = Duration::from_mins(5);
+/// How long after we gave up on it a write may still take effect, in the service's time, unless the connection says it.
+/// UNVERIFIED: the service ends plug-ins and SQL commands after two minutes each, and no source says how long a request
+/// may wait before.
+pub(crate) const LATENESS_DEFAULT: Duration = Duration::from_mins(5);
 
 /// When writes were last given up, by table.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     last: Mutex<HashMap<String, Timestamp>>,
+    lateness: Duration,
     time_scale: f64,
 }
 
 impl Unanswered {
-    pub(crate) fn new(time_scale: f64) -> Self {
-        Self { last: Mutex::default(), time_scale }
+    /// `lateness` is the service's time.
+    pub(crate) fn new(lateness: Duration, time_scale: f64) -> Self {
+        Self { last: Mutex::default(), lateness, time_scale }
     }
 
     pub(crate) fn note(&self, table: &str, now: Timestamp) {
@@ -36,6 +39,6 @@ impl Unanswered {
 
     /// In real time.
     pub(crate) fn lateness_max(&self) -> Duration {
-        LATENESS_MAX.div_f64(self.time_scale.max(f64::MIN_POSITIVE))
+        self.lateness.div_f64(self.time_scale.max(f64::MIN_POSITIVE))
     }
 }

@@ -9,15 +9,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use flowgate_core::KeyHash;
-use flowgate_core::destination::{Class, ID_COLUMN, Selection};
+use flowgate_core::destination::{Class, ID_COLUMN, Newest, Selection};
 use flowgate_core::shape::STATE_COLUMN;
 use flowgate_sorted::{
-    AMBIGUOUS, Entry, Index, Manifest, RowSet, SortedRows, SpillWriter, State, StateWriter, TOMBSTONE, groups,
-    key_hashes, row_hashes,
+    AMBIGUOUS, Entry, Index, Manifest, RowSet, SortedRows, SpillWriter, State, StateWriter, TOMBSTONE, Witnesses,
+    groups, key_hashes, row_hashes,
 };
 use futures::StreamExt;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ use crate::lookup::row_ids;
 use crate::mapping::Mapping;
 use crate::prepare::{Prepared, state_codes};
 use crate::run::Scope;
+use crate::witness::Taken;
 use crate::{Event, RunError, witness};
 
 /// Up to this many keys are asked for one by one; above, the whole table is read.
@@ -41,27 +43,27 @@ pub(crate) struct Adopted {
     pub(crate) lost: u64,
 }
 
-/// Reads the rows of the prepared keys and writes them as the state that follows `last`.
+/// Reads the rows of the prepared keys and writes them as the state that follows `last`. `sent`: keys that an earlier
+/// process of the run sent rows of.
 pub(crate) async fn adopt(
     scope: &Scope<'_>,
     prepared: &Prepared,
     last: Option<&State>,
+    sent: Vec<KeyHash>,
     dir: &Path,
     work_dir: &Path,
 ) -> Result<Adopted, RunError> {
     let mapping = &prepared.mapping;
     let bits = prepared.arrivals.bits();
-    let (known, lost) = known_keys(mapping, last)?;
+    let (mut known, lost) = known_keys(mapping, last)?;
+    known.extend(sent);
     let schema = with_id(&mapping.schema);
     let mut spill = SpillWriter::create(work_dir, Arc::clone(&schema), bits)?;
-    let states = adopted_states(scope, mapping)?;
-    let mut columns = mapping.stored_columns();
-    if mapping.state_position().is_some() {
-        columns.push(STATE_COLUMN.to_owned());
-    }
+    let current = CurrentRows { removed: removed_before(scope, last), ..CurrentRows::of(scope, mapping)? };
+    let columns = wanted_columns(mapping);
     let selection = selection(prepared, last.is_some())?;
     // Where no row could be ours, none is read.
-    let mut pages = if prepared.arrivals.rows() == 0 && known.is_empty() {
+    let mut pages = if prepared.arrivals.rows() == 0 && known.is_empty() && current.removed.is_empty() {
         futures::stream::empty().boxed()
     } else {
         scope.destination.read_current(Arc::clone(&mapping.shape), columns, selection, Class::Batch).await?
@@ -79,7 +81,7 @@ pub(crate) async fn adopt(
             Some(wanted) => wanted,
             none => none.insert(wanted_keys(prepared, &known)?),
         };
-        rows += take_page(&mut spill, mapping, &schema, &states, wanted, &page)?;
+        rows += take_page(&mut spill, &current, &schema, wanted, &page)?;
         scope.tell(Event::Adopting { load: &scope.load.name, rows });
     }
     let spill = spill.finish()?;
@@ -87,19 +89,32 @@ pub(crate) async fn adopt(
     let writer = StateWriter::create(dir, version, bits)?;
     let mut buckets = Vec::new();
     let mut ambiguous = 0;
-    let mut taken = Vec::new();
+    let newest = match rows {
+        0 => Vec::new(),
+        _ => scope.destination.newest(&mapping.shape, Newest::All, Taken::NEWEST).await?,
+    };
+    let mut taken = Taken::with(newest);
     for bucket in 0..prepared.arrivals.buckets() {
         let sorted = spill.bucket(bucket)?;
         let known = || last.and_then(|state| state.bucket(bits, bucket).ok()).unwrap_or_default().index;
         let (index, values, doubled) = state_rows(mapping, &sorted, known)?;
         ambiguous += doubled;
-        witness::remember(&mut taken, index.iter().filter(|entry| !entry.is_ambiguous()).map(|entry| entry.id));
+        let sound = index.iter().filter(|entry| !entry.is_ambiguous());
+        taken.add(&sound.map(|entry| (entry.id, entry.key)).collect::<Vec<_>>());
         buckets.push(writer.write(bucket, &index, &values)?);
     }
     let mut manifest = writer.finish(&mapping.schema, buckets, 0)?;
     manifest.unanswered = last.and_then(|state| state.manifest().unanswered);
-    manifest.witnesses = Some(witness::take(scope, mapping, &taken, None, &HashSet::new()).await?);
+    manifest.streams = last.map(|state| state.manifest().streams.clone()).unwrap_or_default();
+    manifest.witnesses = Some(witness::take_adopted(scope, mapping, &taken).await?);
     Ok(Adopted { rows: manifest.rows() - ambiguous, manifest, ambiguous, lost })
+}
+
+/// Rows that the load deleted last: back because the environment was restored, they are its rows still.
+fn removed_before(scope: &Scope<'_>, last: Option<&State>) -> HashSet<String> {
+    let witnesses = last.and_then(|state| state.manifest().witnesses.as_ref());
+    let is_ours = |witnesses: &&Witnesses| witnesses.table == scope.load.table;
+    witnesses.filter(is_ours).iter().flat_map(|witnesses| &witnesses.removed).map(Uuid::to_string).collect()
 }
 
 /// Sorted keys of the last state, and the number of its rows whose keys are damaged: adopting is how damage is mended,
@@ -136,43 +151,71 @@ fn with_id(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Status codes that the state rule could ask for: any other one stands for "nothing asked".
-fn adopted_states(scope: &Scope<'_>, mapping: &Mapping) -> Result<Vec<i32>, RunError> {
-    Ok(state_codes(scope.load.state.as_ref(), &mapping.shape)?.into_iter().map(|(_, code)| code).collect())
+/// The columns by which a row is compared with a prepared one.
+pub(crate) fn wanted_columns(mapping: &Mapping) -> Vec<String> {
+    let mut columns = mapping.stored_columns();
+    if mapping.state_position().is_some() {
+        columns.push(STATE_COLUMN.to_owned());
+    }
+    columns
+}
+
+/// Rows of the destination, as prepared ones would be.
+pub(crate) struct CurrentRows<'a> {
+    mapping: &'a Mapping,
+    /// Status codes that the state rule could ask for: any other one stands for "nothing asked".
+    states: Vec<i32>,
+    /// Rows that are the load's whatever their keys.
+    removed: HashSet<String>,
+}
+
+impl<'a> CurrentRows<'a> {
+    pub(crate) fn of(scope: &Scope<'_>, mapping: &'a Mapping) -> Result<Self, RunError> {
+        let states =
+            state_codes(scope.load.state.as_ref(), &mapping.shape)?.into_iter().map(|(_, code)| code).collect();
+        Ok(Self { mapping, states, removed: HashSet::new() })
+    }
+
+    /// The canonical columns of a page.
+    pub(crate) fn canonical(&self, page: &RecordBatch) -> Result<RecordBatch, RunError> {
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.mapping.columns.len());
+        for mapped in &self.mapping.columns {
+            columns.push(if mapped.name == STATE_COLUMN {
+                asked_states(&column_of(page, STATE_COLUMN)?, &self.states)
+            } else {
+                column_of(page, &mapped.name)?
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.mapping.schema), columns)?)
+    }
+}
+
+fn column_of(page: &RecordBatch, name: &str) -> Result<ArrayRef, RunError> {
+    page.column_by_name(name).map(Arc::clone).ok_or(RunError::Defect("a page of current rows without a column"))
 }
 
 fn take_page(
     spill: &mut SpillWriter,
-    mapping: &Mapping,
+    current: &CurrentRows<'_>,
     schema: &SchemaRef,
-    states: &[i32],
     wanted: &[KeyHash],
     page: &RecordBatch,
 ) -> Result<u64, RunError> {
-    let column = |name: &str| {
-        page.column_by_name(name).map(Arc::clone).ok_or(RunError::Defect("a page of current rows without a column"))
-    };
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    for mapped in &mapping.columns {
-        columns.push(if mapped.name == STATE_COLUMN {
-            asked_states(&column(STATE_COLUMN)?, states)
-        } else {
-            column(&mapped.name)?
-        });
-    }
-    let canonical = RecordBatch::try_new(Arc::clone(&mapping.schema), columns.clone())?;
-    let keys = key_hashes(&canonical.project(&mapping.match_positions)?)?;
-    let hashes = row_hashes(&canonical, mapping.rules_seed())?;
-    columns.push(column(ID_COLUMN)?);
+    let canonical = current.canonical(page)?;
+    let keys = key_hashes(&canonical.project(&current.mapping.match_positions)?)?;
+    let hashes = row_hashes(&canonical, current.mapping.rules_seed())?;
+    let mut columns = canonical.columns().to_vec();
+    columns.push(column_of(page, ID_COLUMN)?);
     let rows = RecordBatch::try_new(Arc::clone(schema), columns)?;
-    let is_wanted = |key: &Option<KeyHash>| key.is_some_and(|key| wanted.binary_search(&key).is_ok());
-    let mask: BooleanArray = keys.iter().map(|key| Some(is_wanted(key))).collect();
-    let kept: Vec<(KeyHash, u64)> = keys
-        .iter()
-        .zip(&hashes)
-        .filter(|(key, _)| is_wanted(key))
-        .filter_map(|(key, hash)| Some(((*key)?, *hash)))
-        .collect();
+    let ids = rows.column_by_name(ID_COLUMN).and_then(|ids| ids.as_string_opt::<i32>());
+    let is_back = |row: usize| ids.is_some_and(|ids| current.removed.contains(ids.value(row)));
+    let is_wanted =
+        |row: usize, key: KeyHash| wanted.binary_search(&key).is_ok() || (!current.removed.is_empty() && is_back(row));
+    let is_kept: Vec<bool> =
+        keys.iter().enumerate().map(|(row, key)| key.is_some_and(|key| is_wanted(row, key))).collect();
+    let kept = keys.iter().zip(&hashes).zip(&is_kept).filter(|(_, is_kept)| **is_kept);
+    let kept: Vec<(KeyHash, u64)> = kept.filter_map(|((key, hash), _)| Some(((*key)?, *hash))).collect();
+    let mask = BooleanArray::from(is_kept);
     let (keys, hashes): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
     spill.push(&filter_record_batch(&rows, &mask)?, &keys, &hashes)?;
     Ok(keys.len() as u64)

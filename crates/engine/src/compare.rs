@@ -7,13 +7,16 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use flowgate_core::destination::Newest;
 use flowgate_core::project::{Deletes, Load, Missing};
-use flowgate_core::{KeyHash, failpoint};
+use flowgate_core::{KeyHash, StreamName, failpoint};
 use flowgate_sorted::{
     Known, Manifest, RowSet, Sifted, SortedError, Spill, SpillWriter, State, StateBucket, bits_for, sift,
 };
 use flowgate_store::ledger::LedgerWriter;
 use flowgate_store::{ImageRecord, Phase};
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::adopt::{Adopted, adopt};
 use crate::diff::{Diff, Differ, Part};
@@ -21,11 +24,18 @@ use crate::ledger::{self, Past};
 use crate::letters::Letters;
 use crate::mapping::Mapping;
 use crate::prepare::{Prepared, as_prepared};
-use crate::run::{FlowRun, Scope, remove_dir};
-use crate::{DiffCounts, RunError, witness};
+use crate::run::{FlowRun, Scope, remove_dir, wall_clock};
+use crate::witness::Looked;
+use crate::{DiffCounts, KeyExamples, RunError, late, witness};
 
 /// Rows that are decided and sent together: enough to keep every lane busy, few enough to hold in memory.
 const PART_ROWS_GOAL: u64 = 262_144;
+
+/// Rows whose ids are looked at where it is not known who wrote them.
+const RECENT_MAX: usize = 500;
+
+/// Ids that we give to rows are of this version (module `ids`).
+const OUR_ID_VERSION: usize = 7;
 
 /// Memory in which the state waits for rows to arrive: room for 16 million.
 const KNOWN_BYTES_MAX: usize = 192 << 20;
@@ -42,7 +52,15 @@ pub(crate) struct Compared {
     pub(crate) ledger: Arc<LedgerWriter>,
     pub(crate) sequence: u64,
     pub(crate) counts: DiffCounts,
+    /// Of what the counts say about rows with one key.
+    pub(crate) examples: KeyExamples,
     pub(crate) adopted: Option<u64>,
+    /// What looking at the destination came to.
+    pub(crate) looked: Looked,
+    /// Creates without an answer, by an earlier process, of rows that are wanted no more or otherwise.
+    has_orphans: bool,
+    /// Ids of rows that other loads keep in the same table, sorted; gathered only where rows may be removed.
+    kept_elsewhere: Vec<Uuid>,
 }
 
 impl FlowRun<'_> {
@@ -76,15 +94,20 @@ impl FlowRun<'_> {
 
     /// Whether a person asked for a new state.
     fn is_read_anew(&self, scope: &Scope<'_>) -> bool {
-        self.options.adopt && scope.pass == 1
+        (self.options.adopt && scope.pass == 1) || self.read_again.contains(&scope.load.name)
     }
 
     /// The images of the streams that the load's SELECT reads.
     pub(crate) fn images_of<'b>(&'b self, load: &Load) -> impl Iterator<Item = &'b ImageRecord> {
+        self.streams_of(load).map(|(_, image)| image)
+    }
+
+    /// The streams that the load's SELECT reads, with their images.
+    pub(crate) fn streams_of<'b>(&'b self, load: &Load) -> impl Iterator<Item = (&'b StreamName, &'b ImageRecord)> {
         let tables = flowgate_sql::inspect(&load.sql.text).map(|found| found.tables).unwrap_or_default();
         let streams =
             self.record.streams.iter().filter(move |(name, _)| tables.iter().any(|table| table == name.as_str()));
-        streams.filter_map(|(_, progress)| progress.image.as_ref())
+        streams.filter_map(|(name, progress)| Some((name, progress.image.as_ref()?)))
     }
 
     /// Sifts what arrived and counts what it comes to, so that guards and the person watching know everything before
@@ -105,9 +128,11 @@ impl FlowRun<'_> {
                 load.name
             ));
         }
+        self.note_stopped(scope, dir)?;
         let (state, adopted) = match last {
             Some(state) if !self.is_read_anew(scope) => (state, None),
             last => {
+                self.outwait_before_reading(scope, last.as_ref()).await?;
                 let (state, rows) = self.adopt(scope, &prepared, last.as_ref(), dir).await?;
                 (state, Some(rows))
             }
@@ -118,10 +143,13 @@ impl FlowRun<'_> {
         }
         let (ledger, mut past, sequence) = ledger::open(dir, pass, version, adopted.is_some()).await?;
         failpoint::hit("recovery.replayed")?;
-        if adopted.is_none() && pass == 1 {
-            witness::check(scope, &prepared.mapping, state.manifest(), &past.deleted()).await?;
+        let mut looked = Looked::default();
+        if adopted.is_none() && (pass == 1 || past.was_stopped) {
+            let was_deleting = load.missing == Missing::Delete && self.stopped_at(load).is_some();
+            looked = witness::check(scope, &prepared, &state, &past, was_deleting).await?;
+            past.missing.clone_from(&looked.missing);
         }
-        confirm_creates(scope, &prepared, &mut past).await?;
+        confirm_creates(scope, &prepared.mapping, &mut past).await?;
         failpoint::hit("recovery.confirmed")?;
         let (sifted, spill) = sifted(&mut prepared, &state, &past, letters)?;
         let mut compared = Compared {
@@ -133,12 +161,24 @@ impl FlowRun<'_> {
             ledger: Arc::new(ledger),
             sequence,
             counts: DiffCounts::default(),
+            examples: KeyExamples::default(),
             adopted,
+            looked,
+            has_orphans: false,
+            kept_elsewhere: if load.missing == Missing::Keep { Vec::new() } else { scope.ids_of_other_loads()? },
         };
         let mut counts = DiffCounts::default();
+        let mut creates_again = 0;
         for buckets in compared.groups() {
             scope.require_not_cancelled()?;
-            counts += self.diff(load, &compared, letters, buckets)?.counts;
+            let diff = self.diff(load, &compared, letters, buckets)?;
+            creates_again += diff.creates_again();
+            counts += diff.counts;
+            compared.examples.or(diff.examples);
+        }
+        compared.has_orphans = creates_again < compared.past.unanswered_creates.len();
+        if compared.adopted.is_some_and(|rows| rows > 0) {
+            self.warn_of_other_loads(scope, &compared)?;
         }
         counts.prepared += compared.prepared.keyless;
         if counts.prepared != compared.prepared.prepared {
@@ -148,6 +188,75 @@ impl FlowRun<'_> {
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
         Ok(compared)
+    }
+
+    /// What was sent by a process that was stopped, or given up by the last run, may arrive while the destination is
+    /// read.
+    async fn outwait_before_reading(&self, scope: &Scope<'_>, last: Option<&State>) -> Result<(), RunError> {
+        if last.is_none() || self.is_plan {
+            return Ok(());
+        }
+        let given_up = last.and_then(|state| state.manifest().unanswered);
+        late::outwait(scope, given_up.max(self.stopped_at(scope.load))).await
+    }
+
+    /// Remembers when an earlier process of this run was stopped, if it sent rows of the load: until more are sent, no later
+    /// process changes that.
+    fn note_stopped(&mut self, scope: &Scope<'_>, dir: &Path) -> Result<(), RunError> {
+        let mut has_ledger = false;
+        for pass in 1..=scope.pass {
+            has_ledger |= ledger::path(dir, pass).try_exists()?;
+        }
+        let stopped = self.stopped.filter(|_| has_ledger);
+        let progress = self.progress(scope.load);
+        progress.stopped = progress.stopped.or(stopped);
+        Ok(())
+    }
+
+    fn stopped_at(&self, load: &Load) -> Option<Timestamp> {
+        self.record.loads.get(&load.name)?.stopped
+    }
+
+    /// Waits where what an earlier process of this run sent may still arrive after something newer, and asks again what
+    /// became of it.
+    pub(crate) async fn outwait_stopped(&self, scope: &Scope<'_>, compared: &mut Compared) -> Result<(), RunError> {
+        let is_met = compared.counts.contested > 0 || compared.has_orphans;
+        if !compared.past.was_stopped || !is_met {
+            return Ok(());
+        }
+        late::outwait(scope, self.stopped_at(scope.load)).await?;
+        confirm_creates(scope, &compared.prepared.mapping, &mut compared.past).await
+    }
+
+    /// Whether a process whose state is lost may have written to the table a moment ago: nothing is known of this load,
+    /// and rows whose ids are like ours were written by us.
+    pub(crate) async fn may_be_written(&self, scope: &Scope<'_>, compared: &Compared) -> Result<bool, RunError> {
+        let is_first = self.engine.store.runs(None, 2)?.len() <= 1;
+        if compared.adopted.is_none_or(|rows| rows == 0) || !is_first || self.read_again.contains(&scope.load.name) {
+            return Ok(false);
+        }
+        let shape = &compared.prepared.mapping.shape;
+        let written = scope.destination.newest(shape, Newest::OursOfLastHour, RECENT_MAX).await?;
+        Ok(written.iter().any(|id| id.get_version_num() == OUR_ID_VERSION))
+    }
+
+    /// Says that rows were adopted which another load keeps: two loads that write the same columns undo each other.
+    fn warn_of_other_loads(&self, scope: &Scope<'_>, compared: &Compared) -> Result<(), RunError> {
+        let others = scope.ids_of_other_loads()?;
+        let bits = compared.state.manifest().bits;
+        let mut shared = 0;
+        for bucket in (0..(1_usize << bits)).filter(|_| !others.is_empty()) {
+            let index = compared.state.bucket(bits, bucket)?.index;
+            shared += index.iter().filter(|entry| others.binary_search(&entry.id).is_ok()).count();
+        }
+        if shared > 0 {
+            self.engine.warn(&format!(
+                "load `{}`: {shared} of the adopted rows of `{}` belong to another load too; neither removes what the other \
+                 keeps, and columns that both write have the value of the one that wrote last",
+                scope.load.name, scope.load.table
+            ));
+        }
+        Ok(())
     }
 
     /// Whether there are state files of a load that no run before this one is known of.
@@ -197,7 +306,7 @@ impl FlowRun<'_> {
         let state_dir =
             if self.is_plan { dir.join("state") } else { self.engine.state_dir(&self.flow.name, &scope.load.name) };
         let Adopted { manifest, rows, ambiguous, lost } =
-            adopt(scope, prepared, last, &state_dir, &dir.join("adopted")).await?;
+            adopt(scope, prepared, last, ledger::keys(dir, scope.pass)?, &state_dir, &dir.join("adopted")).await?;
         remove_dir(&dir.join("adopted"))?;
         if ambiguous > 0 {
             self.engine.warn(&format!(
@@ -211,7 +320,7 @@ impl FlowRun<'_> {
                 scope.load.name
             ));
         }
-        if last.is_some() && scope.load.missing == Missing::Delete {
+        if last.is_some() && self.options.adopt && scope.load.missing == Missing::Delete {
             self.engine.warn(&format!(
                 "load `{}`: rows that it deleted, and that are back because the environment was restored, are not known to it \
                  and stay",
@@ -239,6 +348,8 @@ impl FlowRun<'_> {
             past: &compared.past,
             known_columns: &known_columns,
             sees_gone: self.sees_gone(load),
+            kept_elsewhere: &compared.kept_elsewhere,
+            clock: wall_clock(&self.engine.project)?,
         };
         differ.decide(compared.prepared.arrivals.bits(), compared.part(buckets)?)
     }
@@ -326,12 +437,12 @@ fn recall(spill: &mut SpillWriter, prepared: &Prepared, rows: &StateBucket) -> R
 }
 
 /// Asks the destination which of the creates without an answer are there.
-async fn confirm_creates(scope: &Scope<'_>, prepared: &Prepared, past: &mut Past) -> Result<(), RunError> {
+async fn confirm_creates(scope: &Scope<'_>, mapping: &Mapping, past: &mut Past) -> Result<(), RunError> {
     if past.unanswered_creates.is_empty() {
         return Ok(());
     }
     let ids: Vec<_> = past.unanswered_creates.values().map(|(id, _)| *id).collect();
-    let there = scope.destination.probe(&prepared.mapping.shape, &ids).await?;
+    let there = scope.destination.probe(&mapping.shape, &ids).await?;
     let keys: Vec<_> =
         past.unanswered_creates.iter().filter(|(_, (id, _))| there.contains(id)).map(|(key, _)| *key).collect();
     for key in keys {

@@ -4,17 +4,14 @@
 //! sent together. Values of the state give the columns that changed. Column rules (`master`, `nulls`) are applied here and,
 //! the same way, when the next state is folded: [`Rules`] is the one place they live.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use arrow_array::{Array, Int32Array, RecordBatch};
-use arrow_ord::ord::{DynComparator, make_comparator};
-use arrow_schema::SortOptions;
 use flowgate_core::destination::{Changes, ColumnSet};
 use flowgate_core::project::{Load, Master, Missing, Nulls};
-use flowgate_core::{KeyHash, LoadRows};
+use flowgate_core::{KeyHash, LoadRows, WallClock};
 use flowgate_sorted::{
-    AMBIGUOUS, ColumnComparer, DEACTIVATED, SortedRows, StateBucket, Step, TOMBSTONE, UNCERTAIN, groups, merge,
+    AMBIGUOUS, ColumnComparer, DEACTIVATED, Index, SortedRows, StateBucket, Step, TOMBSTONE, UNCERTAIN, merge,
 };
 use uuid::Uuid;
 
@@ -22,7 +19,7 @@ use crate::RunError;
 use crate::ledger::{Class, Past, Removal};
 use crate::letters::Letters;
 use crate::mapping::Mapping;
-use crate::prepare::{FAULT_COLUMN, LATEST_COLUMN};
+use crate::winners::{KeyExamples, Winners, winners};
 
 /// What a diff found, in rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +33,12 @@ pub struct DiffCounts {
     pub superseded: u64,
     /// Superseded rows that differ from the row that won, without `latest_by:` to decide.
     pub contradictory: u64,
+    /// Superseded rows that differ from the row that won, and have the same `latest_by`.
+    pub tied: u64,
+    /// Superseded rows whose key is written otherwise than that of the row that won.
+    pub respelled: u64,
+    /// Keys without a winner, because their newest row cannot be loaded.
+    pub held_back: u64,
     pub quarantined: u64,
     pub dropped: u64,
     pub gone: u64,
@@ -44,6 +47,8 @@ pub struct DiffCounts {
     pub keep: u64,
     /// Rows in state that are there (tombstones left out).
     pub in_state: u64,
+    /// Rows that an earlier process of this run sent otherwise than they are wanted now.
+    pub contested: u64,
 }
 
 impl std::ops::AddAssign for DiffCounts {
@@ -55,12 +60,16 @@ impl std::ops::AddAssign for DiffCounts {
         self.unchanged += other.unchanged;
         self.superseded += other.superseded;
         self.contradictory += other.contradictory;
+        self.tied += other.tied;
+        self.respelled += other.respelled;
+        self.held_back += other.held_back;
         self.quarantined += other.quarantined;
         self.gone += other.gone;
         self.delete += other.delete;
         self.deactivate += other.deactivate;
         self.keep += other.keep;
         self.in_state += other.in_state;
+        self.contested += other.contested;
     }
 }
 
@@ -136,6 +145,8 @@ pub(crate) struct Gone {
     pub(crate) removal: Option<Removal>,
     /// Written by this run before it was stopped: what the state says of its content is old.
     pub(crate) is_rewritten: bool,
+    /// Another load keeps the row: it is not ours to remove.
+    pub(crate) is_shared: bool,
 }
 
 /// The status a row is to be brought into.
@@ -191,6 +202,15 @@ pub(crate) struct Diff {
     /// Rows that this run wrote before it was stopped, and that are neither prepared nor in state now.
     pub(crate) stray: Vec<(KeyHash, Uuid)>,
     pub(crate) counts: DiffCounts,
+    pub(crate) examples: KeyExamples,
+}
+
+impl Diff {
+    /// Rows whose create an earlier process sent and was not answered, and that are created now as they were then.
+    pub(crate) fn creates_again(&self) -> usize {
+        let is_again = |row: &&Decided| matches!(row.action, Action::Create { id: Some(_) });
+        self.decided.iter().filter(is_again).count()
+    }
 }
 
 /// What every bucket of a load is decided by.
@@ -203,13 +223,17 @@ pub(crate) struct Differ<'a> {
     pub(crate) known_columns: &'a [String],
     /// Whether a key that is not prepared is gone.
     pub(crate) sees_gone: bool,
+    /// Ids of rows that other loads keep, sorted.
+    pub(crate) kept_elsewhere: &'a [Uuid],
+    /// By which times in text are ordered.
+    pub(crate) clock: WallClock,
 }
 
 impl Differ<'_> {
     pub(crate) fn decide(&self, bits: u8, part: Part) -> Result<Diff, RunError> {
         let Part { buckets, new, old, settled, in_state } = part;
         let mut counts = DiffCounts { prepared: settled, unchanged: settled, in_state, ..DiffCounts::default() };
-        let winners = winners(&new, &mut counts)?;
+        let Winners { rows: winners, examples } = winners(self.load, self.mapping, &self.clock, &new, &mut counts)?;
         let keys: Vec<KeyHash> = winners.iter().map(|at| new.keys[*at]).collect();
         let protected = protected_keys(&new, &keys);
         let index = &old.index;
@@ -231,7 +255,8 @@ impl Differ<'_> {
                     let is_tombstone = index.flags[j] & TOMBSTONE != 0;
                     if self.sees_gone && !is_tombstone && protected.binary_search(&key).is_err() {
                         let is_rewritten = self.past.done(key).is_some();
-                        gone.push(Gone { at: j, removal: self.past.removal(key), is_rewritten });
+                        let is_shared = self.kept_elsewhere.binary_search(&index.ids[j]).is_ok();
+                        gone.push(Gone { at: j, removal: self.past.removal(key), is_rewritten, is_shared });
                     }
                 }
             }
@@ -240,8 +265,11 @@ impl Differ<'_> {
         let is_stray =
             |key: &KeyHash| buckets.contains(&key.bucket(bits)) && keys.binary_search(key).is_err() && !is_living(key);
         let stray = self.past.written().filter(|(key, _)| is_stray(key)).collect();
-        self.count(&decided, gone.len() as u64, &mut counts);
-        Ok(Diff { buckets, new, old, old_values, decided, gone, stray, counts })
+        self.count(&decided, &gone, &mut counts);
+        if self.past.was_stopped {
+            counts.contested = self.contested(&new, &decided, index, &gone);
+        }
+        Ok(Diff { buckets, new, old, old_values, decided, gone, stray, counts, examples })
     }
 
     fn decide_new(&self, new: &SortedRows, at: usize) -> Decided {
@@ -276,11 +304,13 @@ impl Differ<'_> {
             return Decided { old: None, ..self.decide_new(new, at) };
         }
         let is_done = done.is_some_and(|done| done.row_hash == hash && !done.is_uncertain);
-        let is_uncertain = flags & UNCERTAIN != 0 || (done.is_some() && !is_done);
+        let is_uncertain = flags & UNCERTAIN != 0 || (done.is_some() && !is_done) || self.past.missing.contains(&key);
         let was_deactivated = flags & DEACTIVATED != 0 || removal == Some(Removal::Deactivated);
-        let is_asked_anew = was_deactivated || (is_uncertain && self.mapping.state_position().is_some());
-        let status = if is_asked_anew {
-            Status::asked(asked_status(self.mapping, &new.rows, at))
+        let asked = asked_status(self.mapping, &new.rows, at);
+        let status = if was_deactivated {
+            Status::asked(asked)
+        } else if is_uncertain {
+            asked.map_or(Status::Leave, Status::Set)
         } else {
             rules.status_change(at, j)
         };
@@ -303,6 +333,14 @@ impl Differ<'_> {
         Decided { at, old: Some(j), action, status }
     }
 
+    /// Rows that an earlier process sent otherwise. Creates without an answer that are wanted no more are among none of
+    /// these: see [`Past::is_contested`] and `compare`.
+    fn contested(&self, new: &SortedRows, decided: &[Decided], index: &Index, gone: &[Gone]) -> u64 {
+        let is_sent_otherwise = |row: &&Decided| self.past.is_contested(new.keys[row.at], Some(new.row_hashes[row.at]));
+        let is_gone_otherwise = |gone: &&Gone| self.past.is_contested(index.keys[gone.at], None);
+        (decided.iter().filter(is_sent_otherwise).count() + gone.iter().filter(is_gone_otherwise).count()) as u64
+    }
+
     /// All columns that may be sent: for a row whose content there is not known.
     fn every_column(&self, is_there: bool) -> ColumnSet {
         let columns = self.mapping.columns.iter().enumerate();
@@ -314,7 +352,7 @@ impl Differ<'_> {
             .collect()
     }
 
-    fn count(&self, decided: &[Decided], gone: u64, counts: &mut DiffCounts) {
+    fn count(&self, decided: &[Decided], gone: &[Gone], counts: &mut DiffCounts) {
         for row in decided {
             match &row.action {
                 Action::Unchanged { .. } => counts.unchanged += 1,
@@ -326,11 +364,14 @@ impl Differ<'_> {
             }
             counts.set_state += u64::from(!row.status.is_left());
         }
-        counts.gone = gone;
+        let shared = gone.iter().filter(|gone| gone.is_shared && self.load.missing != Missing::Keep).count() as u64;
+        counts.gone = gone.len() as u64;
+        let ours = counts.gone - shared;
+        counts.keep = shared;
         match self.load.missing {
-            Missing::Keep => counts.keep = gone,
-            Missing::Deactivate => counts.deactivate = gone,
-            Missing::Delete => counts.delete = gone,
+            Missing::Keep => counts.keep = ours,
+            Missing::Deactivate => counts.deactivate = ours,
+            Missing::Delete => counts.delete = ours,
         }
     }
 }
@@ -341,73 +382,12 @@ pub(crate) fn asked_status(mapping: &Mapping, rows: &RecordBatch, at: usize) -> 
     states.is_valid(at).then(|| states.value(at))
 }
 
-/// One row for each key: the latest, ties by canonical content. Faulty rows never win.
-fn winners(new: &SortedRows, counts: &mut DiffCounts) -> Result<Vec<usize>, RunError> {
-    let faults = faults(new)?;
-    let order = Order::new(&new.rows)?;
-    let mut winners = Vec::with_capacity(new.keys.len());
-    for group in groups(&new.keys) {
-        let sound = group.clone().filter(|at| !faults.value(*at));
-        counts.prepared += group.len() as u64;
-        let Some(winner) = sound.clone().max_by(|a, b| order.compare(*a, *b)) else {
-            counts.quarantined += group.len() as u64;
-            continue;
-        };
-        let candidates = sound.count() as u64;
-        counts.quarantined += group.len() as u64 - candidates;
-        counts.superseded += candidates - 1;
-        counts.contradictory += order.contradictions(winner, group, new);
-        winners.push(winner);
-    }
-    Ok(winners)
-}
-
 /// Keys that are prepared without a winner: they are quarantined, not gone.
 fn protected_keys(new: &SortedRows, winners: &[KeyHash]) -> Vec<KeyHash> {
     let mut protected: Vec<KeyHash> = new.keys.clone();
     protected.dedup();
     protected.retain(|key| winners.binary_search(key).is_err());
     protected
-}
-
-fn faults(new: &SortedRows) -> Result<&arrow_array::BooleanArray, RunError> {
-    new.rows
-        .column_by_name(FAULT_COLUMN)
-        .and_then(|column| column.as_any().downcast_ref())
-        .ok_or(RunError::Defect("a bucket without its fault column"))
-}
-
-/// Which of two rows with one key wins.
-struct Order {
-    latest: Option<DynComparator>,
-    content: Vec<DynComparator>,
-}
-
-impl Order {
-    fn new(rows: &RecordBatch) -> Result<Self, RunError> {
-        let options = SortOptions { descending: false, nulls_first: true };
-        let compare = |column: &arrow_array::ArrayRef| make_comparator(column, column, options);
-        let latest = rows.column_by_name(LATEST_COLUMN).map(compare).transpose()?;
-        let content = rows.columns().iter().map(compare).collect::<Result<_, _>>()?;
-        Ok(Self { latest, content })
-    }
-
-    fn compare(&self, a: usize, b: usize) -> Ordering {
-        let by_latest = self.latest.as_ref().map_or(Ordering::Equal, |latest| latest(a, b));
-        by_latest.then_with(|| self.by_content(a, b))
-    }
-
-    fn by_content(&self, a: usize, b: usize) -> Ordering {
-        self.content.iter().map(|compare| compare(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-    }
-
-    /// Losers that differ from the winner although nothing was declared to decide between them.
-    fn contradictions(&self, winner: usize, group: Range<usize>, new: &SortedRows) -> u64 {
-        if self.latest.is_some() || group.len() == 1 {
-            return 0;
-        }
-        group.filter(|at| new.row_hashes[*at] != new.row_hashes[winner]).count() as u64
-    }
 }
 
 /// The column rules over one part's new and old rows.
@@ -462,7 +442,8 @@ impl<'a> Rules<'a> {
             return Status::Leave;
         }
         let statuses = self.new.column(column).as_any().downcast_ref::<Int32Array>();
-        Status::asked(statuses.filter(|statuses| statuses.is_valid(new)).map(|statuses| statuses.value(new)))
+        // A value without an entry asks for nothing: a row that was closed stays closed.
+        statuses.filter(|statuses| statuses.is_valid(new)).map_or(Status::Leave, |asked| Status::Set(asked.value(new)))
     }
 
     /// Columns in which the rows differ; one that the state never had differs always.

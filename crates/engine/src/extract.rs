@@ -3,25 +3,31 @@
 //! A whole read replaces the image; a read of changes is merged into the last image by the stream's
 //! key. An image of an unfinished run that is still intact is used again instead of reading twice.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_schema::{Schema, SchemaRef};
+use flowgate_core::nearest::nearest;
 use flowgate_core::project::{Deletes, Stream};
-use flowgate_core::source::{Image, Malformed, ReadRequest, Reading};
+use flowgate_core::source::{Image, Malformed, Note, ReadRequest, Reading};
 use flowgate_core::{Code, Cursor, StreamRows};
 use flowgate_store::{ImageRecord, Letter, LetterStatus, StreamProgress, letter_id};
 use futures::StreamExt;
 
 use crate::merge::Files;
-use crate::run::FlowRun;
+use crate::odd::warn_of;
+use crate::run::{FlowRun, wall_clock};
 use crate::stage::{Staged, is_intact};
 use crate::typed::Typed;
 use crate::{Event, RunError};
 
 /// Malformed rows are saved as letters in groups of this many.
 const LETTERS_BATCH: usize = 1_000;
+
+/// Letters of a time to come are taken for ones from so long before the read.
+const BEFORE_READ: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 
 impl FlowRun<'_> {
     /// Brings every stream of the flow to a durable image.
@@ -73,6 +79,9 @@ impl FlowRun<'_> {
             cursor: read.cursor.clone(),
             taken: self.engine.clock.now(),
             malformed_key_unknown: read.key_unknown,
+            missing_parts: self.missing_parts(stream, last.as_ref(), &read.parts),
+            parts: read.parts,
+            doubt: read.doubt,
         };
         self.engine.store.record_image(self.lease, &image)?;
         let progress = StreamProgress { rows, image: Some(image), done: true };
@@ -115,16 +124,16 @@ impl FlowRun<'_> {
     ) -> Result<OpenStream<'l>, RunError> {
         let cursor = last.filter(|_| self.reads_changes(stream)).and_then(|image| image.cursor.clone());
         let reading = self.open_reading(stream, cursor).await?;
-        let typed = Typed::of(stream, &reading.schema)?;
+        let typed = Typed::of(stream, &reading.schema, wall_clock(&self.engine.project)?)?;
+        require_key(stream, &typed.schema)?;
         let base = last.filter(|_| reading.image == Image::Changes);
-        let Some(column) = base.and_then(|base| retyped(&base.schema_json, &typed.schema)) else {
+        let Some(reason) = base.and_then(|base| unlike_base(&base.schema_json, &typed.schema)) else {
             return Ok(OpenStream { reading, typed, base });
         };
-        // Values of the last image need not be of the new type, and only the source can tell what they are.
-        self.engine
-            .warn(&format!("stream `{}`: the type of `{column}` has changed; it is read as a whole", stream.name));
+        // What the rows of the last image hold in such a column, only the source can tell.
+        self.engine.warn(&format!("stream `{}`: {reason}; it is read as a whole once", stream.name));
         let reading = self.open_reading(stream, None).await?;
-        let typed = Typed::of(stream, &reading.schema)?;
+        let typed = Typed::of(stream, &reading.schema, wall_clock(&self.engine.project)?)?;
         Ok(OpenStream { reading, typed, base: None })
     }
 
@@ -136,18 +145,25 @@ impl FlowRun<'_> {
             cursor,
             cancel: self.cancel.clone(),
         };
-        match source.read(request(cursor.clone())).await {
+        let reading = match source.read(request(cursor.clone())).await {
             Err(error) if error.code == Code::CURSOR_LOST && cursor.is_some() => {
                 self.engine.warn(&format!("stream `{}`: {error}; it is read as a whole", stream.name));
-                Ok(source.read(request(None)).await?)
+                source.read(request(None)).await?
             }
-            other => Ok(other?),
+            other => other?,
+        };
+        if let Some(warning) = &reading.warning {
+            self.engine.warn(&format!("stream `{}`: {warning}", stream.name));
         }
+        Ok(reading)
     }
 
     async fn read_stream(&mut self, stream: &Stream, opened: OpenStream<'_>, relative: &str) -> Result<Read, RunError> {
-        let OpenStream { mut reading, typed, base } = opened;
+        let OpenStream { mut reading, mut typed, base } = opened;
         let began = self.engine.clock.now();
+        // What is not met again is told by its time, so no letter may be of a time to come.
+        let before = began.checked_sub(BEFORE_READ).unwrap_or(began);
+        self.engine.store.correct_letters(self.lease, before)?;
         let mut files = Files::create(&self.engine.staged_path(relative), &typed.schema, base.is_some())?;
         let mut read = Read::new(Arc::clone(&typed.schema));
         let mut letters = Vec::new();
@@ -169,10 +185,12 @@ impl FlowRun<'_> {
             if letters.len() >= LETTERS_BATCH {
                 self.engine.store.save_letters(self.lease, &std::mem::take(&mut letters))?;
             }
+            batch.notes.into_iter().for_each(|note| self.note(stream, note, &mut read));
             read.cursor = batch.cursor.or(read.cursor);
             self.engine.tell(Event::Extracting { stream: &stream.name, rows: read.extracted });
         }
         self.engine.store.save_letters(self.lease, &letters)?;
+        warn_of(self.engine, &format!("stream `{}`", stream.name), &typed.clock, &typed.notes);
         if base.is_none() {
             // What a whole read did not meet again is mended, or gone.
             self.engine.store.resolve_unmet_letters(self.lease, stream.name.as_str(), Code::ROW_MALFORMED, began)?;
@@ -183,12 +201,38 @@ impl FlowRun<'_> {
             Some(base) => {
                 read.cursor = read.cursor.or_else(|| base.cursor.clone());
                 read.key_unknown |= base.malformed_key_unknown;
+                read.doubt = read.doubt.or_else(|| base.doubt.clone());
                 files.merge_into(self.engine, stream, &typed.schema, base).await?
             }
         };
         read.staging += self.engine.clock.elapsed().since(started);
         self.add_seconds("stage", read.staging);
         Ok(read)
+    }
+
+    fn note(&self, stream: &Stream, note: Note, read: &mut Read) {
+        match note {
+            Note::Part { name, rows } => *read.parts.entry(name).or_default() += rows,
+            Note::RowsMayBeMissing(reason) => {
+                self.engine.warn(&format!("stream `{}`: {reason}", stream.name));
+                read.doubt.get_or_insert(reason);
+            }
+        }
+    }
+
+    /// The files that gave rows before and give none now, where that would mean that their rows are gone. They are
+    /// remembered from image to image until they are back, or a run was complete without them.
+    fn missing_parts(&self, stream: &Stream, last: Option<&ImageRecord>, now: &BTreeMap<String, u64>) -> Vec<String> {
+        let Some(last) = last.filter(|_| stream.deletes != Deletes::Unseen) else { return Vec::new() };
+        let had_rows = last.parts.iter().filter(|(_, rows)| **rows > 0).map(|(name, _)| name);
+        let before: BTreeSet<&String> = had_rows.chain(&last.missing_parts).collect();
+        let is_missing = |name: &&String| now.get(*name).is_none_or(|rows| *rows == 0);
+        let missing: Vec<String> = before.into_iter().filter(is_missing).cloned().collect();
+        for name in &missing {
+            let what = if now.contains_key(name) { "has no row any more" } else { "is not there any more" };
+            self.engine.warn(&format!("stream `{}`: `{name}`, which was read before, {what}", stream.name));
+        }
+        missing
     }
 
     /// Tells which columns came and went; a SELECT that needs a lost one fails when it is planned.
@@ -203,7 +247,7 @@ impl FlowRun<'_> {
         let removed: Vec<_> =
             before.iter().filter(|name| now.field_with_name(name).is_err()).map(String::as_str).collect();
         if !added.is_empty() {
-            self.engine.warn(&format!("stream `{}` has new columns, not used: `{}`", stream.name, added.join("`, `")));
+            self.engine.warn(&format!("stream `{}` has new columns: `{}`", stream.name, added.join("`, `")));
         }
         if !removed.is_empty() {
             self.engine.warn(&format!("stream `{}` no longer has the columns `{}`", stream.name, removed.join("`, `")));
@@ -259,6 +303,8 @@ struct Read {
     extracted: u64,
     malformed: u64,
     key_unknown: bool,
+    parts: BTreeMap<String, u64>,
+    doubt: Option<String>,
     cursor: Option<Cursor>,
     staged: Staged,
     /// Time spent on writing and merging images.
@@ -268,7 +314,17 @@ struct Read {
 impl Read {
     fn new(schema: SchemaRef) -> Self {
         let staged = Staged { rows: 0, bytes: 0, checksum: String::new() };
-        Self { schema, extracted: 0, malformed: 0, key_unknown: false, cursor: None, staged, staging: Duration::ZERO }
+        Self {
+            schema,
+            extracted: 0,
+            malformed: 0,
+            key_unknown: false,
+            parts: BTreeMap::new(),
+            doubt: None,
+            cursor: None,
+            staged,
+            staging: Duration::ZERO,
+        }
     }
 }
 
@@ -287,12 +343,31 @@ pub(crate) fn column_names(schema_json: &str) -> Vec<String> {
     columns_of(schema_json).into_iter().map(|(name, _)| name).collect()
 }
 
-/// The first column that is of another type than it was in the image.
-fn retyped(schema_json: &str, now: &Schema) -> Option<String> {
-    let is_of_another = |(name, kind): &(String, String)| {
-        now.field_with_name(name).is_ok_and(|field| field.data_type().to_string() != *kind)
-    };
-    columns_of(schema_json).into_iter().find(is_of_another).map(|(name, _)| name)
+/// Why changes cannot be merged into an image of other columns: one is new, or of another type.
+fn unlike_base(schema_json: &str, now: &Schema) -> Option<String> {
+    let before = columns_of(schema_json);
+    for field in now.fields() {
+        match before.iter().find(|(name, _)| name == field.name()) {
+            None => return Some(format!("the column `{}` is new", field.name())),
+            Some((name, kind)) if *kind != field.data_type().to_string() => {
+                return Some(format!("the type of `{name}` has changed"));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+/// The columns of `key:` tell rows apart, so they must be there.
+fn require_key(stream: &Stream, schema: &Schema) -> Result<(), RunError> {
+    let Some(absent) = stream.key.iter().find(|name| schema.field_with_name(name).is_err()) else { return Ok(()) };
+    let message = format!("stream `{}` has the key `{absent}`, which is no column of it", stream.name);
+    let error = RunError::refused(Code::KEY_NOT_IN_STREAM, message);
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    Err(match nearest(absent, names) {
+        Some(known) => error.hint(format!("did you mean `{known}`?")),
+        None => error,
+    })
 }
 
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), RunError> {

@@ -20,16 +20,37 @@ impl fmt::Display for GuardStop {
     }
 }
 
+/// What the images of a load may lack.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lacking {
+    /// Input whose key could not be read was met.
+    pub(crate) keys_unknown: bool,
+    /// Why rows may be missing, as the source says it.
+    pub(crate) doubt: Option<String>,
+    /// Files that were read before and are not there.
+    pub(crate) files: Vec<String>,
+}
+
 /// The first guard that the changes break.
-pub(crate) fn check(guards: &Guards, missing: Missing, keys_unknown: bool, counts: &DiffCounts) -> Option<GuardStop> {
+pub(crate) fn check(guards: &Guards, missing: Missing, lacking: &Lacking, counts: &DiffCounts) -> Option<GuardStop> {
     let acts_on_gone = missing != Missing::Keep && counts.gone > 0;
     if acts_on_gone && counts.prepared == 0 {
         return Some(stop("missing", format!("the SELECT returned no row at all, so {} rows would go", counts.gone)));
     }
-    if acts_on_gone && keys_unknown {
+    if acts_on_gone && lacking.files.len() as u64 > guards.missing_files_max.unwrap_or(0) {
+        return Some(stop("missing_files_max", missing_files(&lacking.files, counts.gone)));
+    }
+    if let Some(doubt) = lacking.doubt.as_ref().filter(|_| acts_on_gone) {
+        return Some(stop("missing", format!("{} rows look gone, but {doubt}", counts.gone)));
+    }
+    if acts_on_gone && lacking.keys_unknown {
         return Some(stop(
             "missing",
-            format!("{} rows look gone, but input whose key could not be read may hold them", counts.gone),
+            format!(
+                "{} rows look gone, but rows that were set aside because their key could not be read, or is empty, may \
+                 be among them",
+                counts.gone
+            ),
         ));
     }
     let removed = counts.delete + counts.deactivate;
@@ -65,6 +86,46 @@ pub(crate) fn check(guards: &Guards, missing: Missing, keys_unknown: bool, count
         })
 }
 
+/// A stream that had rows when the state was made, and has none now, where something would be changed because of it.
+pub(crate) fn emptied(streams: &[StreamRows<'_>], counts: &DiffCounts) -> Option<GuardStop> {
+    let stream = streams.iter().find(|stream| stream.now == 0 && stream.last > 0 && !stream.may_be_empty)?;
+    let reason = || {
+        format!(
+            "stream `{}` has no row, and had {} last time; {} changes would follow from it; set `may_be_empty: true` on \
+             the stream if that is meant",
+            stream.name,
+            stream.last,
+            counts.to_send()
+        )
+    };
+    (counts.to_send() > 0).then(|| stop("may_be_empty", reason()))
+}
+
+/// The rows of a stream that a load reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamRows<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) now: u64,
+    /// When it last had any.
+    pub(crate) last: u64,
+    pub(crate) may_be_empty: bool,
+}
+
+fn missing_files(files: &[String], gone: u64) -> String {
+    /// Names that one line has room for.
+    const NAMED_MAX: usize = 5;
+    let named = files.iter().take(NAMED_MAX).map(|file| format!("`{file}`")).collect::<Vec<_>>().join(", ");
+    let more = match files.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let count = files.len();
+    let those = if count == 1 { "which was" } else { "which were" };
+    format!(
+        "{gone} rows look gone, and {named}{more}, {those} read before, gave no row; `missing_files_max: {count}` says that it is meant"
+    )
+}
+
 fn stop(guard: &'static str, reason: String) -> GuardStop {
     GuardStop { guard, reason }
 }
@@ -87,8 +148,44 @@ mod tests {
     #[test]
     fn an_empty_source_removes_nothing() {
         let counts = DiffCounts { gone: 5, delete: 5, in_state: 5, ..DiffCounts::default() };
-        assert!(check(&Guards::default(), Missing::Delete, false, &counts).is_some());
-        assert!(check(&Guards::default(), Missing::Keep, false, &counts).is_none());
+        assert!(check(&Guards::default(), Missing::Delete, &Lacking::default(), &counts).is_some());
+        assert!(check(&Guards::default(), Missing::Keep, &Lacking::default(), &counts).is_none());
+    }
+
+    #[test]
+    fn what_an_image_may_lack_is_not_gone() {
+        let counts = DiffCounts { prepared: 9, gone: 5, delete: 5, in_state: 14, ..DiffCounts::default() };
+        let nothing_gone = DiffCounts { prepared: 9, in_state: 9, ..DiffCounts::default() };
+        let files = Lacking { files: vec!["data/b.csv".to_owned()], ..Lacking::default() };
+        let cut = Lacking { doubt: Some("`data/a.csv` ends in the middle".to_owned()), ..Lacking::default() };
+        let unread = Lacking { keys_unknown: true, ..Lacking::default() };
+        for (lacking, words) in [(&files, "`data/b.csv`"), (&cut, "`data/a.csv`"), (&unread, "key could not be read")] {
+            for missing in [Missing::Delete, Missing::Deactivate] {
+                let stopped = check(&Guards::default(), missing, lacking, &counts).unwrap();
+                assert!(stopped.reason.contains(words), "{stopped}");
+            }
+            assert!(check(&Guards::default(), Missing::Keep, lacking, &counts).is_none());
+            assert!(check(&Guards::default(), Missing::Delete, lacking, &nothing_gone).is_none());
+        }
+        let meant = Guards { missing_files_max: Some(1), ..Guards::default() };
+        assert!(check(&meant, Missing::Delete, &files, &counts).is_none());
+    }
+
+    #[test]
+    fn an_emptied_stream_changes_nothing_unless_it_is_meant() {
+        let one = |now, last, may_be_empty| [StreamRows { name: "notes", now, last, may_be_empty }];
+        for counts in [
+            DiffCounts { delete: 1, ..DiffCounts::default() },
+            DiffCounts { update: 1, ..DiffCounts::default() },
+            DiffCounts { create: 1, ..DiffCounts::default() },
+        ] {
+            let stopped = emptied(&one(0, 500, false), &counts).unwrap();
+            assert!(stopped.reason.contains("`notes`") && stopped.reason.contains("500"), "{stopped}");
+            assert!(emptied(&one(0, 500, true), &counts).is_none());
+            assert!(emptied(&one(1, 500, false), &counts).is_none());
+            assert!(emptied(&one(0, 0, false), &counts).is_none(), "it never had any");
+        }
+        assert!(emptied(&one(0, 500, false), &DiffCounts::default()).is_none());
     }
 
     #[test]
@@ -96,8 +193,8 @@ mod tests {
         let guards = Guards { delete_percent_max: Some(1.0), ..Guards::default() };
         let counts =
             |delete| DiffCounts { prepared: 900, gone: delete, delete, in_state: 1_000, ..DiffCounts::default() };
-        assert!(check(&guards, Missing::Delete, false, &counts(10)).is_none());
-        let stopped = check(&guards, Missing::Delete, false, &counts(11)).unwrap();
+        assert!(check(&guards, Missing::Delete, &Lacking::default(), &counts(10)).is_none());
+        let stopped = check(&guards, Missing::Delete, &Lacking::default(), &counts(11)).unwrap();
         assert_eq!(stopped.guard, "delete_percent_max");
         assert!(stopped.reason.contains("1.1 %"), "{stopped}");
     }

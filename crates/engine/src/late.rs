@@ -28,6 +28,18 @@ pub(crate) async fn outwait(scope: &Scope<'_>, unanswered: Option<Timestamp>) ->
     scope.cancel.run_until_cancelled(scope.clock().sleep(wait)).await.ok_or(RunError::Cancelled)
 }
 
+/// Waits as long as anything of a process whose state is lost could take effect: nothing says when it was given up.
+pub(crate) async fn outwait_unknown(scope: &Scope<'_>) -> Result<(), RunError> {
+    let wait = scope.destination.lateness_max();
+    scope.engine.warn(&format!(
+        "load `{}`: rows of `{}` were written by us within the last hour, and there is no state of it: waiting {} s for what          may still be under way, then they are read again",
+        scope.load.name,
+        scope.load.table,
+        wait.as_secs() + 1
+    ));
+    scope.cancel.run_until_cancelled(scope.clock().sleep(wait)).await.ok_or(RunError::Cancelled)
+}
+
 /// When a write was last given up, for the next state. `was_stopped`: what this run sent before it was stopped is
 /// known from its ledger only, which does not say whether it was answered at once.
 pub(crate) fn unanswered(scope: &Scope<'_>, before: Option<Timestamp>, was_stopped: bool) -> Option<Timestamp> {

@@ -4,7 +4,7 @@
 //! say decides which of those changes are already at the destination. What stands in a ledger counts as folded
 //! when the load's manifest is another than the one marked before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use flowgate_core::{KeyHash, Operation};
@@ -12,6 +12,7 @@ use flowgate_store::ledger::{self, LedgerError, LedgerWriter, OutcomeCode, Recor
 use uuid::Uuid;
 
 use crate::RunError;
+use crate::witness::{LEDGER_REMOVED_MAX, LEDGER_ROWS_MAX};
 
 const MARK_PREFIX: &str = "manifest ";
 
@@ -57,6 +58,13 @@ pub(crate) struct Past {
     unanswered_states: HashSet<KeyHash>,
     /// Whether an earlier process sent something in this pass.
     pub(crate) was_stopped: bool,
+    /// Keys whose rows were deleted at the destination by someone else.
+    pub(crate) missing: HashSet<KeyHash>,
+    /// Some of the rows in `done` that were written last, and the last that were deleted.
+    sample: Vec<(Uuid, KeyHash)>,
+    removed_last: VecDeque<Uuid>,
+    /// Ids of rows that were sent and are in none of the others.
+    sent_besides: Vec<Uuid>,
 }
 
 impl Past {
@@ -71,7 +79,11 @@ impl Past {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.removals.is_empty() && self.folded.is_empty() && self.unanswered_creates.is_empty()
+        self.done.is_empty()
+            && self.removals.is_empty()
+            && self.folded.is_empty()
+            && self.unanswered_creates.is_empty()
+            && self.missing.is_empty()
     }
 
     /// Whether this run has to do with the row, so that its state alone does not settle it.
@@ -80,6 +92,34 @@ impl Past {
             || self.removals.contains_key(&key)
             || self.folded.contains_key(&key)
             || self.unanswered_creates.contains_key(&key)
+            || self.missing.contains(&key)
+    }
+
+    /// Whether the row was sent by an earlier process otherwise than it is wanted now: with a content whose hash is
+    /// not `hash`, or not at all.
+    pub(crate) fn is_contested(&self, key: KeyHash, hash: Option<u64>) -> bool {
+        let is_other = |sent: u64| Some(sent) != hash;
+        self.done.get(&key).is_some_and(|done| is_other(done.row_hash))
+            || self.unanswered_creates.get(&key).is_some_and(|(_, sent)| is_other(*sent))
+            || (hash.is_some() && self.removals.contains_key(&key))
+    }
+
+    /// Some of the rows that this run wrote and did not remove again: those of the last requests, and others.
+    pub(crate) fn sample(&self) -> &[(Uuid, KeyHash)] {
+        &self.sample
+    }
+
+    /// The rows that this run deleted last.
+    pub(crate) fn removed_last(&self) -> impl Iterator<Item = &Uuid> + '_ {
+        self.removed_last.iter()
+    }
+
+    /// All rows that this run sent anything for.
+    pub(crate) fn ids(&self) -> HashSet<Uuid> {
+        let done = self.done.values().map(|done| done.id);
+        let removals = self.removals.values().map(|(_, id)| *id);
+        let creates = self.unanswered_creates.values().map(|(id, _)| *id);
+        done.chain(removals).chain(creates).chain(self.sent_besides.iter().copied()).collect()
     }
 
     /// What the row counts as in this run: a row that the run created stays a created one, whatever
@@ -127,6 +167,17 @@ impl Past {
         };
     }
 
+    /// Chooses the rows of the sample from those that a ledger says were applied.
+    fn take_sample(&mut self, applied: &[ReplayedRow]) {
+        for row in applied {
+            let is_as_sent = |done: &Done| done.id == row.id && !done.is_uncertain;
+            let is_deactivated = self.removals.get(&row.key) == Some(&(Removal::Deactivated, row.id));
+            if self.done.get(&row.key).is_some_and(is_as_sent) || is_deactivated {
+                self.sample.push((row.id, row.key));
+            }
+        }
+    }
+
     fn take(&mut self, row: ReplayedRow) {
         match (row.operation, row.outcome) {
             (Operation::Create, Some(OutcomeCode::Applied)) => self.insert(row, Class::Created, false),
@@ -150,9 +201,10 @@ impl Past {
             (Operation::Deactivate, Some(OutcomeCode::Applied)) => self.remove(row, Removal::Deactivated),
             (Operation::SetState, None | Some(OutcomeCode::Ambiguous)) => {
                 self.unanswered_states.insert(row.key);
+                self.sent_besides.push(row.id);
             }
             // A row that is gone is removed again, whatever became of the first time.
-            (Operation::Delete | Operation::Deactivate, None) | (_, Some(_)) => {}
+            (Operation::Delete | Operation::Deactivate, None) | (_, Some(_)) => self.sent_besides.push(row.id),
         }
     }
 
@@ -170,6 +222,12 @@ impl Past {
 
     fn remove(&mut self, row: ReplayedRow, removal: Removal) {
         self.done.remove(&row.key);
+        if removal == Removal::Deleted {
+            if self.removed_last.len() == LEDGER_REMOVED_MAX {
+                self.removed_last.pop_front();
+            }
+            self.removed_last.push_back(row.id);
+        }
         self.removals.insert(row.key, (removal, row.id));
     }
 }
@@ -187,6 +245,24 @@ pub(crate) fn require(run_dir: &Path, pass: u8) -> Result<(), RunError> {
         return Ok(());
     }
     Err(LedgerError::Damaged { path, offset: 0, detail: "it is gone".to_owned() }.into())
+}
+
+/// Keys of all rows that the passes up to `pass` and the one after it sent anything for: a state that is read anew must
+/// know them, although nothing else does. A damaged ledger says none.
+pub(crate) fn keys(run_dir: &Path, pass: u8) -> Result<Vec<KeyHash>, RunError> {
+    let mut keys = Vec::new();
+    for number in 1..=pass + 1 {
+        let path = path(run_dir, number);
+        if !path.try_exists()? {
+            continue;
+        }
+        match ledger::read(&path).and_then(Replay::of) {
+            Ok(replay) => keys.extend(replay.rows().map(|row| row.key)),
+            Err(LedgerError::Damaged { .. } | LedgerError::Contradiction { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(keys)
 }
 
 /// Reads what the passes up to `pass` did, and opens the ledger of `pass` for more, marked with the manifest that
@@ -220,9 +296,15 @@ pub(crate) async fn open(
             let base = bases.iter().rev().find(|(first, _)| *first <= at).map(|(_, version)| *version);
             if base == Some(manifest_version) { past.take(row) } else { past.take_folded(row) }
         }
+        past.take_sample(&replay.applied_sample(LEDGER_ROWS_MAX));
         sequence = sequence.max(replay.next_sequence());
         past.was_stopped = number == pass && replay.rows().next().is_some();
         is_based = number == pass && bases.last().is_some_and(|(_, version)| *version == manifest_version);
+    }
+    // What a later pass sent before it was stopped is no secret either.
+    let later = path(run_dir, pass + 1);
+    if later.try_exists()? && !is_adopted {
+        past.sent_besides.extend(Replay::of(ledger::read(&later)?)?.rows().map(|row| row.id));
     }
     let path = path(run_dir, pass);
     let writer = if path.try_exists()? { LedgerWriter::open_append(&path)? } else { LedgerWriter::create(&path)? };

@@ -24,6 +24,7 @@ use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::mapping::Mapping;
 use crate::run::Scope;
 use crate::under_way::{End, Ends, GoneEnd, Request, UnderWay};
+use crate::witness::Recent;
 use crate::{Event, RunError};
 
 /// How long the destination may try one unit before it gives up.
@@ -43,6 +44,8 @@ pub(crate) struct Loader<'a, 'b> {
     pub(crate) sequence: u64,
     pub(crate) done: u64,
     pub(crate) total: u64,
+    /// What stands witness for the next state.
+    pub(crate) recent: Recent,
     /// Before it, gone rows are left: something may still refer to them.
     pub(crate) is_last_pass: bool,
     /// Seconds spent on status changes, part of the whole load's.
@@ -184,6 +187,7 @@ impl Loader<'_, '_> {
                 Operation::Deactivate | Operation::Delete => self.take_gone(part, request.operation, *at, outcome)?,
             }
         }
+        self.note_recent(part, request, outcomes);
         self.done += request.members.len() as u64;
         self.scope.tell(Event::Loading {
             load: &self.scope.load.name,
@@ -191,6 +195,22 @@ impl Loader<'_, '_> {
             total: self.total,
         });
         Ok(())
+    }
+
+    fn note_recent(&mut self, part: &UnderWay<'_>, request: &Request, outcomes: &[Outcome]) {
+        let applied = request.members.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Applied);
+        let applied = applied.map(|(at, _)| *at);
+        let gone = |at: usize| {
+            let (index, old) = (&part.diff.old.index, part.diff.gone[at].at);
+            (index.ids[old], index.keys[old])
+        };
+        match request.operation {
+            Operation::Create | Operation::Update | Operation::SetState => {
+                self.recent.wrote(applied.map(|at| (part.ids[at], part.key(at))));
+            }
+            Operation::Deactivate => self.recent.wrote(applied.map(gone)),
+            Operation::Delete => applied.map(gone).for_each(|(id, _)| self.recent.removed(id)),
+        }
     }
 
     fn take_row(

@@ -266,7 +266,7 @@ impl Finder {
             .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
             .collect();
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.to_vec())?;
-        Ok(scope.destination.canonical(&self.shape, &batch, scope.zone())?.rows)
+        Ok(scope.destination.canonical(&self.shape, &batch, &scope.wall_clock()?)?.rows)
     }
 
     /// Remembers that these values are to be found; returns their canonical form.

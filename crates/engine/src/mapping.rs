@@ -60,6 +60,7 @@ impl Mapping {
         let names = columns.iter().map(|column| column.name.as_str());
         let schema = shape.canonical_schema(names).ok_or(RunError::Defect("a mapped column without a shape"))?;
         let match_positions = match_positions(load, &columns)?;
+        refuse_unmatched_id(load, &shape, &columns)?;
         require_rules_to_apply(load, &columns)?;
         require_required_columns(load, &shape, &columns)?;
         require_owner(load, &shape, &columns)?;
@@ -323,6 +324,24 @@ fn match_positions(load: &Load, columns: &[MappedColumn]) -> Result<Vec<usize>, 
         })
     };
     load.match_columns.iter().map(position).collect()
+}
+
+/// An id beside other match columns would say two things of which row is meant, and be left out on create.
+fn refuse_unmatched_id(load: &Load, shape: &TableShape, columns: &[MappedColumn]) -> Result<(), RunError> {
+    let id = &shape.primary_id;
+    let is_match = load.match_columns.iter().any(|column| column == id);
+    if is_match && load.match_columns.len() == 1 || columns.iter().all(|column| &column.name != id) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` selects `{id}`, the primary id of `{}`, and finds its rows by `{}`",
+        load.name,
+        shape.table,
+        load.match_columns.join("`, `")
+    );
+    Err(RunError::refused(Code::COLUMN_READ_ONLY, message).hint(format!(
+        "to create rows under ids of your own write `match: [{id}]`; otherwise leave `{id}` out of the SELECT"
+    )))
 }
 
 /// A rule for a column that is not loaded would silently do nothing.

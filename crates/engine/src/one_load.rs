@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use flowgate_core::project::Load;
-use flowgate_core::{LoadRows, failpoint};
+use flowgate_core::{KeyHash, LoadRows, failpoint};
 use flowgate_sorted::{BucketMeta, Manifest, StateWriter};
 use flowgate_store::Phase;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::compare::{Compared, known_columns};
 use crate::diff::Diff;
 use crate::fold::fold;
+use crate::guard::{Lacking, StreamRows};
 use crate::letters::Letters;
 use crate::load::Loader;
 use crate::mapping::{KeyState, Mapping};
@@ -24,6 +25,7 @@ use crate::prepare::{Buckets, prepare};
 use crate::run::{FlowRun, Scope, remove_dir};
 use crate::transform::Transforms;
 use crate::under_way::count;
+use crate::witness::Recent;
 use crate::{Event, RunError, guard, late, witness};
 
 impl<'a> FlowRun<'a> {
@@ -64,7 +66,13 @@ impl<'a> FlowRun<'a> {
         let buckets = Buckets { dir: dir.join("buckets"), bits, known };
         let prepared = prepare(&scope, transforms, &mut letters, mapping, buckets).await?;
         let transformed = engine.clock.elapsed();
-        let compared = self.compare(&scope, prepared, last, &letters, &dir).await?;
+        let mut compared = self.compare(&scope, prepared, last, &letters, &dir).await?;
+        if !self.is_plan && compared.counts.to_send() > 0 && self.may_be_written(&scope, &compared).await? {
+            late::outwait_unknown(&scope).await?;
+            self.read_again.insert(load.name.clone());
+            let Compared { prepared, state, .. } = compared;
+            compared = self.compare(&scope, prepared, Some(state), &letters, &dir).await?;
+        }
         let deferred = compared.prepared.deferred;
         let diffed = engine.clock.elapsed();
         self.note_compared(load, &compared)?;
@@ -112,11 +120,8 @@ impl<'a> FlowRun<'a> {
     fn note_compared(&mut self, load: &Load, compared: &Compared) -> Result<(), RunError> {
         let counts = compared.counts;
         let prepared = &compared.prepared;
-        if counts.contradictory > 0 {
-            self.engine.warn(&format!(
-                "load `{}`: rows that differ from another row with the same key: {}; `latest_by:` would decide which one counts",
-                load.name, counts.contradictory
-            ));
+        for warning in compared.examples.warnings(&counts) {
+            self.engine.warn(&format!("load `{}`: {warning}", load.name));
         }
         let progress = self.progress(load);
         progress.phase = Phase::Diffed;
@@ -129,8 +134,15 @@ impl<'a> FlowRun<'a> {
     }
 
     fn guard(&mut self, load: &Load, compared: &Compared) -> bool {
-        let keys_unknown = self.images_of(load).any(|image| image.malformed_key_unknown);
-        let stop = guard::check(&load.guards, load.missing, keys_unknown, &compared.counts);
+        let lacking = Lacking {
+            // A prepared row without a key may be any of those that look gone.
+            keys_unknown: compared.prepared.keyless > 0
+                || self.images_of(load).any(|image| image.malformed_key_unknown),
+            doubt: self.images_of(load).find_map(|image| image.doubt.clone()),
+            files: self.missing_files(load),
+        };
+        let stop = guard::emptied(&self.stream_rows(load, compared.state.manifest()), &compared.counts)
+            .or_else(|| guard::check(&load.guards, load.missing, &lacking, &compared.counts));
         if let Some(stop) = stop {
             self.engine.warn(&format!("load `{}`: {stop}", load.name));
             self.guards.insert(load.name.clone(), stop);
@@ -139,21 +151,41 @@ impl<'a> FlowRun<'a> {
         false
     }
 
+    /// Files that gave rows before and give none now. A stream that may be empty, and is, lacks none.
+    fn missing_files(&self, load: &Load) -> Vec<String> {
+        let may_be_empty = |name| self.flow.streams.get(name).is_some_and(|stream| stream.may_be_empty);
+        let lacking = self.streams_of(load).filter(|(name, image)| image.rows > 0 || !may_be_empty(*name));
+        lacking.flat_map(|(_, image)| image.missing_parts.iter().cloned()).collect()
+    }
+
+    /// The rows of the streams that the load reads, now and when they last had any.
+    fn stream_rows<'b>(&'b self, load: &Load, last: &Manifest) -> Vec<StreamRows<'b>> {
+        let streams = self.streams_of(load).map(|(name, image)| StreamRows {
+            name: name.as_str(),
+            now: image.rows,
+            last: last.streams.get(name.as_str()).copied().unwrap_or_default(),
+            may_be_empty: self.flow.streams.get(name).is_some_and(|stream| stream.may_be_empty),
+        });
+        streams.collect()
+    }
+
     /// Sends every part and makes the next state current. Returns the seconds spent on status changes.
     async fn send<'s>(
         &mut self,
         scope: &'s Scope<'s>,
         letters: &mut Letters<'s>,
-        compared: Compared,
+        mut compared: Compared,
     ) -> Result<f64, RunError> {
         let load = scope.load;
         let is_last_pass = compared.is_last_pass(scope);
+        self.outwait_stopped(scope, &mut compared).await?;
         let manifest = compared.state.manifest();
-        self.progress(load).phase = Phase::Loading;
-        self.save()?;
         if compared.counts.to_send() > 0 {
             late::outwait(scope, manifest.unanswered).await?;
+            self.progress(load).stopped = None;
         }
+        self.progress(load).phase = Phase::Loading;
+        self.save()?;
         let dir = self.engine.state_dir(&self.flow.name, &load.name);
         let writer = StateWriter::create(&dir, manifest.version + 1, compared.prepared.arrivals.bits())?;
         let sent = self.send_parts(scope, letters, &compared, &writer).await?;
@@ -184,10 +216,13 @@ impl<'a> FlowRun<'a> {
         let mut sent = Sent {
             rows: compared.counts.waiting(),
             metas: Vec::new(),
-            written: Vec::new(),
+            recent: Recent::default(),
             removed: compared.past.deleted(),
+            replaced: HashSet::new(),
             state_seconds: 0.0,
         };
+        sent.recent.wrote(compared.past.sample().iter().copied());
+        sent.recent.removed_before(compared.past.removed_last().copied());
         let mut loader = Loader {
             scope,
             mapping,
@@ -197,6 +232,7 @@ impl<'a> FlowRun<'a> {
             ids: Rc::clone(&self.ids),
             sequence: compared.sequence,
             done: 0,
+            recent: std::mem::take(&mut sent.recent),
             total: compared.counts.to_send(),
             is_last_pass: compared.is_last_pass(scope),
             state_seconds: 0.0,
@@ -204,12 +240,13 @@ impl<'a> FlowRun<'a> {
         for buckets in compared.groups() {
             let diff = self.diff(load, compared, loader.letters, buckets)?;
             let ends = loader.send(&diff).await?;
-            witness::remember(&mut sent.written, ends.written());
             sent.removed.extend(ends.removed(&diff));
+            sent.replaced.extend(ends.replaced(&diff, &compared.past));
             settle(&mut sent.rows, &diff, &count(&diff, &ends, &compared.past));
             self.progress(load).rows = sent.rows;
             sent.metas.extend(fold(mapping, &known_columns, files, &diff, &ends, sequence)?);
         }
+        sent.recent = std::mem::take(&mut loader.recent);
         Ok(Sent { state_seconds: loader.state_seconds, ..sent })
     }
 
@@ -225,11 +262,18 @@ impl<'a> FlowRun<'a> {
         let mapping = &compared.prepared.mapping;
         let manifest = compared.state.manifest();
         let mut next = writer.finish(&mapping.schema, sent.metas.clone(), manifest.sequence + 1)?;
-        next.witnesses = if sent.written.is_empty() && sent.removed.is_empty() {
-            manifest.witnesses.clone()
+        next.witnesses = if sent.recent.has_written() || manifest.witnesses.is_none() {
+            let Sent { recent, removed, replaced, .. } = sent;
+            let done = witness::Done { recent, removed, looked: &compared.looked, replaced };
+            Some(witness::take(scope, mapping, manifest, &done, next.sequence).await?)
         } else {
-            Some(witness::take(scope, mapping, &sent.written, manifest.witnesses.as_ref(), &sent.removed).await?)
+            witness::keep(scope, manifest)?
         };
+        // An empty stream that was not meant to be does not make the next one look meant.
+        let streams = self.stream_rows(load, manifest).into_iter();
+        let rows =
+            |stream: &StreamRows<'_>| if stream.now > 0 || stream.may_be_empty { stream.now } else { stream.last };
+        next.streams = streams.map(|stream| (stream.name.to_owned(), rows(&stream))).collect();
         next.unanswered = late::unanswered(scope, manifest.unanswered, compared.past.was_stopped);
         failpoint::hit("manifest.swap")?;
         self.swap(load, &next, manifest.version, compared.is_last_pass(scope))?;
@@ -244,9 +288,11 @@ struct Sent {
     rows: LoadRows,
     /// By bucket, of the next state.
     metas: Vec<Option<BucketMeta>>,
-    /// Ids of the rows that were written last, and of all that were deleted.
-    written: Vec<Uuid>,
+    /// The rows that were written and deleted last, and all that were deleted.
+    recent: Recent,
     removed: HashSet<Uuid>,
+    /// Keys whose rows were deleted there and that were written anew.
+    replaced: HashSet<KeyHash>,
     state_seconds: f64,
 }
 

@@ -38,6 +38,8 @@ pub struct LoadPlan {
     pub load: LoadName,
     pub table: String,
     pub counts: DiffCounts,
+    /// What the counts say about rows with one key, in words, with an example each.
+    pub warnings: Vec<String>,
     pub estimate: Estimate,
     /// The guard that would stop the load before it sends anything.
     pub guard: Option<GuardStop>,
@@ -125,6 +127,7 @@ impl FlowRun<'_> {
             load: scope.load.name.clone(),
             table: scope.load.table.clone(),
             counts: compared.counts,
+            warnings: compared.examples.warnings(&compared.counts),
             estimate: scope.destination.estimate(&compared.prepared.mapping.shape, compared.counts.changes()),
             guard: self.guards.get(&scope.load.name).cloned(),
             adopted: compared.adopted,

@@ -4,25 +4,29 @@
 //! form, fails a check, has no key or refers to nothing becomes a letter; it still goes into the
 //! buckets, marked, so that its key is not taken for gone.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow_array::builder::Int32Builder;
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow_cast::cast;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::{filter, filter_record_batch};
 use flowgate_core::destination::RowFault;
+use flowgate_core::key::fold_label;
 use flowgate_core::project::{StateAction, StateRule};
-use flowgate_core::shape::STATE_COLUMN;
+use flowgate_core::shape::{STATE_COLUMN, StatusShape};
 use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN, ROW_COLUMN};
-use flowgate_core::{Code, KeyHash, TableShape};
+use flowgate_core::{Code, KeyHash, Notes, TableShape, WallClock};
 use flowgate_sorted::{Arrivals, ArrivalsWriter, Known, RowSet, key_hashes, row_hashes};
 use futures::StreamExt;
 
 use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::lookup::Lookups;
 use crate::mapping::{Mapping, Origin};
+use crate::odd::warn_of;
 use crate::run::Scope;
 use crate::transform::Transforms;
 use crate::{Event, RunError};
@@ -81,8 +85,12 @@ pub(crate) async fn prepare<'a>(
         keyless: 0,
         deferred: 0,
         seed: mapping.rules_seed(),
+        clock: scope.wall_clock()?,
+        notes: Notes::default(),
         mapping: &mapping,
     };
+    // What finding references read counts there, and not once more here.
+    transforms.take_notes();
     let mut rows = select.run(scope.load).await?;
     while let Some(batch) = rows.next().await {
         scope.require_not_cancelled()?;
@@ -91,6 +99,8 @@ pub(crate) async fn prepare<'a>(
         scope.tell(Event::Preparing { load: &scope.load.name, rows: work.prepared });
     }
     work.letters.save()?;
+    work.notes.append(transforms.take_notes());
+    warn_of(scope.engine, &format!("load `{}`", scope.load.name), &work.clock, &work.notes);
     let (prepared, keyless, deferred) = (work.prepared, work.keyless, work.deferred);
     let represented = work.represented.count();
     let arrivals = work.arrivals.finish()?;
@@ -128,6 +138,8 @@ struct Work<'a, 'b> {
     deferred: u64,
     /// Of the row hashes.
     seed: u64,
+    clock: WallClock,
+    notes: Notes,
 }
 
 impl Work<'_, '_> {
@@ -175,7 +187,7 @@ impl Work<'_, '_> {
         for (position, column) in self.mapping.columns.iter().enumerate() {
             let values: ArrayRef = match &column.origin {
                 Origin::Column(at) => Arc::clone(select.column(*at)),
-                Origin::State(at) => self.states(select.column(*at))?,
+                Origin::State(at) => self.states(select.column(*at), faults)?,
                 Origin::Lookup { positions, .. } => {
                     let columns: Vec<_> = positions.iter().map(|at| Arc::clone(select.column(*at))).collect();
                     let found =
@@ -192,8 +204,9 @@ impl Work<'_, '_> {
         }
         let stored: Vec<ArrayRef> = self.without_state(&raw);
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), stored)?;
-        let checked = self.scope.destination.canonical(&self.mapping.shape, &batch, self.scope.zone())?;
+        let checked = self.scope.destination.canonical(&self.mapping.shape, &batch, &self.clock)?;
         keep_first(faults, checked.faults);
+        self.notes.append(checked.notes);
         let mut columns = checked.rows.columns().to_vec();
         if let Some(at) = self.mapping.state_position() {
             columns.insert(at, Arc::clone(&raw[at]));
@@ -206,12 +219,32 @@ impl Work<'_, '_> {
         columns.iter().enumerate().filter(|(at, _)| Some(*at) != state).map(|(_, column)| Arc::clone(column)).collect()
     }
 
-    /// The status each value of the state rule's column stands for.
-    fn states(&self, values: &ArrayRef) -> Result<ArrayRef, RunError> {
+    /// The status each value of the state rule's column stands for; null where nothing is asked.
+    fn states(&self, values: &ArrayRef, faults: &mut [Option<RowFault>]) -> Result<ArrayRef, RunError> {
         let text = cast(values, &DataType::Utf8)?;
         let text = text.as_any().downcast_ref::<StringArray>().ok_or(RunError::Defect("a cast to text"))?;
-        let code = |value: &str| self.state_codes.iter().find(|(known, _)| known == value).map(|(_, code)| *code);
-        Ok(Arc::new(text.iter().map(|value| value.and_then(code)).collect::<Int32Array>()))
+        let refuses_others = self.scope.load.state.as_ref().is_some_and(|rule| rule.refuses_others);
+        // Few values stand in many rows: each is looked up once.
+        let mut seen: HashMap<&str, Option<i32>> = HashMap::new();
+        let mut codes = Int32Builder::with_capacity(text.len());
+        for (row, value) in text.iter().enumerate() {
+            let code = value.and_then(|value| *seen.entry(value).or_insert_with(|| self.state_code(value)));
+            codes.append_option(code);
+            let Some(value) = value.filter(|value| refuses_others && code.is_none() && !value.trim().is_empty()) else {
+                continue;
+            };
+            let fault = &mut faults[row];
+            if fault.is_none() {
+                let reason = format!("`{value}` has no entry under `state:`");
+                *fault = Some(RowFault::new(Code::ROW_NO_STATUS, None, reason));
+            }
+        }
+        Ok(Arc::new(codes.finish()))
+    }
+
+    fn state_code(&self, value: &str) -> Option<i32> {
+        let value = fold_label(value);
+        self.state_codes.iter().find(|(known, _)| *known == value).map(|(_, code)| *code)
     }
 
     fn write_letters(
@@ -305,21 +338,31 @@ fn nameless(select: &RecordBatch, row: usize, row_position: Option<usize>) -> St
     }
 }
 
-/// The status code each value of the rule's column stands for.
+/// The status code each value of the rule's column stands for, by the folded value.
 pub(crate) fn state_codes(rule: Option<&StateRule>, shape: &TableShape) -> Result<Vec<(String, i32)>, RunError> {
     let Some(rule) = rule else { return Ok(Vec::new()) };
-    let mut codes = Vec::new();
-    for (value, action) in &rule.actions {
-        let (StateAction::Close(label) | StateAction::Status(label)) = action;
-        let status = shape.statuses.iter().find(|status| status.label.eq_ignore_ascii_case(label));
-        let Some(status) = status else {
+    rule.actions.iter().map(|(value, action)| Ok((fold_label(value), status_code(action, shape)?))).collect()
+}
+
+/// The status that an action names by its label, or by its number.
+fn status_code(action: &StateAction, shape: &TableShape) -> Result<i32, RunError> {
+    let (StateAction::Close(label) | StateAction::Status(label)) = action;
+    let wanted = fold_label(label);
+    let is_meant = |status: &&StatusShape| fold_label(&status.label) == wanted || status.status.to_string() == wanted;
+    let found: Vec<&StatusShape> = shape.statuses.iter().filter(is_meant).collect();
+    match found.as_slice() {
+        [one] => Ok(one.status),
+        [] => {
             let known: Vec<_> = shape.statuses.iter().map(|status| format!("`{}`", status.label)).collect();
-            return Err(RunError::refused(Code::STATE_RULE, format!("`{}` has no status `{label}`", shape.table))
-                .hint(format!("it has {}", known.join(", "))));
-        };
-        codes.push((value.clone(), status.status));
+            Err(RunError::refused(Code::STATE_RULE, format!("`{}` has no status `{label}`", shape.table))
+                .hint(format!("it has {}", known.join(", "))))
+        }
+        several => {
+            let numbers: Vec<_> = several.iter().map(|status| format!("`{}`", status.status)).collect();
+            let message = format!("`{label}` may mean several statuses of `{}`: {}", shape.table, numbers.join(", "));
+            Err(RunError::refused(Code::STATE_RULE, message).hint("write the number of the one that is meant"))
+        }
     }
-    Ok(codes)
 }
 
 /// Views, dictionaries and large text become plain text, which is what everything behind expects.

@@ -3,7 +3,7 @@
 //! The run's record is saved after every step that a later process can go on from: each staged
 //! image, each folded load. What happens within a load is in that load's ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,9 +12,12 @@ use std::time::Duration;
 use flowgate_core::connector::Connections;
 use flowgate_core::destination::RequestCounts;
 use flowgate_core::project::{Flow, Load, Lookup, Stream};
-use flowgate_core::{CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project};
-use flowgate_sorted::{Manifest, State};
-use flowgate_store::{FlowLease, LoadProgress, Phase, RunRecord, RunState, Store};
+use flowgate_core::{
+    CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project, WallClock,
+};
+use flowgate_sorted::{DEACTIVATED, Manifest, State, TOMBSTONE};
+use flowgate_store::{FlowLease, ImageRecord, LoadProgress, Phase, RunRecord, RunState, Store};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::ids::Ids;
@@ -70,8 +73,10 @@ impl Engine {
     ) -> Result<RunOutcome, RunError> {
         let flow = self.flow(flow)?;
         let lease = self.store.lease_flow(&flow.name, self.clock.now())?;
+        let stopped = self.stopped(flow)?;
         let record = self.begin(flow, &lease)?;
         let mut run = FlowRun::new(self, flow, &lease, record, options, cancel.clone());
+        run.stopped = stopped;
         let started = self.clock.elapsed();
         let result = run.work().await;
         run.add_seconds("total", self.clock.elapsed().since(started));
@@ -102,6 +107,12 @@ impl Engine {
         let record = RunRecord::begin(run, flow.name.clone(), self.project.version.clone(), self.clock.now());
         self.store.begin_run(lease, &record)?;
         Ok(record)
+    }
+
+    /// When the run that is gone on with was stopped; if it was killed, no earlier moment than now is known.
+    fn stopped(&self, flow: &Flow) -> Result<Option<Timestamp>, RunError> {
+        let unfinished = self.store.unfinished_run(&flow.name)?;
+        Ok(unfinished.map(|record| record.finished.unwrap_or_else(|| self.clock.now())))
     }
 
     pub(crate) fn tell(&self, event: Event<'_>) {
@@ -138,6 +149,10 @@ pub(crate) struct FlowRun<'a> {
     pub(crate) guards: BTreeMap<LoadName, GuardStop>,
     pub(crate) destinations: BTreeMap<String, Arc<dyn Destination>>,
     pub(crate) ids: Rc<Ids>,
+    /// When an earlier process of this run was stopped.
+    pub(crate) stopped: Option<Timestamp>,
+    /// Loads whose rows are read from the destination once more: something was still under way when they were.
+    pub(crate) read_again: BTreeSet<LoadName>,
     /// Requests that are in the record, or that other runs sent over the same connections.
     requests_seen: RequestCounts,
     /// Nothing is sent; what would be is written down in `planned`.
@@ -164,6 +179,8 @@ impl<'a> FlowRun<'a> {
             guards: BTreeMap::new(),
             destinations: BTreeMap::new(),
             ids: Rc::new(Ids::new(Arc::clone(&engine.clock))),
+            stopped: None,
+            read_again: BTreeSet::new(),
             requests_seen: RequestCounts::default(),
             is_plan: false,
             planned: Arc::default(),
@@ -185,6 +202,7 @@ impl<'a> FlowRun<'a> {
         let mut mapped = Vec::new();
         for load in &flow.loads {
             if self.is_done(load) {
+                self.check_done(load, &transforms).await.map_err(|error| error.in_load(&load.name))?;
                 continue;
             }
             let mapping = map(&self.scope(load, 1).await?, &transforms).await;
@@ -201,6 +219,14 @@ impl<'a> FlowRun<'a> {
             self.run_load(load, mapping, &transforms, 2).await?;
         }
         if self.is_plan { Ok(()) } else { self.require_nothing_pending() }
+    }
+
+    /// A load that an earlier process of this run had done: the destination may have gone back since.
+    async fn check_done(&mut self, load: &Load, transforms: &Transforms) -> Result<(), RunError> {
+        let scope = self.scope(load, 1).await?;
+        let Some(state) = self.engine.open_state(&self.flow.name, &load.name)? else { return Ok(()) };
+        let mapping = map(&scope, transforms).await?;
+        crate::witness::check_done(&scope, &mapping, &state).await
     }
 
     pub(crate) async fn open_transforms(&self) -> Result<Transforms, RunError> {
@@ -321,6 +347,12 @@ impl<'a> FlowRun<'a> {
     fn remove_what_is_done(&self) -> Result<(), RunError> {
         remove_dir(&self.run_dir())?;
         let store = &self.engine.store;
+        for image in self.record.streams.values().filter_map(|stream| stream.image.as_ref()) {
+            if !image.missing_parts.is_empty() {
+                // The run was complete without these files: from now on they are no longer missed.
+                store.record_image(self.lease, &ImageRecord { missing_parts: Vec::new(), ..image.clone() })?;
+            }
+        }
         if let Ok(before) = self.engine.clock.now().checked_sub(LETTERS_KEPT) {
             store.expire_letters(before)?;
         }
@@ -352,6 +384,11 @@ pub(crate) struct Scope<'a> {
     pub(crate) planned: Arc<Planned>,
 }
 
+/// The clock on the wall of the project.
+pub(crate) fn wall_clock(project: &Project) -> Result<WallClock, RunError> {
+    project.clock().map_err(|error| RunError::refused(Code::WRONG_TYPE, error.to_string()))
+}
+
 impl Scope<'_> {
     pub(crate) fn store(&self) -> &dyn Store {
         self.engine.store.as_ref()
@@ -365,8 +402,9 @@ impl Scope<'_> {
         self.engine.clock.as_ref()
     }
 
-    pub(crate) fn zone(&self) -> &str {
-        &self.engine.project.time_zone
+    /// By which local times are placed.
+    pub(crate) fn wall_clock(&self) -> Result<WallClock, RunError> {
+        wall_clock(&self.engine.project)
     }
 
     pub(crate) fn tell(&self, event: Event<'_>) {
@@ -413,6 +451,27 @@ impl Scope<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The ids of all rows that other loads of this project keep in this load's table, sorted.
+    pub(crate) fn ids_of_other_loads(&self) -> Result<Vec<Uuid>, RunError> {
+        let mut ids = Vec::new();
+        for flow in self.project().flows.values() {
+            let is_other = |load: &&Load| (&flow.name, &load.name) != (&self.flow.name, &self.load.name);
+            let others = flow.loads.iter().filter(is_other);
+            for load in others.filter(|load| self.project().have_one_target(self.load, load)) {
+                let Some(state) = self.engine.open_state(&flow.name, &load.name)? else { continue };
+                let bits = state.manifest().bits;
+                for bucket in 0..(1_usize << bits) {
+                    let index = state.bucket(bits, bucket)?.index;
+                    ids.extend(
+                        index.iter().filter(|entry| entry.flags & (TOMBSTONE | DEACTIVATED) == 0).map(|entry| entry.id),
+                    );
+                }
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
     }
 }
 

@@ -6,10 +6,12 @@
 use std::path::PathBuf;
 
 use arrow_schema::SchemaRef;
+use flowgate_core::Notes;
 use flowgate_core::project::{Check, Load, Project};
 use flowgate_sql::{Limits, Rows, Session, Transform};
 
 use crate::RunError;
+use crate::run::wall_clock;
 
 /// Rows to a batch between operators; small enough that wide rows stay in cache.
 const BATCH_ROWS: usize = 8_192;
@@ -35,6 +37,7 @@ impl Transforms {
             spill_dir,
             batch_rows: BATCH_ROWS,
             partitions: 2,
+            clock: wall_clock(project)?,
         };
         let session = Session::new(&limits).map_err(|error| RunError::stage(&error))?;
         for (name, path) in images {
@@ -67,6 +70,11 @@ impl Transforms {
     async fn over(&self, plain: &Transform, sql: &str, load: &Load) -> Result<Transform, RunError> {
         let planned = self.session.prepare_over(plain, PREPARED, sql).await;
         planned.map_err(|error| RunError::sql_of_ours(error, &load.sql))
+    }
+
+    /// Times that SELECTs read otherwise than they are written, since the last call.
+    pub(crate) fn take_notes(&self) -> Notes {
+        self.session.take_notes()
     }
 
     /// Runs a SELECT of ours.

@@ -65,12 +65,12 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Ids of the rows that were written.
-    pub(crate) fn written(&self) -> impl Iterator<Item = Uuid> + '_ {
-        self.rows.iter().filter_map(|end| match end {
-            End::Written { id, .. } => Some(*id),
-            _ => None,
-        })
+    /// Keys of rows that had been deleted there and were written anew.
+    pub(crate) fn replaced<'a>(&'a self, diff: &'a Diff, past: &'a Past) -> impl Iterator<Item = KeyHash> + 'a {
+        // Nearly always there are none.
+        let rows = if past.missing.is_empty() { &[][..] } else { diff.decided.as_slice() };
+        let written = rows.iter().zip(&self.rows).filter(|(_, end)| matches!(end, End::Written { .. }));
+        written.map(|(row, _)| diff.new.keys[row.at]).filter(|key| past.missing.contains(key))
     }
 
     /// Ids of the gone rows that were deleted.
@@ -165,7 +165,8 @@ impl<'a> UnderWay<'a> {
     pub(crate) fn knows_nothing_of(&mut self, at: usize) {
         self.whole[at] = true;
         if self.mapping.state_position().is_some() {
-            self.statuses[at] = Status::asked(asked_status(self.mapping, &self.diff.new.rows, self.row(at).at));
+            let asked = asked_status(self.mapping, &self.diff.new.rows, self.row(at).at);
+            self.statuses[at] = asked.map_or(Status::Leave, Status::Set);
         }
     }
 
@@ -193,6 +194,11 @@ impl<'a> UnderWay<'a> {
     }
 
     pub(crate) fn gone_wave(&mut self, missing: Missing) -> Vec<(Operation, usize)> {
+        for (gone, end) in self.diff.gone.iter().zip(&mut self.ends.gone) {
+            if gone.is_shared && *end == GoneEnd::Waiting {
+                *end = GoneEnd::Kept;
+            }
+        }
         let operation = match missing {
             Missing::Keep => {
                 self.ends.gone.iter_mut().filter(|end| **end == GoneEnd::Waiting).for_each(|end| *end = GoneEnd::Kept);
@@ -202,7 +208,7 @@ impl<'a> UnderWay<'a> {
             Missing::Delete => Operation::Delete,
         };
         let is_done = |end: &GoneEnd| match operation {
-            Operation::Delete => *end == GoneEnd::Deleted,
+            Operation::Delete => matches!(end, GoneEnd::Deleted | GoneEnd::Kept),
             _ => *end != GoneEnd::Waiting,
         };
         let waiting = self.ends.gone.iter().enumerate().filter(|(_, end)| !is_done(end));

@@ -60,7 +60,7 @@ impl Exit {
     pub(crate) fn of_code(code: Code) -> Self {
         match code {
             Code::CANCELLED => Self::Interrupted,
-            Code::GUARD | Code::WENT_BACK_IN_TIME | Code::STATE_OF_OTHER_ROWS => Self::Guarded,
+            Code::GUARD | Code::WENT_BACK_IN_TIME | Code::STATE_OF_OTHER_ROWS | Code::STATE_WENT_BACK => Self::Guarded,
             Code::PROVISION_REFUSED => Self::Usage,
             // What `check` finds in a SELECT, and every other command before it begins.
             Code::SQL_SYNTAX

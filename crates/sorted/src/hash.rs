@@ -100,6 +100,11 @@ pub fn key_hashes(keys: &RecordBatch) -> Result<Vec<Option<KeyHash>>, SortedErro
             hashes.push(None);
             continue;
         }
+        // Blanks at the end do not count, so a text of blanks alone is an empty one.
+        if columns.iter().any(|column| column.is_blank(row)) {
+            hashes.push(None);
+            continue;
+        }
         for column in &columns {
             column.add_to_key(row, &mut hasher);
         }
@@ -164,6 +169,11 @@ impl Plain {
             Values::Number(array) => array.nulls(),
             Values::Decimal(array) => array.nulls(),
         }
+    }
+
+    /// Whether the value is a text without a character that counts in a key.
+    fn is_blank(&self, row: usize) -> bool {
+        matches!(&self.values, Values::Text(texts) if texts.value(row).trim_end_matches(' ').is_empty())
     }
 
     /// Adds the value of `row`, which is not null.

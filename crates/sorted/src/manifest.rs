@@ -3,9 +3,11 @@
 //! JSON, kept by `flowgate-store` and swapped there in one transaction. Files that the current
 //! manifest does not name mean nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow_schema::Schema;
+use flowgate_core::KeyHash;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -48,6 +50,9 @@ pub struct Manifest {
     /// When a write of these rows was last given up without an answer: it may take effect after the next one.
     #[serde(default)]
     pub unanswered: Option<Timestamp>,
+    /// How many rows each stream behind these rows had when it last had any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, u64>,
 }
 
 /// Who the destination was, and a few of its rows.
@@ -58,13 +63,34 @@ pub struct Witnesses {
     pub table: String,
     pub match_columns: Vec<String>,
     pub rows: Vec<Witness>,
+    /// Rows that were deleted last.
+    #[serde(default)]
+    pub removed: Vec<Uuid>,
+    /// The highest version that was seen there. 0 in a table without versions.
+    #[serde(default)]
+    pub newest: u64,
+    /// What tells this directory from a copy of it; empty in states that did not keep it.
+    #[serde(default)]
+    pub place: String,
 }
 
 /// A row and the version it had when the state was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     pub id: Uuid,
     pub version: u64,
+    /// The hash of its key, as an id is written: JSON's numbers are too short for it.
+    #[serde(default)]
+    pub key: Option<Uuid>,
+    /// The `sequence` of the state that it was written for.
+    #[serde(default)]
+    pub sequence: u64,
+}
+
+impl Witness {
+    pub fn key(&self) -> Option<KeyHash> {
+        self.key.map(|key| KeyHash(key.as_u128()))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +161,7 @@ impl Manifest {
             sequence: 0,
             witnesses: None,
             unanswered: None,
+            streams: BTreeMap::new(),
         }
     }
 

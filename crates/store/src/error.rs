@@ -39,6 +39,8 @@ pub enum StoreError {
     DiskFull { path: PathBuf },
     #[error("`{path}` could not be written to disk")]
     SyncFailed { path: PathBuf, source: rusqlite::Error },
+    #[error("`{path}` was removed or replaced while this process works with it")]
+    Removed { path: PathBuf },
     #[error("`{path}` is in use by another process for too long")]
     Busy { path: PathBuf },
     #[error("{doing} failed")]
@@ -64,9 +66,11 @@ impl StoreError {
                 ErrorKind::Configuration
             }
             Self::Damaged { .. } => ErrorKind::Corrupt,
-            Self::DiskFull { .. } | Self::SyncFailed { .. } | Self::Database { .. } | Self::Io { .. } => {
-                ErrorKind::Resource
-            }
+            Self::DiskFull { .. }
+            | Self::SyncFailed { .. }
+            | Self::Removed { .. }
+            | Self::Database { .. }
+            | Self::Io { .. } => ErrorKind::Resource,
         }
     }
 
@@ -81,6 +85,7 @@ impl StoreError {
             Self::NetworkStorage { .. } => Code::NETWORK_STORAGE,
             Self::Damaged { .. } => Code::STATE_DAMAGED,
             Self::DiskFull { .. } => Code::DISK_FULL,
+            Self::Removed { .. } => Code::STATE_REMOVED,
             Self::UpgradeBlocked { .. }
             | Self::Foreign { .. }
             | Self::SqliteTooOld { .. }

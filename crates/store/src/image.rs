@@ -1,5 +1,7 @@
 //! Records of files that others own: staged images, and manifests of load state.
 
+use std::collections::BTreeMap;
+
 use flowgate_core::{Cursor, FlowName, RunId, StreamName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,15 @@ pub struct ImageRecord {
     pub taken: Timestamp,
     /// A malformed row whose key could not be read was met: nothing may be called gone.
     pub malformed_key_unknown: bool,
+    /// The files that it was made of, and the rows of each.
+    #[serde(default)]
+    pub parts: BTreeMap<String, u64>,
+    /// Files that an earlier image was made of, and that were not there this time, or had no row any more.
+    #[serde(default)]
+    pub missing_parts: Vec<String>,
+    /// Why rows may be missing from it: nothing may be called gone.
+    #[serde(default)]
+    pub doubt: Option<String>,
 }
 
 /// The manifest of one load's state. What `json` says is `flowgate-sorted`'s matter.

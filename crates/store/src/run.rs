@@ -145,6 +145,9 @@ pub struct LoadProgress {
     pub driver_keys: Option<u64>,
     /// Driver keys that the SELECT returned.
     pub represented: u64,
+    /// When a process that sent rows of the load was stopped; none that came after it has sent any since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Timestamp>,
 }
 
 impl LoadProgress {

@@ -107,6 +107,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Decides that these rows stay out until they change; returns how many letters there were.
     fn discard(&self, selection: &LetterSelection) -> Result<u64, StoreError>;
 
+    /// Makes letters of the flow that say they were met after `now` as old as `now`: they were written under a wrong
+    /// clock, and would never be old enough to go. Returns how many there were.
+    fn correct_letters(&self, lease: &FlowLease, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Removes letters last met before `before`; returns how many there were. A discarded letter of a
     /// row stays, because the row is left out for as long as it stays; only its payload goes.
     fn expire_letters(&self, before: Timestamp) -> Result<u64, StoreError>;

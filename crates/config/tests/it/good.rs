@@ -16,6 +16,8 @@ const EVERYTHING: &[(&str, &str)] = &[
         "flowgate.yaml",
         r#"flowgate: 1
 time_zone: Europe/London
+nonexistent_times: next
+repeated_times: first
 connections:
   works: { files: { path: "${var:folder}/*.csv", format: csv } }
   crm:
@@ -40,6 +42,7 @@ streams:
     from: works
     key: [id]
     deletes: seen
+    may_be_empty: true
     path: enquiries.csv
     columns: { cost: "decimal(10, 2)" }
   customer: { from: works, key: id, cursor: updated_at }
@@ -60,8 +63,9 @@ loads:
     state: { column: status, Completed Enquiries: { close: Problem Solved }, Other: { status: In Progress } }
     history: { createdon: recorded_on, logic: bypass }
     missing: deactivate
+    shares_table: true
     deleted_there: recreate
-    guards: { delete_percent_max: 1, update_percent_max: 0.5%, delete_max: 5, create_max: 6, dropped_max: 0, quarantined_percent_max: 2% }
+    guards: { delete_percent_max: 1, update_percent_max: 0.5%, delete_max: 5, create_max: 6, dropped_max: 0, quarantined_percent_max: 2%, missing_files_max: 3 }
     checks:
       - not_null: title
       - unique: [wr_reference]
@@ -140,6 +144,7 @@ fn the_rules_of_a_load() {
     assert_eq!((load.guards.delete_percent_max, load.guards.update_percent_max), (Some(1.0), Some(0.5)));
     assert_eq!((load.guards.delete_max, load.guards.create_max, load.guards.dropped_max), (Some(5), Some(6), Some(0)));
     assert_eq!(load.guards.quarantined_percent_max, Some(2.0));
+    assert_eq!(load.guards.missing_files_max, Some(3));
     let text = |text: &str| vec![text.to_owned()];
     let expected = vec![
         Check::NotNull(text("title")),

@@ -1,6 +1,7 @@
 //! What a person sees when a project is wrong: each kind of mistake, as it is drawn.
 
 use flowgate_config::{Style, load as load_dir};
+use flowgate_core::Code;
 
 use crate::registry::{FLOW, FLOWGATE, load, mistakes, registry, write};
 
@@ -202,4 +203,47 @@ fn colour_is_only_drawn_when_asked_for() {
     let colour = report.render(Style { colour: true });
     assert!(colour.contains('\u{1b}'));
     assert!(!report.render(Style::default()).contains('\u{1b}'));
+}
+
+#[test]
+fn a_column_with_the_name_of_one_that_is_there() {
+    let head = "table: wr_x\nin: crm\ndisplay: [X, Xs]\n";
+    for (name, is_taken) in
+        [("wr_xid", true), ("ownerid", true), ("statecode", true), ("wr_x", false), ("wr_xids", false)]
+    {
+        for lines in [
+            format!("primary_name: {{ wr_name: 10 }}\ncolumns: {{ {name}: text(36) }}\n"),
+            format!("primary_name: {{ {name}: 10 }}\n"),
+        ] {
+            let table = format!("{head}{lines}");
+            let loaded = load(&[("tables/x.yaml", table.as_str())], None);
+            let is_refused = loaded.is_err_and(|report| report.problems[0].code == Code::RESERVED_COLUMN);
+            assert_eq!(is_refused, is_taken, "{table}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_only_an_environment_has_is_used_or_misspelt() {
+    let misspelt = ("environments/local.yaml", "connections: { wroks: { files: { path: data/x.csv } } }\n");
+    let report = load(&[misspelt], None).unwrap_err();
+    assert_eq!(report.problems[0].code, Code::UNKNOWN_REFERENCE);
+    assert_eq!(report.problems[0].nearest.as_deref(), Some("works"));
+    let far = ("environments/local.yaml", "connections: { archive: { files: { path: data/x.csv } } }\n");
+    assert!(load(&[far], None).is_err(), "nothing uses it");
+    let flow = FLOW.replace("from: works", "from: archive");
+    load(&[far, ("flows/cases.yaml", flow.as_str())], None).unwrap();
+}
+
+#[test]
+fn values_of_a_state_rule_that_are_the_same() {
+    let flow = format!("{FLOW}    state: {{ column: status, Done: {{ status: A }}, \"done \": {{ status: B }} }}\n");
+    let report = load(&[("flows/cases.yaml", flow.as_str())], None).unwrap_err();
+    assert_eq!(report.problems[0].code, Code::DUPLICATE_NAME);
+    for (otherwise, refuses) in [("", false), (", else: leave", false), (", else: refuse", true)] {
+        let flow = format!("{FLOW}    state: {{ column: status, Done: {{ status: A }}{otherwise} }}\n");
+        let project = load(&[("flows/cases.yaml", flow.as_str())], None).unwrap().project;
+        let rule = project.flows.values().next().unwrap().loads[0].state.clone().unwrap();
+        assert_eq!(rule.refuses_others, refuses, "{otherwise}");
+    }
 }

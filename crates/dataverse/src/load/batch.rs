@@ -5,6 +5,8 @@ use flowgate_http::Answer;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use uuid::Uuid;
 
+use crate::earned::Expected;
+
 /// One request of a batch.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
@@ -14,6 +16,8 @@ pub(crate) struct Part {
     pub(crate) headers: HeaderMap,
     /// JSON, or empty.
     pub(crate) body: Vec<u8>,
+    /// What a success looks like.
+    pub(crate) expected: Expected,
 }
 
 /// A batch's body and its content type.
@@ -199,7 +203,13 @@ mod tests {
     fn parts_are_written_with_crlf_and_their_own_headers() {
         let mut headers = HeaderMap::new();
         headers.insert("if-match", HeaderValue::from_static("*"));
-        let part = Part { method: Method::PATCH, path: "accounts(1)".to_owned(), headers, body: b"{}".to_vec() };
+        let part = Part {
+            method: Method::PATCH,
+            path: "accounts(1)".to_owned(),
+            headers,
+            body: b"{}".to_vec(),
+            expected: Expected::Anything,
+        };
         let (body, kind) = encode(&[part], |path| format!("/api/data/v9.2/{path}"));
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.contains("\r\n\r\nPATCH /api/data/v9.2/accounts(1) HTTP/1.1\r\n"), "{text}");

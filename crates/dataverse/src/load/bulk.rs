@@ -9,6 +9,7 @@ use super::Writer;
 use super::pace::BODY_BYTES_MAX;
 use crate::call::{Call, CallError};
 use crate::cost::{Message, Work};
+use crate::earned::Expected;
 use crate::fault::{FaultClass, Refusal};
 
 impl Writer<'_> {
@@ -24,7 +25,7 @@ impl Writer<'_> {
                 parts.extend(halves(sent));
                 continue;
             }
-            match self.client.call(&self.bulk_call(message, sent.len(), body), self.bounds).await {
+            match self.client.call(&self.bulk_call(message, &sent, body), self.bounds).await {
                 Ok(_) => {
                     self.client.costs().ended(&self.unit.shape.table, message, sent.len(), 0);
                     self.end(&sent, &Outcome::Applied);
@@ -32,7 +33,10 @@ impl Writer<'_> {
                 Err(CallError::Refused(refusal)) => {
                     parts.extend(self.after_bulk_refusal(message, sent, refusal).await?);
                 }
-                Err(CallError::Unknown(_)) => parts.extend(self.after_unknown(sent).await?),
+                Err(CallError::Unknown(error)) => {
+                    let expected = Expected::UpdatedMultiple { ids: Vec::new() };
+                    parts.extend(self.after_unknown(sent, &expected, &error).await?);
+                }
                 Err(CallError::Fatal(error)) => return Err(error),
                 // Rows without an end are unsent: nothing of this request happened.
                 Err(CallError::TooLate(_) | CallError::Cancelled) => return Ok(()),
@@ -76,12 +80,17 @@ impl Writer<'_> {
         (sent, body.into())
     }
 
-    fn bulk_call(&self, message: Message, rows: usize, body: Bytes) -> Call {
+    fn bulk_call(&self, message: Message, rows: &[usize], body: Bytes) -> Call {
         let path = format!("{}/Microsoft.Dynamics.CRM.{}", self.unit.shape.set, message.name());
-        let work = Work { table: self.unit.shape.table.clone(), message, rows };
+        let work = Work { table: self.unit.shape.table.clone(), message, rows: rows.len() };
         let mut call = Call::write(Method::POST, path, body, self.class, self.client.costs().cost(&work)).doing(work);
         call.headers = self.option_headers();
-        if message == Message::CreateMultiple { call } else { call.repeatable() }
+        let ids = rows.iter().map(|row| self.id(*row)).collect();
+        if message == Message::CreateMultiple {
+            call.expecting(Expected::CreatedMultiple { ids })
+        } else {
+            call.expecting(Expected::UpdatedMultiple { ids }).repeatable()
+        }
     }
 
     /// What is still to be sent after the service refused these rows together.

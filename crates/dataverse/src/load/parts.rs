@@ -13,12 +13,15 @@ use super::state::closing_body;
 use super::{Content, ROUNDS_MAX, Writer};
 use crate::call::{Call, CallError};
 use crate::cost::{Message, Work};
+use crate::earned::Expected;
 use crate::fault::{FaultClass, Refusal};
 
 /// How one part ended.
 enum PartEnd {
     Done,
     Refused(Refusal),
+    /// What stands in its place is no answer to it.
+    Unearned,
     /// The batch ended before it.
     NotRun,
 }
@@ -41,7 +44,10 @@ impl Writer<'_> {
                         chunks.push(again);
                     }
                 }
-                Err(CallError::Unknown(_)) => chunks.extend(self.after_unknown(chunk).await?),
+                Err(CallError::Unknown(error)) => {
+                    let expected = if let [part] = parts.as_slice() { &part.expected } else { &Expected::Batch };
+                    chunks.extend(self.after_unknown(chunk, expected, &error).await?);
+                }
                 Err(CallError::Fatal(error)) => return Err(error),
                 // The batch itself was refused: what stands in it is not yet known to be at fault.
                 Err(CallError::Refused(refusal)) => match chunk.as_slice() {
@@ -63,6 +69,7 @@ impl Writer<'_> {
     /// Ends what has an end and returns the rows to send again.
     async fn take_ends(&mut self, rows: &[usize], ends: Vec<PartEnd>) -> Result<Vec<usize>, ConnectorError> {
         let mut again = Vec::new();
+        let mut unearned = Vec::new();
         let done = ends.iter().filter(|end| matches!(end, PartEnd::Done)).count();
         // Rows that get through bring the bulk message back, which was left because many did not.
         let message = super::pace::message(self.unit.operation, true, true);
@@ -71,6 +78,7 @@ impl Writer<'_> {
             match end {
                 PartEnd::Done => self.end(&[*row], &Outcome::Applied),
                 PartEnd::NotRun => again.push(*row),
+                PartEnd::Unearned => unearned.push(*row),
                 PartEnd::Refused(refusal) => match refusal.class {
                     FaultClass::Throttled | FaultClass::Transient | FaultClass::Paused => again.push(*row),
                     FaultClass::Gateway => {
@@ -81,6 +89,9 @@ impl Writer<'_> {
                 },
             }
         }
+        if !unearned.is_empty() {
+            again.extend(self.after_unknown(unearned, &Expected::Batch, &unearned_part()).await?.into_iter().flatten());
+        }
         Ok(again)
     }
 
@@ -89,7 +100,7 @@ impl Writer<'_> {
         self.rounds < ROUNDS_MAX && !self.bounds.cancel.is_cancelled()
     }
 
-    async fn pause(&self) {
+    pub(super) async fn pause(&self) {
         self.client.clock().sleep(Duration::from_secs(1 << self.rounds.min(6))).await;
     }
 
@@ -99,17 +110,18 @@ impl Writer<'_> {
         let id = self.id(row);
         let mut headers = self.option_headers();
         let mut body = Vec::new();
-        let (method, path) = match (&self.unit.operation, &self.content) {
-            (Operation::Delete, _) => (Method::DELETE, format!("{}({id})", shape.set)),
+        let set = shape.set.clone();
+        let (method, path, expected) = match (&self.unit.operation, &self.content) {
+            (Operation::Delete, _) => (Method::DELETE, format!("{set}({id})"), Expected::Deleted),
             (Operation::Create, _) => {
                 body.extend_from_slice(format!("{{\"{}\":\"{id}\"", shape.primary_id).as_bytes());
                 self.write_members(row, &mut body);
                 body.push(b'}');
-                (Method::POST, shape.set.clone())
+                (Method::POST, set.clone(), Expected::Created { set, id })
             }
             (_, Content::Statuses(statuses)) if statuses[row].needs_closing => {
                 body = closing_body(shape, id, statuses[row]);
-                (Method::POST, "CloseIncident".to_owned())
+                (Method::POST, "CloseIncident".to_owned(), Expected::Acted)
             }
             (Operation::Update | Operation::SetState | Operation::Deactivate, _) => {
                 self.write_members(row, &mut body);
@@ -121,10 +133,10 @@ impl Writer<'_> {
                 body.push(b'}');
                 // Without it a PATCH would create what was deleted there.
                 headers.insert(IF_MATCH, HeaderValue::from_static("*"));
-                (Method::PATCH, format!("{}({id})", shape.set))
+                (Method::PATCH, format!("{set}({id})"), Expected::Updated { set, id })
             }
         };
-        Part { method, path, headers, body }
+        Part { method, path, headers, body, expected }
     }
 
     async fn send_parts(&self, parts: &[Part]) -> Result<Vec<PartEnd>, CallError> {
@@ -141,25 +153,20 @@ impl Writer<'_> {
             call.headers.insert(CONTENT_TYPE, value);
         }
         call.is_repeatable = parts.iter().all(is_repeatable);
+        call.expected = Expected::Batch;
         let answer = self.client.call(&call, self.bounds).await?;
         let kind = answer.header("content-type").unwrap_or_default();
         let answers = decode(kind, &answer.body).filter(|answers| belong_to(answers, parts.len()));
         let Some(answers) = answers else {
             // Done, perhaps; but what was done cannot be read.
-            let message = "the answer to a batch of requests is not of the expected form";
-            return Err(CallError::Unknown(ConnectorError::new(
-                flowgate_core::ErrorKind::Schema,
-                flowgate_core::Code::UNEXPECTED_ANSWER,
-                message,
-            )));
+            return Err(CallError::Unknown(unearned_part()));
         };
-        let mut ends: Vec<PartEnd> = answers
-            .iter()
-            .take(parts.len())
-            .map(
-                |answer| if answer.status.is_success() { PartEnd::Done } else { PartEnd::Refused(Refusal::of(answer)) },
-            )
-            .collect();
+        let end = |(answer, part): (&Answer, &Part)| match answer.status {
+            status if status.is_client_error() || status.is_server_error() => PartEnd::Refused(Refusal::of(answer)),
+            _ if part.expected.fits_part(answer) => PartEnd::Done,
+            _ => PartEnd::Unearned,
+        };
+        let mut ends: Vec<PartEnd> = answers.iter().zip(parts).map(end).collect();
         ends.resize_with(parts.len(), || PartEnd::NotRun);
         Ok(ends)
     }
@@ -175,8 +182,15 @@ impl Writer<'_> {
         let mut call = Call::write(part.method.clone(), part.path.clone(), body, self.class, cost).doing(work);
         call.headers = part.headers.clone();
         call.is_repeatable = is_repeatable(part);
+        call.expected = part.expected.clone();
         call
     }
+}
+
+/// Done, perhaps; but what was done cannot be read.
+fn unearned_part() -> ConnectorError {
+    let message = "the answer to a batch of requests is not of the expected form";
+    ConnectorError::new(flowgate_core::ErrorKind::Transient, flowgate_core::Code::UNEARNED_ANSWER, message)
 }
 
 /// Whether each answer is that of the part in its place: one for each, or fewer because a failure ended the batch.

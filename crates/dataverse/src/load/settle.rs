@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::bulk::Unsettled;
 use super::{Content, Writer};
 use crate::call::CallError;
+use crate::earned::Expected;
 use crate::fault::{FaultClass, Refusal};
 use crate::query::key_text;
 use crate::read::read_within;
@@ -26,10 +27,7 @@ impl Writer<'_> {
         }
         let rows = vec![row];
         let left = match (self.unit.operation, refusal.class) {
-            (Operation::Delete, FaultClass::Missing) => {
-                self.end(&rows, &Outcome::Applied);
-                return Ok(());
-            }
+            (Operation::Delete, FaultClass::Missing) => return self.settle_deleted(row, refusal).await,
             (Operation::Create, FaultClass::Duplicate | FaultClass::Conflict) => self.settle_existing(rows).await?,
             (Operation::Update | Operation::SetState | Operation::Deactivate, FaultClass::Missing) => {
                 self.settle_missing(rows).await?
@@ -44,24 +42,44 @@ impl Writer<'_> {
     }
 
     /// What is still to be sent after a request of which nothing is known.
-    pub(super) async fn after_unknown(&mut self, rows: Vec<usize>) -> Result<Vec<Vec<usize>>, ConnectorError> {
+    /// `expected` is what was to come instead, and `error` says what came.
+    pub(super) async fn after_unknown(
+        &mut self,
+        rows: Vec<usize>,
+        expected: &Expected,
+        error: &ConnectorError,
+    ) -> Result<Vec<Vec<usize>>, ConnectorError> {
         for row in &rows {
             self.may_be_run[*row] = true;
         }
         let is_closing = rows.iter().any(|row| self.needs_closing(*row));
+        // Something did answer, so that asking is worth while; what was not answered at all was sent several times.
+        let was_answered = error.code == Code::UNEARNED_ANSWER;
         let settled = match self.unit.operation {
             Operation::Create => match self.find(&rows).await {
                 Ok(found) => Ok(self.end_where(rows.clone(), |id| found.contains(id), &Outcome::Applied)),
                 Err(error) => Err(error),
             },
             Operation::SetState if is_closing => self.read_closed(rows.clone()).await,
+            Operation::Update if was_answered => self.read_updated(rows.clone()).await,
+            Operation::SetState | Operation::Deactivate if was_answered => self.read_closed(rows.clone()).await,
+            Operation::Delete if was_answered => match self.find(&rows).await {
+                Ok(found) => Ok(self.end_where(rows.clone(), |id| !found.contains(id), &Outcome::Applied)),
+                Err(error) => Err(error),
+            },
             // The call was repeatable and was repeated: now it is for a later run.
             Operation::Update | Operation::SetState | Operation::Deactivate | Operation::Delete => Ok(rows.clone()),
         };
+        if let (true, Ok(left)) = (was_answered, &settled) {
+            self.client.earned().looked_up(expected, left.is_empty());
+        }
         match settled {
             Ok(left) if left.is_empty() => Ok(Vec::new()),
-            Ok(left) if self.unit.operation == Operation::Create || is_closing => {
+            Ok(left) if self.unit.operation == Operation::Create || is_closing || was_answered => {
                 if self.may_send_again() {
+                    if was_answered {
+                        self.pause().await;
+                    }
                     return Ok(vec![left]);
                 }
                 self.end(&left, &Outcome::Ambiguous);
@@ -77,6 +95,50 @@ impl Writer<'_> {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// A delete that met no row. The refusal counts if it names the row; otherwise it may be about another one.
+    async fn settle_deleted(&mut self, row: usize, refusal: &Refusal) -> Result<(), ConnectorError> {
+        let is_named = refusal.message.to_ascii_lowercase().contains(&self.id(row).to_string());
+        if !is_named {
+            let Some(found) = self.find_in_time(&[row]).await? else { return Ok(()) };
+            if found.contains(&self.id(row)) {
+                return self.refuse(row, refusal);
+            }
+        }
+        self.end(&[row], &Outcome::Applied);
+        Ok(())
+    }
+
+    /// Ends the updates whose values are there and returns the others.
+    async fn read_updated(&mut self, rows: Vec<usize>) -> Result<Vec<usize>, CallError> {
+        let shape = &self.unit.shape;
+        let schema = self.unit.rows.schema();
+        let is_sent = |name: &str| name != STATE_COLUMN && name != shape.primary_id;
+        let positions: Vec<usize> =
+            (0..schema.fields().len()).filter(|column| is_sent(schema.field(*column).name())).collect();
+        let columns: Vec<String> = positions.iter().map(|column| schema.field(*column).name().clone()).collect();
+        let ids = rows.iter().map(|row| self.id(*row)).collect();
+        let current = read_within(self.client, shape, &columns, Selection::Ids(ids), self.class, self.bounds).await?;
+        let mut places: HashMap<Uuid, (usize, usize)> = HashMap::new();
+        for (batch, page) in current.iter().enumerate() {
+            let ids = page.column(0).as_string::<i32>();
+            places.extend(
+                (0..page.num_rows()).filter_map(|at| Some((Uuid::parse_str(ids.value(at)).ok()?, (batch, at)))),
+            );
+        }
+        let is_there = |row: &usize| {
+            let Some((batch, at)) = places.get(&self.unit.ids[*row]) else { return false };
+            positions.iter().enumerate().all(|(read, column)| {
+                let wanted = self.unit.rows.column(*column);
+                let goes =
+                    self.unit.columns.as_ref().map_or(wanted.is_valid(*row), |sets| sets[*row].contains(*column));
+                !goes || wanted.slice(*row, 1) == current[*batch].column(read + 1).slice(*at, 1)
+            })
+        };
+        let (written, left): (Vec<usize>, Vec<usize>) = rows.into_iter().partition(is_there);
+        self.end(&written, &Outcome::Applied);
+        Ok(left)
     }
 
     /// Creates that met a taken key or id: finds whose it is.
@@ -187,8 +249,13 @@ impl Writer<'_> {
         Ok(left)
     }
 
-    /// Ends a row that the service will not take, or the load if it takes none.
+    /// Ends a row that the service will not take, or the load if it takes none. While an earlier request that held the row
+    /// has no known end, it may still be taken: then that is for a later run to find out.
     pub(super) fn refuse(&mut self, row: usize, refusal: &Refusal) -> Result<(), ConnectorError> {
+        if self.may_be_run[row] {
+            self.end(&[row], &Outcome::Ambiguous);
+            return Ok(());
+        }
         if self.tally.refused(self.unit, refusal) {
             return Err(self.stopped_by(refusal));
         }

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::call::{Call, CallError};
 use crate::client::Client;
+use crate::earned::Expected;
 use shape::Definitions;
 use wire::{AttributeWire, Collection, EntityWire, KeyWire, RelationshipWire};
 
@@ -195,9 +196,16 @@ impl Reader<'_> {
              PrimaryNameAttribute,ChangeTrackingEnabled,TableType",
             self.table
         );
-        let call = self.get(path);
+        let call = self.get(path).expecting(Expected::Json { set: None });
         match self.client.call(&call, self.client.bounds()).await {
-            Ok(answer) => parse(&answer.body, "the definition of a table"),
+            Ok(answer) => {
+                let entity: EntityWire = parse(&answer.body, "the definition of a table")?;
+                if entity.logical_name == self.table {
+                    Ok(entity)
+                } else {
+                    Err(other_table(self.table, &entity.logical_name))
+                }
+            }
             Err(CallError::Refused(refusal))
                 if refusal.status == StatusCode::NOT_FOUND || refusal.code == Some(NO_ENTITY) =>
             {
@@ -272,6 +280,7 @@ pub(crate) async fn read_json<T: DeserializeOwned>(
     call: Call,
     what: &str,
 ) -> Result<T, ConnectorError> {
+    let call = call.expecting(Expected::Json { set: None });
     let answer = client.call(&call, client.bounds()).await.map_err(|error| error.into_error(what))?;
     parse(&answer.body, what)
 }
@@ -287,6 +296,12 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, C
 pub(crate) fn is_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(is_plain)
+}
+
+fn other_table(asked: &str, named: &str) -> ConnectorError {
+    let message = format!("the definition of `{asked}` was asked for, and that of `{named}` came");
+    ConnectorError::new(ErrorKind::Transient, Code::UNEARNED_ANSWER, message)
+        .hint("a proxy or a cache between here and the environment does that")
 }
 
 pub(crate) fn table_not_found(table: &str) -> ConnectorError {

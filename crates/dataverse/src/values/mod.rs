@@ -17,13 +17,12 @@ use std::sync::Arc;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use flowgate_core::destination::{Checked, RowFault};
 use flowgate_core::shape::{ColumnKind, ColumnShape, STATE_COLUMN, TableShape};
-use flowgate_core::{Code, ConnectorError, ErrorKind};
+use flowgate_core::{Code, ConnectorError, ErrorKind, Note, Notes, WallClock};
 
 use input::Input;
 pub(crate) use number::read_decimal;
 pub(crate) use reference::split_lookup;
-use time::Zone;
-pub(crate) use time::{DAY_SECONDS, civil_from_days, parse_moment};
+pub(crate) use time::parse_moment;
 
 /// The longest value a message shows, in characters.
 const VALUE_TEXT_MAX: usize = 80;
@@ -31,44 +30,47 @@ const VALUE_TEXT_MAX: usize = 80;
 const CURRENCY_COLUMN: &str = "transactioncurrencyid";
 
 /// Gives `rows` the canonical form of `shape`; see [`flowgate_core::Destination::canonical`].
-pub(crate) fn canonical(shape: &TableShape, rows: &RecordBatch, zone: &str) -> Result<Checked, ConnectorError> {
-    let zone = Zone::named(zone)?;
+pub(crate) fn canonical(shape: &TableShape, rows: &RecordBatch, clock: &WallClock) -> Result<Checked, ConnectorError> {
     let schema = rows.schema();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut faults = Faults::default();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(names.len());
     for (name, array) in names.iter().zip(rows.columns()) {
-        columns.push(column(shape, name, array, &zone, &mut faults)?);
+        columns.push(column(shape, name, array, clock, &mut faults)?);
     }
     check_currency(shape, &names, &columns, &mut faults);
     let schema = shape.canonical_schema(names.iter().copied()).ok_or_else(|| internal("the canonical schema"))?;
     let rows = RecordBatch::try_new(Arc::new(schema), columns)
         .map_err(|error| internal("the canonical rows").caused_by(error))?;
-    Ok(Checked { rows, faults: faults.by_row.into_iter().collect() })
+    Ok(Checked { rows, faults: faults.by_row.into_iter().collect(), notes: faults.notes })
 }
 
 fn column(
     shape: &TableShape,
     name: &str,
     array: &ArrayRef,
-    zone: &Zone,
+    clock: &WallClock,
     faults: &mut Faults,
 ) -> Result<ArrayRef, ConnectorError> {
     let input = Input::of(array)?.ok_or_else(|| mismatch(name, array, "anything the destination stores"))?;
     let mut target = Target { column: name, rows: array.len(), faults };
+    for row in input.beyond {
+        target.fault(row, Code::ROW_OUT_OF_RANGE, &shown(array, row), "is beyond what any column holds");
+    }
+    let input = input.values;
     if name == STATE_COLUMN {
         let converted = choice::statuses(&shape.statuses, &input, &mut target);
         return converted.ok_or_else(|| mismatch(name, array, "a status"));
     }
     let column = shape.column(name).ok_or_else(|| column_not_found(shape, name))?;
-    let converted = convert(&column.kind, &input, zone, &mut target);
+    let converted = convert(&column.kind, &input, clock, &mut target);
     let converted = converted.ok_or_else(|| mismatch(name, array, kind_name(&column.kind)))?;
     require(column, &converted, faults);
     Ok(converted)
 }
 
 /// `None` if the input's type can never become the kind.
-fn convert(kind: &ColumnKind, input: &Input, zone: &Zone, target: &mut Target<'_>) -> Option<ArrayRef> {
+fn convert(kind: &ColumnKind, input: &Input, clock: &WallClock, target: &mut Target<'_>) -> Option<ArrayRef> {
     match kind {
         ColumnKind::Text { length_max } => Some(text::texts(*length_max, input, target)),
         ColumnKind::Integer { min, max } => number::integers(*min, *max, input, target),
@@ -78,8 +80,8 @@ fn convert(kind: &ColumnKind, input: &Input, zone: &Zone, target: &mut Target<'_
         }
         ColumnKind::Double { precision, min, max } => number::doubles(*precision, *min, *max, input, target),
         ColumnKind::Boolean { labels } => choice::booleans(labels, input, target),
-        ColumnKind::DateTime { user_local } => time::moments(*user_local, zone, input, target),
-        ColumnKind::Date => time::dates(zone, input, target),
+        ColumnKind::DateTime { user_local } => time::moments(*user_local, clock, input, target),
+        ColumnKind::Date => time::dates(clock, input, target),
         ColumnKind::Choice { options } => choice::choices(options, input, target),
         ColumnKind::Choices { options } => choice::several_choices(options, input, target),
         ColumnKind::Guid => reference::guids(input, target),
@@ -102,12 +104,18 @@ impl Target<'_> {
         let more = if shown.len() < value.len() { "…" } else { "" };
         self.faults.add(row, RowFault::new(code, Some(self.column), format!("`{shown}{more}` {problem}")));
     }
+
+    /// Counts a value that is taken otherwise than it was written.
+    fn note(&mut self, note: Note, shown: impl FnOnce() -> String) {
+        self.faults.notes.add(self.column, note, shown);
+    }
 }
 
 /// At most one fault a row: the first in the order of the columns.
 #[derive(Default)]
 struct Faults {
     by_row: BTreeMap<usize, RowFault>,
+    notes: Notes,
 }
 
 impl Faults {
@@ -137,6 +145,11 @@ fn check_currency(shape: &TableShape, names: &[&str], columns: &[ArrayRef], faul
             faults.add(row, RowFault::new(Code::ROW_NO_CURRENCY, Some(CURRENCY_COLUMN), reason));
         }
     }
+}
+
+/// A value as a message shows it.
+fn shown(array: &ArrayRef, row: usize) -> String {
+    arrow_cast::display::array_value_to_string(array, row).unwrap_or_else(|_| array.data_type().to_string())
 }
 
 fn column_not_found(shape: &TableShape, name: &str) -> ConnectorError {

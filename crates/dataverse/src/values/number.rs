@@ -1,39 +1,33 @@
-//! Numbers: exact decimal arithmetic, rounded half away from zero.
+//! Numbers, exact: a value with more decimals than its column holds is a fault of its row, because a loader that rounds
+//! changes what it was given. Two things are binary by nature and treated so: a floating-point input is taken as the
+//! decimal it is next to, and a `Double` column, whose values Dataverse itself rounds to the column's places when it
+//! stores them, is rounded here in the same way, counted and shown.
 
 use std::sync::Arc;
 
 use arrow_array::builder::{Decimal128Builder, Float64Builder, Int32Builder, Int64Builder};
 use arrow_array::{Array, ArrayRef, new_null_array};
 use arrow_schema::DataType;
-use flowgate_core::Code;
+use flowgate_core::decimal::{self, DIGITS_MAX, NumberFault, is_exact_in_double};
+use flowgate_core::{Code, Note};
 
 use super::Target;
 use super::input::Input;
 
-/// The most digits a decimal holds.
-const DIGITS_MAX: u32 = 38;
-
 /// Scale at which a text is read to see whether it is whole.
-const WHOLE_SCALE: i8 = 12;
+const WHOLE_SCALE: i8 = 0;
 
-/// Exponents beyond this are nonsense, not numbers.
-const EXPONENT_MAX: i64 = 400;
-
-/// Why a text is not the number wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NumberFault {
-    NotANumber,
-    NotWhole,
-    TooLarge,
-}
-
-impl NumberFault {
-    fn report(self, row: usize, value: &str, target: &mut Target<'_>) {
-        match self {
-            Self::NotANumber => target.fault(row, Code::ROW_NOT_A_NUMBER, value, "is not a number"),
-            Self::NotWhole => target.fault(row, Code::ROW_NOT_A_NUMBER, value, "is not a whole number"),
-            Self::TooLarge => target.fault(row, Code::ROW_OUT_OF_RANGE, value, "is beyond what the column holds"),
-        }
+fn report(fault: NumberFault, row: usize, value: &str, target: &mut Target<'_>) {
+    match fault {
+        NumberFault::NotANumber => target.fault(row, Code::ROW_NOT_A_NUMBER, value, "is not a number"),
+        NumberFault::NotWhole => target.fault(row, Code::ROW_NOT_A_NUMBER, value, "is not a whole number"),
+        NumberFault::TooLarge => target.fault(row, Code::ROW_OUT_OF_RANGE, value, "is beyond what the column holds"),
+        NumberFault::TooFine => target.fault(
+            row,
+            Code::ROW_TOO_FINE,
+            value,
+            "has more decimals than the column holds; `round()` in the SELECT, or a column with more places, decides",
+        ),
     }
 }
 
@@ -84,7 +78,7 @@ pub(super) fn each_whole(
         match read {
             Ok(value) => append(row, value, target),
             Err((fault, text)) => {
-                fault.report(row, &text, target);
+                report(fault, row, &text, target);
                 append(row, None, target);
             }
         }
@@ -106,12 +100,11 @@ pub(super) fn decimals(scale: i8, min: f64, max: f64, input: &Input, target: &mu
                 rescale(array.value(row), *from, scale).map_err(|fault| (fault, array.value_as_string(row)))
             }
             Input::Float(array) if array.is_valid(row) => {
-                let text = float_text(array.value(row));
-                parse_decimal(&text, scale).map_err(|fault| (fault, text))
+                of_float(array.value(row), scale).map_err(|fault| (fault, float_text(array.value(row))))
             }
             Input::Text(array) if array.is_valid(row) && !array.value(row).trim().is_empty() => {
                 let text = array.value(row).trim();
-                parse_decimal(text, scale).map_err(|fault| (fault, text.to_owned()))
+                decimal::read(text, scale).map_err(|fault| (fault, text.to_owned()))
             }
             Input::Integer(_) | Input::Decimal(..) | Input::Float(_) | Input::Text(_) => {
                 builder.append_null();
@@ -127,7 +120,7 @@ pub(super) fn decimals(scale: i8, min: f64, max: f64, input: &Input, target: &mu
                 builder.append_null();
             }
             Err((fault, text)) => {
-                fault.report(row, &text, target);
+                report(fault, row, &text, target);
                 builder.append_null();
             }
         }
@@ -139,85 +132,73 @@ pub(super) fn doubles(precision: u8, min: f64, max: f64, input: &Input, target: 
     let factor = 10_f64.powi(i32::from(precision));
     let mut builder = Float64Builder::with_capacity(target.rows);
     for row in 0..target.rows {
-        let read = match input {
-            Input::Null => None,
-            Input::Integer(array) => array.is_valid(row).then(|| array.value(row) as f64),
-            Input::Float(array) => array.is_valid(row).then(|| array.value(row)),
-            Input::Decimal(array, scale) => {
-                array.is_valid(row).then(|| decimal_text(array.value(row), *scale).parse().unwrap_or(f64::NAN))
+        let value = match double(input, row)? {
+            Ok(Some(value)) => value,
+            Ok(None) => {
+                builder.append_null();
+                continue;
             }
-            Input::Text(array) => {
-                let text = array.is_valid(row).then(|| array.value(row).trim()).filter(|text| !text.is_empty());
-                text.map(|text| text.parse().unwrap_or(f64::NAN))
+            Err((fault, text)) => {
+                report(fault, row, &text, target);
+                builder.append_null();
+                continue;
             }
-            Input::Boolean(_) | Input::Date(_) | Input::Instant(_) | Input::Local(_) => return None,
         };
-        let Some(value) = read else {
-            builder.append_null();
-            continue;
-        };
-        if !value.is_finite() {
-            let shown = if let Input::Text(array) = input { array.value(row).to_owned() } else { value.to_string() };
-            NumberFault::NotANumber.report(row, &shown, target);
-            builder.append_null();
-        } else if value < min || value > max {
+        if value < min || value > max {
             let problem = format!("is not from {min} to {max}");
             target.fault(row, Code::ROW_OUT_OF_RANGE, &value.to_string(), &problem);
             builder.append_null();
-        } else {
-            let rounded = (value * factor).round() / factor;
-            // One zero: the service has no negative one.
-            builder.append_value(if rounded.is_finite() { rounded + 0.0 } else { value });
+            continue;
         }
+        let rounded = (value * factor).round() / factor;
+        let rounded = if rounded.is_finite() { rounded } else { value };
+        if (rounded - value).abs() > f64::EPSILON * value.abs() * 4.0 {
+            target.note(Note::RoundedDouble, || value.to_string());
+        }
+        // One zero: the service has no negative one.
+        builder.append_value(rounded + 0.0);
     }
     Some(Arc::new(builder.finish()))
 }
 
-/// Reads `text` as a number with `scale` decimals, rounding half away from zero.
-pub(super) fn parse_decimal(text: &str, scale: i8) -> Result<i128, NumberFault> {
-    let (is_negative, unsigned) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
+type Double = Result<Option<f64>, (NumberFault, String)>;
+
+/// The number of one row. `None` if the input's type can never become one.
+fn double(input: &Input, row: usize) -> Option<Double> {
+    let whole = |value: i128| {
+        if is_exact_in_double(value) { Ok(Some(value as f64)) } else { Err((NumberFault::TooFine, value.to_string())) }
     };
-    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i64>().map_err(|_| NumberFault::NotANumber)?),
-        None => (unsigned, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = || whole.bytes().chain(fraction.bytes());
-    if whole.len() + fraction.len() == 0 || digits().any(|byte| !byte.is_ascii_digit()) {
-        return Err(NumberFault::NotANumber);
-    }
-    if exponent.abs() > EXPONENT_MAX {
-        return Err(NumberFault::TooLarge);
-    }
-    let kept = whole.len() as i64 + exponent + i64::from(scale);
-    let mut value: i128 = 0;
-    let mut rest = digits();
-    for _ in 0..kept.max(0) {
-        let digit = i128::from(rest.next().unwrap_or(b'0') - b'0');
-        value = value.checked_mul(10).and_then(|value| value.checked_add(digit)).ok_or(NumberFault::TooLarge)?;
-    }
-    // Below -1 the first dropped digit is a zero that is not written.
-    if kept >= 0 && rest.next().is_some_and(|digit| digit >= b'5') {
-        value += 1;
-    }
-    if value >= 10_i128.pow(DIGITS_MAX) {
-        return Err(NumberFault::TooLarge);
-    }
-    Ok(if is_negative { -value } else { value })
+    let of_text = |text: &str| decimal::read_double(text).map(Some).map_err(|fault| (fault, text.to_owned()));
+    Some(match input {
+        Input::Null => Ok(None),
+        Input::Integer(array) if array.is_valid(row) => whole(i128::from(array.value(row))),
+        Input::Float(array) if array.is_valid(row) => match array.value(row) {
+            value if value.is_finite() => Ok(Some(value)),
+            value => Err((NumberFault::NotANumber, value.to_string())),
+        },
+        Input::Decimal(array, scale) if array.is_valid(row) => of_text(&decimal_text(array.value(row), *scale)),
+        Input::Text(array) if array.is_valid(row) => match array.value(row).trim() {
+            "" => Ok(None),
+            text => of_text(text),
+        },
+        Input::Integer(_) | Input::Float(_) | Input::Decimal(..) | Input::Text(_) => Ok(None),
+        Input::Boolean(_) | Input::Date(_) | Input::Instant(_) | Input::Local(_) => return None,
+    })
 }
 
 /// A number of an answer, which the service wrote itself.
 pub(crate) fn read_decimal(text: &str, scale: i8) -> Option<i128> {
-    parse_decimal(text, scale).ok()
+    decimal::read_rounded(text, scale).ok()
 }
 
 fn parse_whole(text: &str) -> Result<i64, NumberFault> {
     match text.parse::<i64>() {
         Ok(number) => Ok(number),
-        Err(_) => whole(parse_decimal(text, WHOLE_SCALE)?, WHOLE_SCALE),
+        Err(_) => match decimal::read(text, WHOLE_SCALE) {
+            Ok(value) => i64::try_from(value).map_err(|_| NumberFault::TooLarge),
+            Err(NumberFault::TooFine) => Err(NumberFault::NotWhole),
+            Err(fault) => Err(fault),
+        },
     }
 }
 
@@ -232,20 +213,34 @@ fn whole(value: i128, scale: i8) -> Result<i64, NumberFault> {
     i64::try_from(value / unit).map_err(|_| NumberFault::TooLarge)
 }
 
-/// The same number with another scale, rounded half away from zero.
+/// The same number with another scale, if it has no decimals beyond that.
 fn rescale(value: i128, from: i8, to: i8) -> Result<i128, NumberFault> {
     let steps = i32::from(to) - i32::from(from);
-    let factor = 10_i128.checked_pow(steps.unsigned_abs()).ok_or(NumberFault::TooLarge)?;
+    let Some(factor) = 10_i128.checked_pow(steps.unsigned_abs()) else {
+        return if value == 0 { Ok(0) } else { Err(NumberFault::TooLarge) };
+    };
     if steps >= 0 {
         return value.checked_mul(factor).ok_or(NumberFault::TooLarge);
     }
-    let half = if value < 0 { -(factor / 2) } else { factor / 2 };
-    Ok(value.checked_add(half).ok_or(NumberFault::TooLarge)? / factor)
+    if value % factor == 0 { Ok(value / factor) } else { Err(NumberFault::TooFine) }
+}
+
+/// The decimal that a double is next to: `0.1 + 0.2` is 0.30 to two places, and 2.675 has three.
+fn of_float(value: f64, scale: i8) -> Result<i128, NumberFault> {
+    let text = float_text(value);
+    match decimal::read(&text, scale) {
+        Err(NumberFault::TooFine) => {}
+        other => return other,
+    }
+    let rounded = decimal::read_rounded(&text, scale)?;
+    let near: f64 = decimal_text(rounded, scale).parse().map_err(|_| NumberFault::NotANumber)?;
+    // What arithmetic leaves behind: some units in the last of sixteen places.
+    if (near - value).abs() <= f64::EPSILON * value.abs() * 8.0 { Ok(rounded) } else { Err(NumberFault::TooFine) }
 }
 
 fn scaled_bound(bound: f64, scale: i8) -> i128 {
     let unbounded = if bound < 0.0 { i128::MIN } else { i128::MAX };
-    parse_decimal(&float_text(bound), scale).unwrap_or(unbounded)
+    decimal::read_rounded(&float_text(bound), scale).unwrap_or(unbounded)
 }
 
 /// The shortest text that is this number, so that 0.1 is a tenth and not its binary neighbour.
@@ -273,50 +268,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_rounded_away_from_zero() {
-        for (text, scale, value) in [
-            ("2.675", 2, 268),
-            ("-2.675", 2, -268),
-            ("2.674999", 2, 267),
-            ("0.5", 0, 1),
-            ("-0.5", 0, -1),
-            ("0.05", 0, 0),
-            ("1e3", 2, 100_000),
-            ("1.5E-1", 1, 2),
-            ("5e-3", 2, 1),
-            ("4e-3", 2, 0),
-            (".5", 1, 5),
-            ("5.", 1, 50),
-        ] {
-            assert_eq!(parse_decimal(text, scale), Ok(value), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_number_is_none() {
-        for text in ["", ".", "-", "1,000", "1 000", "0x10", "1e", "--1", "1.2.3", "٣", "inf", "NaN"] {
-            assert_eq!(parse_decimal(text, 2), Err(NumberFault::NotANumber), "{text}");
-        }
-        assert_eq!(parse_decimal("1e39", 0), Err(NumberFault::TooLarge));
-        assert_eq!(parse_decimal(&"9".repeat(40), 0), Err(NumberFault::TooLarge));
-    }
-
-    #[test]
     fn a_whole_number_may_have_empty_decimals() {
         assert_eq!(parse_whole("5.00"), Ok(5));
         assert_eq!(parse_whole("5.5"), Err(NumberFault::NotWhole));
+        assert_eq!(parse_whole("1.0000000000000001"), Err(NumberFault::NotWhole));
         assert_eq!(parse_whole("1e2"), Ok(100));
+    }
+
+    #[test]
+    fn what_arithmetic_leaves_behind_is_no_decimal_and_what_was_written_is() {
+        assert_eq!(of_float(0.1 + 0.2, 2), Ok(30));
+        assert_eq!(of_float(2.675, 2), Err(NumberFault::TooFine));
+        assert_eq!(of_float(1.0 / 3.0, 10), Err(NumberFault::TooFine));
+        assert_eq!(of_float(f64::NAN, 2), Err(NumberFault::NotANumber));
     }
 
     proptest! {
         #[test]
         fn a_decimal_is_read_as_it_is_written(value in -10_i128.pow(30)..10_i128.pow(30), scale in 0_i8..8) {
-            prop_assert_eq!(parse_decimal(&decimal_text(value, scale), scale), Ok(value));
+            prop_assert_eq!(decimal::read(&decimal_text(value, scale), scale), Ok(value));
         }
 
         #[test]
-        fn reading_and_rescaling_round_alike(value in -10_i128.pow(20)..10_i128.pow(20), from in 0_i8..8, to in 0_i8..8) {
-            prop_assert_eq!(parse_decimal(&decimal_text(value, from), to), rescale(value, from, to));
+        fn reading_and_rescaling_agree(value in -10_i128.pow(20)..10_i128.pow(20), from in 0_i8..8, to in 0_i8..8) {
+            prop_assert_eq!(decimal::read(&decimal_text(value, from), to), rescale(value, from, to));
         }
     }
 }

@@ -11,10 +11,11 @@ use arrow_array::{
 };
 use arrow_cast::display::array_value_to_string;
 use flowgate_core::destination::Checked;
+use flowgate_core::moment::{LocalTimes, NonexistentTimes, Oddity, RepeatedTimes};
 use flowgate_core::shape::{
     ChoiceOption, ColumnKind, ColumnShape, LookupTarget, STATE_COLUMN, StatusShape, TableShape,
 };
-use flowgate_core::{Code, ConnectorError};
+use flowgate_core::{Code, ConnectorError, Note, WallClock};
 
 use super::canonical;
 
@@ -71,9 +72,13 @@ fn shape() -> TableShape {
     }
 }
 
+fn london() -> WallClock {
+    WallClock::new("Europe/London", LocalTimes::default()).unwrap()
+}
+
 fn check(columns: &[(&str, ArrayRef)]) -> Result<Checked, ConnectorError> {
     let rows = RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, Arc::clone(array)))).unwrap();
-    canonical(&shape(), &rows, "Europe/London")
+    canonical(&shape(), &rows, &london())
 }
 
 /// The canonical values of one column, and the codes of the faults by row.
@@ -120,9 +125,16 @@ fn an_empty_text_is_null_for_every_kind() {
 
 #[test]
 fn numbers_of_every_sql_type_become_the_columns_type() {
-    let decimals = Decimal128Array::from(vec![12_345, -5]).with_precision_and_scale(10, 3).unwrap();
-    assert_eq!(values("decimal", Arc::new(decimals)).0, ["12.35", "-0.01"]);
-    assert_eq!(values("decimal", Arc::new(Float64Array::from(vec![2.675, 0.1]))).0, ["2.68", "0.10"]);
+    let decimals = Decimal128Array::from(vec![12_340, -5]).with_precision_and_scale(10, 3).unwrap();
+    assert_eq!(
+        values("decimal", Arc::new(decimals)),
+        (vec!["12.34".to_owned(), String::new()], vec![(1, Code::ROW_TOO_FINE)])
+    );
+    let floats = Float64Array::from(vec![2.675, 0.1, 0.1 + 0.2]);
+    assert_eq!(
+        values("decimal", Arc::new(floats)),
+        (["", "0.10", "0.30"].map(str::to_owned).to_vec(), vec![(0, Code::ROW_TOO_FINE)])
+    );
     assert_eq!(values("decimal", Arc::new(UInt64Array::from(vec![7]))).0, ["7.00"]);
     assert_eq!(values("integer", Arc::new(Float64Array::from(vec![5.0]))).0, ["5"]);
     assert_eq!(values("double", texts(&["1.23456", "-0.0001"])).0, ["1.235", "0.0"]);
@@ -135,8 +147,11 @@ fn numbers_that_do_not_fit_are_faults_and_become_null() {
     let (shown, faults) = values("integer", Arc::new(Int32Array::from(vec![-11, 100, 101])));
     assert_eq!(shown, ["", "100", ""]);
     assert_eq!(faults, [(0, Code::ROW_OUT_OF_RANGE), (2, Code::ROW_OUT_OF_RANGE)]);
-    assert_eq!(of_text("decimal", "1000.004").as_deref(), Ok("1000.00"));
-    assert_eq!(of_text("decimal", "1000.005").unwrap_err(), "FG0501 `1000.01` is not from -1000 to 1000");
+    assert_eq!(of_text("decimal", "1000.000").as_deref(), Ok("1000.00"));
+    assert!(of_text("decimal", "1000.004").unwrap_err().starts_with("FG0525 `1000.004` has more decimals"));
+    assert_eq!(of_text("decimal", "1000.01").unwrap_err(), "FG0501 `1000.01` is not from -1000 to 1000");
+    assert!(of_text("double", "9007199254740993").unwrap_err().starts_with("FG0525"));
+    assert!(of_text("double", "1e400").unwrap_err().starts_with("FG0501"));
     assert_eq!(of_text("integer", "5.5").unwrap_err(), "FG0504 `5.5` is not a whole number");
     assert_eq!(of_text("decimal", "1,5").unwrap_err(), "FG0504 `1,5` is not a number");
     assert_eq!(of_text("double", "NaN").unwrap_err(), "FG0504 `NaN` is not a number");
@@ -162,6 +177,48 @@ fn choices_are_read_by_label_before_number() {
 }
 
 #[test]
+fn what_two_options_may_be_meant_by_is_neither() {
+    let options = vec![option(1, "North"), option(2, "South"), option(3, "north "), option(4, "2"), option(7, "5")];
+    let shape = TableShape {
+        columns: [
+            ("wr_area".to_owned(), ColumnKind::Choice { options: options.clone() }),
+            ("wr_areas".to_owned(), ColumnKind::Choices { options }),
+            ("wr_done".to_owned(), ColumnKind::Boolean { labels: ["1".to_owned(), "Ja".to_owned()] }),
+        ]
+        .into_iter()
+        .map(|(name, kind)| {
+            (name.clone(), ColumnShape { name, kind, required: false, can_create: true, can_update: true })
+        })
+        .collect(),
+        ..shape()
+    };
+    let read = |column: &str, values: ArrayRef| {
+        let rows = RecordBatch::try_from_iter([(column, values)]).unwrap();
+        let checked = canonical(&shape, &rows, &london()).unwrap();
+        let shown = arrow_cast::display::array_value_to_string(checked.rows.column(0), 0).unwrap();
+        checked.faults.first().map_or(shown, |(_, fault)| format!("{} {}", fault.code, fault.reason))
+    };
+    let cases = [
+        ("wr_area", "North", "FG0528 `North` may mean the option 1 or 3; write the number that is meant"),
+        ("wr_area", " NORTH", "FG0528 ` NORTH` may mean the option 1 or 3; write the number that is meant"),
+        ("wr_area", "2", "FG0528 `2` may mean the option 2 or 4; write the number that is meant"),
+        ("wr_area", "3", "3"),
+        ("wr_area", "5", "7"),
+        ("wr_area", "south", "2"),
+        ("wr_areas", "South; north", "FG0528 `north` may mean the option 1 or 3; write the number that is meant"),
+        ("wr_areas", "3,1", "1,3"),
+        ("wr_done", "1", "FG0528 `1` may be yes (`Ja`) or no (`1`)"),
+        ("wr_done", "ja", "true"),
+        ("wr_done", "no", "false"),
+    ];
+    for (column, text, expected) in cases {
+        assert_eq!(read(column, texts(&[text])), expected, "{column} {text}");
+    }
+    assert_eq!(read("wr_area", Arc::new(Int64Array::from(vec![2]))), "2", "an integer is a value");
+    assert!(read("wr_area", Arc::new(Int64Array::from(vec![5]))).starts_with("FG0502"), "and never a label");
+}
+
+#[test]
 fn several_choices_come_out_ascending_and_once() {
     assert_eq!(of_text("choices", "red;BLUE; 3").as_deref(), Ok("1,3"));
     assert_eq!(of_text("choices", "3,1").as_deref(), Ok("1,3"));
@@ -175,11 +232,20 @@ fn moments_are_utc_and_whole_seconds() {
     assert_eq!(of_text("moment", "2026-07-01T10:00:00.999+02:00").as_deref(), Ok("2026-07-01T08:00:00"));
     assert_eq!(of_text("moment", "2026-07-01").as_deref(), Ok("2026-06-30T23:00:00"));
     assert_eq!(of_text("shown", "2026-07-01T10:00:00").as_deref(), Ok("2026-07-01T10:00:00"));
-    assert_eq!(of_text("shown", "2026-07-01T10:00:00+05:00").as_deref(), Ok("2026-07-01T10:00:00"));
-    assert_eq!(of_text("moment", "1752-12-31T12:00:00Z").unwrap_err(), "FG0503 `1752-12-31` is not from 1753 to 9999");
+    assert_eq!(of_text("shown", "2026-07-01T10:00:00+05:00").as_deref(), Ok("2026-07-01T06:00:00"));
+    assert_eq!(
+        of_text("moment", "1752-12-31T12:00:00Z").unwrap_err(),
+        "FG0503 `1752-12-31T12:00:00` is not from 1753 to 9999"
+    );
+    assert_eq!(of_text("moment", "9999-12-31").as_deref(), Ok("9999-12-31T00:00:00"));
+    assert_eq!(of_text("moment", "9999-12-31T23:59:59Z").as_deref(), Ok("9999-12-31T23:59:59"));
+    assert_eq!(
+        of_text("moment", "10000-01-01T00:00:00Z").unwrap_err(),
+        "FG0503 `10000-01-01T00:00:00` is not from 1753 to 9999"
+    );
     assert_eq!(
         of_text("moment", "31/12/2026").unwrap_err(),
-        "FG0503 `31/12/2026` is not a date and time in ISO 8601 form"
+        "FG0503 `31/12/2026` is not a date and time in ISO 8601 form (2026-03-01T08:30:00+01:00)"
     );
 }
 
@@ -197,13 +263,38 @@ fn sql_timestamps_and_dates_are_placed_in_their_zone() {
 }
 
 #[test]
-fn without_a_zone_only_times_with_an_offset_are_known() {
-    let rows =
-        RecordBatch::try_from_iter([("moment", texts(&["2026-07-01T10:00:00Z", "2026-07-01T10:00:00"]))]).unwrap();
-    let checked = canonical(&shape(), &rows, "").unwrap();
-    let faults: Vec<(usize, Code)> = checked.faults.iter().map(|(row, fault)| (*row, fault.code)).collect();
-    assert_eq!(faults, [(1, Code::ROW_NO_ZONE)]);
-    assert!(canonical(&shape(), &rows, "Europe/Londn").is_err());
+fn odd_local_times_are_counted_or_set_aside() {
+    let rows = || texts(&["2026-03-29T01:30:00", "2026-10-25T01:30:00", "2026-07-01T00:00:00"]);
+    let checked = check(&[("moment", rows())]).unwrap();
+    let notes: Vec<_> = checked.notes.iter().collect();
+    assert_eq!(
+        notes,
+        [
+            ("moment", Note::Time(Oddity::Nonexistent), 1, "2026-03-29T01:30:00"),
+            ("moment", Note::Time(Oddity::Repeated), 1, "2026-10-25T01:30:00")
+        ]
+    );
+    assert!(check(&[("shown", rows())]).unwrap().notes.is_empty(), "a clock that no zone governs shows them all");
+    let times = LocalTimes { nonexistent: NonexistentTimes::SetAside, repeated: RepeatedTimes::SetAside };
+    let strict = WallClock::new("Europe/London", times).unwrap();
+    let batch = RecordBatch::try_from_iter([("moment", rows())]).unwrap();
+    let faults = canonical(&shape(), &batch, &strict).unwrap().faults;
+    let shown: Vec<_> = faults.iter().map(|(row, fault)| (*row, fault.code, fault.reason.as_str())).collect();
+    assert_eq!(
+        shown,
+        [
+            (0, Code::ROW_ODD_TIME, "`2026-03-29T01:30:00` does not exist in Europe/London"),
+            (1, Code::ROW_ODD_TIME, "`2026-10-25T01:30:00` comes twice in Europe/London")
+        ]
+    );
+}
+
+#[test]
+fn one_value_beyond_every_column_does_not_stop_the_others() {
+    let seconds = arrow_array::TimestampSecondArray::from(vec![i64::MAX, 0]).with_timezone("UTC");
+    assert_eq!(values("moment", Arc::new(seconds)).1, [(0, Code::ROW_OUT_OF_RANGE)]);
+    let nanoseconds = TimestampNanosecondArray::from(vec![-1]).with_timezone("UTC");
+    assert_eq!(values("moment", Arc::new(nanoseconds)).0, ["1969-12-31T23:59:59"]);
 }
 
 #[test]

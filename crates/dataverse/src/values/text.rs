@@ -5,13 +5,11 @@ use std::sync::Arc;
 use arrow_array::builder::StringBuilder;
 use arrow_array::{Array, ArrayRef, StringArray};
 use flowgate_core::Code;
+use flowgate_core::moment::{date_text, local_text};
 
 use super::Target;
 use super::input::Input;
 use super::number::decimal_text;
-use super::time::{date_text, moment_text};
-
-const MICROSECONDS: i64 = 1_000_000;
 
 pub(super) fn texts(length_max: u32, input: &Input, target: &mut Target<'_>) -> ArrayRef {
     let mut builder = StringBuilder::with_capacity(target.rows, target.rows * 16);
@@ -48,11 +46,9 @@ fn plain(input: &Input, row: usize) -> Option<String> {
         Input::Decimal(array, scale) => array.is_valid(row).then(|| decimal_text(array.value(row), *scale)),
         Input::Float(array) => array.is_valid(row).then(|| array.value(row).to_string()),
         Input::Boolean(array) => array.is_valid(row).then(|| array.value(row).to_string()),
-        Input::Date(array) => array.is_valid(row).then(|| date_text(array.value(row))),
-        Input::Instant(array) => {
-            array.is_valid(row).then(|| format!("{}Z", moment_text(array.value(row).div_euclid(MICROSECONDS))))
-        }
-        Input::Local(array) => array.is_valid(row).then(|| moment_text(array.value(row).div_euclid(MICROSECONDS))),
+        Input::Date(array) => array.is_valid(row).then(|| date_text(i64::from(array.value(row)))),
+        Input::Instant(array) => array.is_valid(row).then(|| format!("{}Z", local_text(array.value(row)))),
+        Input::Local(array) => array.is_valid(row).then(|| local_text(array.value(row))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::lab::Lab;
 use super::probe::{NoAnswer, Probing, Seen, unobservable};
 use super::queries::batch;
 use super::reply::Reply;
+use crate::earned::Expected;
 use crate::load::batch::{Part, decode, encode as encode_batch};
 use crate::query::encode;
 
@@ -37,7 +38,7 @@ async fn fetch(lab: &Lab<'_>, inner: &str) -> Result<Reply, NoAnswer> {
     let path = format!("{}?fetchXml={}", lab.set, encode(&text));
     let mut headers = HeaderMap::new();
     headers.insert("consistency", http::HeaderValue::from_static("Strong"));
-    let part = Part { method: Method::GET, path, headers, body: Vec::new() };
+    let part = Part { method: Method::GET, path, headers, body: Vec::new(), expected: Expected::Anything };
     let (body, kind) = encode_batch(&[part], |path| lab.dataverse.client.part_address(path));
     let reply = batch(lab, &kind, body).await?;
     let answers = decode(reply.header("content-type").unwrap_or_default(), reply.text.as_bytes());

@@ -81,6 +81,8 @@ pub(crate) struct State {
     pub(crate) version: u32,
     /// Answers to reads whose address contains the text.
     pub(crate) pages: Vec<(String, Reply)>,
+    /// What it answers itself carries the service's marks; a fault's answer does not.
+    pub(crate) marks_answers: bool,
     /// Of every answer.
     pub(crate) more_headers: Vec<(&'static str, &'static str)>,
     /// Without an answer; every other time after the request was run.
@@ -210,8 +212,15 @@ impl State {
                 cancel.cancel();
                 Some(self.run(&request.method, &path, &request.body, &request.headers))
             }
-            None => Some(self.run(&request.method, &path, &request.body, &request.headers)),
+            None => {
+                let reply = self.run(&request.method, &path, &request.body, &request.headers);
+                Some(self.marked(reply))
+            }
         }
+    }
+
+    fn marked(&self, reply: Reply) -> Reply {
+        if self.marks_answers { reply.with("OData-Version", "4.0") } else { reply }
     }
 
     fn run(&mut self, method: &str, path: &str, body: &str, headers: &BTreeMap<String, String>) -> Reply {
@@ -260,14 +269,16 @@ impl State {
     /// All or nothing, as a standard table.
     fn bulk(&mut self, body: &str, apply: fn(&mut Self, &Row) -> Result<Reply, Reply>) -> Reply {
         let body: Value = serde_json::from_str(body).unwrap();
+        let mut ids = Vec::new();
         let before = self.rows.clone();
         for target in body["Targets"].as_array().unwrap() {
             if let Err(reply) = apply(self, target.as_object().unwrap()) {
                 self.rows = before;
                 return reply;
             }
+            ids.push(target["accountid"].clone());
         }
-        Reply::empty(204)
+        Reply::json(200, &json!({ "Ids": ids }))
     }
 
     fn create(&mut self, row: &Row) -> Result<Reply, Reply> {
@@ -281,8 +292,8 @@ impl State {
             return Err(Reply::error(412, "0x80060892", "Entity Key violated."));
         }
         check(row)?;
-        self.rows.insert(id, row.clone());
-        Ok(Reply::empty(204))
+        self.rows.insert(id.clone(), row.clone());
+        Ok(Reply::empty(204).with("OData-EntityId", &format!("http://fake/api/data/v9.2/accounts({id})")))
     }
 
     fn update(&mut self, row: &Row) -> Result<Reply, Reply> {

@@ -33,7 +33,7 @@ async fn whatever_retry_after_says_the_row_is_sent_again_and_applied() {
 async fn nonsense_in_the_headers_of_the_limits_is_as_if_they_were_missing() {
     let remaining = "x-ms-ratelimit-time-remaining-xrm-requests";
     let requests = "x-ms-ratelimit-burst-remaining-xrm-requests";
-    for value in ["", "-1", "NaN", "inf", "1,199.94", "many", "1e999"] {
+    for value in ["", "-1", "NaN", "inf", "1,19.94", "many", "1e999"] {
         let fake = Fake::start().await;
         fake.state().more_headers = vec![(remaining, value), (requests, value), ("x-ms-dop-hint", value)];
         let dataverse = connect(&fake);
@@ -41,6 +41,30 @@ async fn nonsense_in_the_headers_of_the_limits_is_as_if_they_were_missing() {
         assert_eq!(write(&dataverse, unit).await.unwrap(), [Outcome::Applied, Outcome::Applied], "`{value}`");
         let lane = dataverse.budget().lanes[0].clone();
         assert!(lane.limit_s >= 1_200.0 && lane.limit_requests >= 6_000.0, "the documented ones: {lane:?}");
+    }
+}
+
+/// As every recording of the service has them, and each of the two alone.
+#[tokio::test]
+async fn the_headers_of_the_limits_are_heard_as_the_service_writes_them_and_each_alone() {
+    let remaining = "x-ms-ratelimit-time-remaining-xrm-requests";
+    let requests = "x-ms-ratelimit-burst-remaining-xrm-requests";
+    for (seconds, calls, limit_s, limit_requests) in [
+        ("1,000.00", "5,500", 1_000.0, 5_500.0),
+        ("1000.00", "5500", 1_000.0, 5_500.0),
+        ("many", "5500", 1_200.0, 5_500.0),
+        ("1,000.00", "many", 1_000.0, 6_000.0),
+        ("1,200.00", "7999", 1_200.0, 8_000.0),
+    ] {
+        let fake = Fake::start().await;
+        fake.state().more_headers = vec![(remaining, seconds), (requests, calls)];
+        let dataverse = connect(&fake);
+        let unit = unit(&dataverse, Operation::Create, &[("N0", "a"), ("N1", "b")]).await;
+        assert_eq!(write(&dataverse, unit).await.unwrap(), [Outcome::Applied, Outcome::Applied]);
+        let lane = dataverse.budget().lanes[0].clone();
+        let is_near = |found: f64, wanted: f64| (found - wanted).abs() < 0.1 * wanted;
+        let is_heard = is_near(lane.limit_s, limit_s) && is_near(lane.limit_requests, limit_requests);
+        assert!(is_heard, "{seconds} and {calls}: {lane:?}");
     }
 }
 

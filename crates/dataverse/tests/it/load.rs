@@ -369,6 +369,73 @@ async fn answers_that_cannot_be_matched_to_their_rows_are_none() {
         let headers = vec![("content-type".to_owned(), "multipart/mixed; boundary=b".to_owned())];
         fake.fail("$batch", FaultKind::Reply(Reply { status: 200, headers, body }));
         let unit = plain_unit(&dataverse, Operation::Delete, &[1, 2], &[]).await;
-        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "??", "{answers:?}");
+        // Nothing of the answer counts: what is still there is sent again.
+        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "AA", "{answers:?}");
+        assert!(fake.state().rows.is_empty());
     }
+}
+
+/// Successes that are none: what a proxy says that has passed nothing on.
+fn lies() -> Vec<Reply> {
+    let bare = |status| Reply { status, headers: Vec::new(), body: String::new() };
+    let page = Reply { body: "<html>signed out</html>".to_owned(), ..bare(200) };
+    vec![
+        bare(200),
+        bare(202),
+        bare(204),
+        page,
+        Reply::html(200),
+        Reply::error(200, "0x80040216", "An unexpected error occurred."),
+        Reply::json(200, &json!({ "Ids": [id(77)] })),
+        Reply::json(200, &json!({ "value": [] })),
+    ]
+}
+
+/// A service that marks its answers, as every real one does.
+async fn marking() -> Fake {
+    let fake = Fake::start().await;
+    fake.state().marks_answers = true;
+    fake
+}
+
+#[tokio::test]
+async fn a_success_that_nobody_earned_creates_nothing() {
+    for lie in lies() {
+        let fake = marking().await;
+        let dataverse = connect(&fake);
+        let unit = creates(&dataverse, &["a", "b"]).await;
+        fake.fail(CREATE, FaultKind::Reply(lie.clone()));
+        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "AA", "{lie:?}");
+        assert_eq!((fake.state().rows.len(), fake.count(CREATE)), (2, 2), "{lie:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_nobody_earned_updates_and_deletes_nothing() {
+    for lie in lies() {
+        let fake = marking().await;
+        hold(&fake, 1, "N0");
+        let dataverse = connect(&fake);
+        let mut unit = creates(&dataverse, &["new name"]).await;
+        unit.operation = Operation::Update;
+        fake.fail(UPDATE, FaultKind::Reply(lie.clone()));
+        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "A", "{lie:?}");
+        assert_eq!(fake.state().rows[&id(1).to_string()]["name"], "new name", "{lie:?}");
+
+        let unit = plain_unit(&dataverse, Operation::Delete, &[1], &[]).await;
+        fake.fail("DELETE accounts", FaultKind::Reply(lie.clone()));
+        assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "A", "{lie:?}");
+        assert!(fake.state().rows.is_empty(), "{lie:?}");
+    }
+}
+
+#[tokio::test]
+async fn earned_answers_cost_no_request_more() {
+    let fake = marking().await;
+    let dataverse = connect(&fake);
+    let unit = creates(&dataverse, &["a", "b"]).await;
+    assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "AA");
+    let unit = plain_unit(&dataverse, Operation::Delete, &[1, 2], &[]).await;
+    assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "AA");
+    assert_eq!(fake.state().requests, ["POST accounts/Microsoft.Dynamics.CRM.CreateMultiple", "POST $batch"]);
 }

@@ -144,3 +144,28 @@ async fn tables_are_discovered_with_their_keys() {
     );
     assert_eq!(streams[0].settings, json!({"table": "account"}));
 }
+
+#[tokio::test]
+async fn a_read_that_ends_before_the_counted_rows_came_is_no_read() {
+    let fake = Fake::start().await;
+    page(&fake, "accounts?$select", &json!({"@odata.count": 3, "value": [{"name": "one"}]}));
+    let error = read(&connect(&fake), Selection::All).await.unwrap_err();
+    assert_eq!(error.code, Code::UNEARNED_ANSWER);
+    assert!(error.message.ends_with("ended after 1 rows, and the service counts 3"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_page_that_is_about_something_else_is_asked_for_again() {
+    for lie in [
+        json!({"@odata.context": "http://x/api/data/v9.2/$metadata#contacts", "value": []}),
+        json!({"error": {"code": "0x80040216", "message": "An unexpected error occurred."}}),
+    ] {
+        let fake = Fake::start().await;
+        let dataverse = connect(&fake);
+        dataverse.describe("account").await.unwrap();
+        fake.state().rows.insert(id(1).to_string(), json!({"name": "one"}).as_object().unwrap().clone());
+        fake.fail("GET accounts", FaultKind::Reply(Reply::json(200, &lie)));
+        assert_eq!(read(&dataverse, Selection::All).await.unwrap(), ["one"], "{lie}");
+        assert_eq!(fake.count("GET accounts"), 2, "{lie}");
+    }
+}

@@ -66,7 +66,7 @@ impl Clock for SharedTime {
 }
 
 /// Settings that no probe looks at, and why: they are no assumptions about the service.
-const NOT_ASSUMPTIONS: [&str; 10] = [
+const NOT_ASSUMPTIONS: [&str; 11] = [
     "administration_mode",
     "organization_type",
     "plugin_ms",
@@ -78,6 +78,8 @@ const NOT_ASSUMPTIONS: [&str; 10] = [
     "publish_s",
     "strict_batch_end",
     "zero_error_codes",
+    // Flowgate sends no `sql` query in a load.
+    "sql_offset_allowed",
 ];
 
 /// Another value for every setting that has a probe.

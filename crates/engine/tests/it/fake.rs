@@ -12,8 +12,10 @@ use arrow_cast::cast;
 use arrow_cast::display::array_value_to_string;
 use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
+use flowgate_core::Notes;
 use flowgate_core::connector::{Connections, Opened};
 use flowgate_core::destination::*;
+use flowgate_core::moment::{LocalTimes, WallClock};
 use flowgate_core::project::*;
 use flowgate_core::shape::{LookupTarget, STATE_COLUMN, StatusShape, TableKey};
 use flowgate_core::source::*;
@@ -84,7 +86,7 @@ impl Source for FakeSource {
         for batch in &mut batches {
             batch.cursor = Some(Cursor("1".into()));
         }
-        Ok(Reading { schema, image, batches: stream::iter(batches.into_iter().map(Ok)).boxed() })
+        Ok(Reading { schema, image, warning: None, batches: stream::iter(batches.into_iter().map(Ok)).boxed() })
     }
 }
 
@@ -233,7 +235,7 @@ impl Destination for FakeDestination {
         })
     }
 
-    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, _zone: &str) -> Result<Checked, ConnectorError> {
+    fn canonical(&self, shape: &TableShape, rows: &RecordBatch, _clock: &WallClock) -> Result<Checked, ConnectorError> {
         let names: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
         let schema = shape.canonical_schema(names.iter().map(String::as_str)).unwrap();
         let columns =
@@ -241,6 +243,7 @@ impl Destination for FakeDestination {
         Ok(Checked {
             rows: RecordBatch::try_new(Arc::new(schema.clone()), columns.collect()).unwrap(),
             faults: Vec::new(),
+            notes: Notes::default(),
         })
     }
 
@@ -278,6 +281,16 @@ impl Destination for FakeDestination {
         let there = self.probe(shape, ids).await?;
         let versions = ids.iter().map(|id| there.contains(id).then_some(0)).collect();
         Ok(Sighting { identity: "memory".to_owned(), versions })
+    }
+
+    async fn newest(
+        &self,
+        _shape: &Arc<TableShape>,
+        _which: Newest,
+        _limit: usize,
+    ) -> Result<Vec<Uuid>, ConnectorError> {
+        // As of a table that does not say when its rows were written.
+        Ok(Vec::new())
     }
 
     async fn probe(&self, shape: &TableShape, ids: &[Uuid]) -> Result<Vec<Uuid>, ConnectorError> {
@@ -410,6 +423,7 @@ pub(crate) fn load(name: &str, table: &str, sql: &str) -> Load {
         state: None,
         history: None,
         missing: Missing::Keep,
+        shares_table: false,
         deleted_there: DeletedThere::Quarantine,
         guards: Guards::default(),
         checks: Vec::new(),
@@ -447,6 +461,7 @@ impl World {
             deletes: Deletes::Seen,
             columns: BTreeMap::new(),
             is_incremental: false,
+            may_be_empty: false,
         };
         self.flow.streams.entry(stream.name.clone()).or_insert(stream);
     }
@@ -460,6 +475,7 @@ impl World {
             dir: self.dir.path().into(),
             environment: EnvironmentName::new("local").unwrap(),
             time_zone: "UTC".into(),
+            local_times: LocalTimes::default(),
             connections: BTreeMap::new(),
             tables: Vec::new(),
             flows: BTreeMap::from([(self.flow.name.clone(), self.flow.clone())]),

@@ -206,7 +206,7 @@ async fn rows_that_are_there_already_are_adopted() {
 fn close_what_is_done(world: &mut World) {
     world.load().sql.text = "SELECT number, name, city AS phase FROM person".into();
     let close = BTreeMap::from([("done".to_owned(), StateAction::Close("Solved".into()))]);
-    world.load().state = Some(StateRule { column: "phase".into(), actions: close });
+    world.load().state = Some(StateRule { column: "phase".into(), actions: close, refuses_others: false });
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use flowgate_core::{CancellationToken, Clock, Code, FlowName, Project};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::render::Printer;
+use crate::render::{Printer, unwritten_answer};
 use crate::wiring::Wiring;
 
 /// What every command returns: how it ended, or why it could not.
@@ -137,10 +137,18 @@ pub(crate) fn main() -> Exit {
             dispatch(&app, arguments.command).await
         })
     });
-    ended.unwrap_or_else(|failure| {
+    let exit = ended.unwrap_or_else(|failure| {
         printer.failure(&failure);
         failure.exit()
-    })
+    });
+    match unwritten_answer() {
+        Some(reason) => {
+            let failure = Failure::new(Code::OUTPUT_NOT_WRITTEN, format!("the answer could not be written: {reason}"));
+            printer.report(&failure.report);
+            exit.and(failure.exit())
+        }
+        None => exit,
+    }
 }
 
 async fn dispatch(app: &App, command: Command) -> Ended {

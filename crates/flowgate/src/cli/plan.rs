@@ -67,10 +67,7 @@ fn load_lines(load: &LoadPlan, paint: Paint) -> Vec<String> {
         let (requests, seconds) = (counted(load.estimate.requests, "request"), of_seconds(load.estimate.seconds));
         lines.push(paint.faint(format!("    about {requests}, {seconds} of the service's time")));
     }
-    if load.counts.contradictory > 0 {
-        let text = format!("{} of the superseded rows differ from the row that won", count(load.counts.contradictory));
-        lines.push(format!("    {} {text}; `latest_by:` would decide", paint.careful("warning:")));
-    }
+    lines.extend(load.warnings.iter().map(|warning| format!("    {} {warning}", paint.careful("warning:"))));
     if let Some(stop) = &load.guard {
         lines.push(format!("    {} {stop}", paint.bad("would be stopped:")));
     }

@@ -89,13 +89,15 @@ fn planned_load(load: &flowgate_engine::LoadPlan) -> Value {
         "rows": {
             "prepared": counts.prepared, "create": counts.create, "update": counts.update,
             "set_state": counts.set_state, "unchanged": counts.unchanged, "superseded": counts.superseded,
-            "contradictory": counts.contradictory, "quarantined": counts.quarantined, "dropped": counts.dropped,
+            "contradictory": counts.contradictory, "tied": counts.tied, "respelled": counts.respelled,
+            "held_back": counts.held_back, "quarantined": counts.quarantined, "dropped": counts.dropped,
             "gone": counts.gone, "delete": counts.delete, "deactivate": counts.deactivate, "keep": counts.keep,
         },
         "estimate": {
             "requests": load.estimate.requests, "seconds": load.estimate.seconds,
             "entitlement": load.estimate.entitlement,
         },
+        "warnings": load.warnings,
         "adopted": load.adopted,
         "guard": load.guard.as_ref().map(|stop| json!({ "guard": stop.guard, "reason": stop.reason })),
         "samples": load.samples.iter().map(change).collect::<Vec<_>>(),

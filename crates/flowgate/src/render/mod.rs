@@ -13,4 +13,4 @@ pub(crate) mod summary;
 pub(crate) mod table;
 
 pub(crate) use paint::{Paint, Tone};
-pub(crate) use printer::Printer;
+pub(crate) use printer::{Printer, unwritten_answer};

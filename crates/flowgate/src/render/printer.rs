@@ -1,6 +1,7 @@
 //! The one place that writes to standard output and standard error.
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::sync::Mutex;
 
 use flowgate_config::{Report, Style};
 use serde_json::{Value, json};
@@ -25,20 +26,20 @@ impl Printer {
     /// The answer, for a person. Nothing with `--json`.
     pub(crate) fn answer(self, text: impl AsRef<str>) {
         if !self.is_json {
-            write_line(&mut stdout().lock(), text.as_ref());
+            write_answer(text.as_ref(), |error| error.kind() != ErrorKind::BrokenPipe);
         }
     }
 
     /// The answer, for a script. Nothing without `--json`.
     pub(crate) fn json(self, value: &Value) {
         if self.is_json {
-            write_line(&mut stdout().lock(), &value.to_string());
+            write_answer(&value.to_string(), |_| true);
         }
     }
 
     /// The answer whatever was asked: commands whose only form is JSON.
     pub(crate) fn raw(text: &str) {
-        write_line(&mut stdout().lock(), text);
+        write_answer(text, |_| true);
     }
 
     /// Something said beside the answer.
@@ -76,7 +77,25 @@ impl Printer {
     }
 }
 
-/// A reader that has gone away (`flowgate runs | head`) is no failure of the command.
+/// Why the answer did not reach standard output, if it did not.
+static UNWRITTEN: Mutex<Option<String>> = Mutex::new(None);
+
+/// Why the answer of this process could not be written; a command whose answer is lost has not succeeded.
+pub(crate) fn unwritten_answer() -> Option<String> {
+    UNWRITTEN.lock().map_or(None, |unwritten| unwritten.clone())
+}
+
+/// A person's reader that has gone away (`flowgate runs | head`) is no failure of the command; half a JSON object is.
+fn write_answer(text: &str, is_failure: impl Fn(&std::io::Error) -> bool) {
+    let mut stream = stdout().lock();
+    let written = writeln!(stream, "{text}").and_then(|()| stream.flush());
+    if let Err(error) = written.or_else(|error| if is_failure(&error) { Err(error) } else { Ok(()) })
+        && let Ok(mut unwritten) = UNWRITTEN.lock()
+    {
+        unwritten.get_or_insert_with(|| error.to_string());
+    }
+}
+
 fn write_line(stream: &mut impl Write, text: &str) {
     let written = writeln!(stream, "{text}").and_then(|()| stream.flush());
     if let Err(error) = written {

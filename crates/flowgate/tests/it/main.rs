@@ -8,6 +8,8 @@ mod doctor;
 mod example;
 mod interruption;
 mod lanes;
+mod lost_output;
+mod moments;
 mod output;
 mod service;
 mod shared_limits;

@@ -1,4 +1,5 @@
 //! A service that refuses, fails or is not the one that was meant.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use serde_json::json;
 
@@ -90,6 +91,37 @@ fn a_restored_environment_is_not_written_to_until_it_is_adopted() {
     let rows = &adopted["rows"];
     assert_eq!((&rows["created"], &rows["updated"]), (&10.into(), &30.into()), "{rows}");
     assert_eq!(place.flowgate(&["run", "offices", "--json"]).json()["rows"]["unchanged"], 40);
+}
+
+/// Puts a copy of one directory in place of another.
+fn copy_dir(place: &Place, from: &str, to: &str) {
+    if place.file(to).is_dir() {
+        fs_err::remove_dir_all(place.file(to)).unwrap();
+    }
+    let copied = std::process::Command::new("cp").arg("-r").arg(place.file(from)).arg(place.file(to)).status();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
+fn a_backup_of_the_state_that_is_put_back_is_noticed() {
+    let place = Place::provisioned();
+    let _emulator = place.keep_emulator();
+    place.write("data/offices.csv", &offices(30, "Office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    copy_dir(&place, ".flowgate/local", "backup");
+    copy_dir(&place, "backup", ".flowgate/local");
+    let unchanged = place.flowgate(&["run", "offices", "--json"]);
+    assert_eq!(unchanged.json()["rows"]["unchanged"], 30, "nothing was loaded since: {}", unchanged.everything());
+
+    place.write("data/offices.csv", &offices(40, "Later office"));
+    assert_eq!(place.flowgate(&["run", "offices"]).status, 0);
+    copy_dir(&place, "backup", ".flowgate/local");
+    let said = place.flowgate(&["run", "offices"]);
+    assert_eq!(said.status, 4, "{}", said.everything());
+    stable(&place, || insta::assert_snapshot!("state_put_back", said.everything()));
+    let adopted = place.flowgate(&["run", "offices", "--adopt", "--json"]).json();
+    assert_eq!(adopted["rows"]["unchanged"], 40, "{adopted}");
+    assert_eq!(place.accounts().len(), 40);
 }
 
 #[test]

@@ -57,6 +57,7 @@ kinds! {
     order,
     quarantine,
     references,
+    restores,
     times,
 }
 

@@ -221,6 +221,9 @@ impl UsedEmulator {
         let client = HttpClient::new(HttpOptions::to(vec![origin.clone()])).unwrap();
         let mut request = Request::new(method.parse().unwrap(), base.join(address).unwrap());
         request.bearer = Some((Secret::new(self.ready["token"].as_str().unwrap()), origin));
+        if !body.is_empty() {
+            request.headers.insert("content-type", "application/json".parse().unwrap());
+        }
         request.body = body.to_owned().into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(client.send(request)).unwrap();
@@ -269,7 +272,7 @@ fn said(output: Output) -> Said {
     }
 }
 
-fn command(dir: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
     prepared(&mut command, dir, arguments);
     command

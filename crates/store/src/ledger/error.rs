@@ -24,6 +24,8 @@ pub enum LedgerError {
     Write { path: PathBuf, source: Arc<io::Error> },
     #[error("reading ledger `{path}` failed")]
     Read { path: PathBuf, source: Arc<io::Error> },
+    #[error("ledger `{path}` was removed while the run works")]
+    Removed { path: PathBuf },
     #[error("the writer of ledger `{path}` has stopped")]
     Stopped { path: PathBuf },
     #[error("the records of the ledger contradict each other: {detail}")]
@@ -35,7 +37,9 @@ impl LedgerError {
         match self {
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Newer { .. } => ErrorKind::Configuration,
-            Self::DiskFull { .. } | Self::Write { .. } | Self::Read { .. } => ErrorKind::Resource,
+            Self::DiskFull { .. } | Self::Write { .. } | Self::Read { .. } | Self::Removed { .. } => {
+                ErrorKind::Resource
+            }
             Self::Exists { .. } | Self::RecordTooLong { .. } | Self::Stopped { .. } | Self::Contradiction { .. } => {
                 ErrorKind::Internal
             }
@@ -47,6 +51,7 @@ impl LedgerError {
             Self::Damaged { .. } => Code::STATE_DAMAGED,
             Self::Newer { .. } => Code::STATE_NEWER,
             Self::DiskFull { .. } => Code::DISK_FULL,
+            Self::Removed { .. } => Code::STATE_REMOVED,
             Self::Write { .. } | Self::Read { .. } => Code::STORAGE_FAILED,
             Self::Exists { .. } | Self::RecordTooLong { .. } | Self::Stopped { .. } | Self::Contradiction { .. } => {
                 Code::INTERNAL

@@ -11,7 +11,7 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | file header | `FGLEDGER`, version u32 (1), checksum u32 of the 12 bytes before |
+//! | file header | `FGLEDGER`, version u32 (2), checksum u32 of the 12 bytes before |
 //! | group header | `FGGR`, body length u32, group number u64 (from 0), body checksum u32, checksum u32 of the 20 bytes before |
 //! | group body | records, one after another: kind u8, payload length u32, payload |
 //!
@@ -20,6 +20,11 @@
 //! behind it had been durable, so it is damage and an error; a bad group with nothing good behind
 //! it is what a power cut leaves of a write that nobody was told about, and it is dropped.
 //! (Damage within the very last group cannot be told from that; it drops the group, never alters it.)
+//!
+//! What a power cut leaves is never shorter than it was: before a group is written, its place is. The file grows by
+//! whole [`ROOM_BYTES`], a quarter of its length at least, durably, and zeros stand behind its last group, one at least. So a file whose length is no
+//! multiple of that, or that a group fills to the last byte, was cut by something else: that is damage too.
+//! Files of version 1 grew with each group. They are read and gone on with as they are; their cuts cannot be told.
 //!
 //! The payloads are described in the module `record`. Only their reading is public: everything
 //! written goes through a [`LedgerWriter`].
@@ -36,8 +41,14 @@ pub use record::{IntentRow, OutcomeCode, Record};
 pub use replay::{Replay, ReplayedRow};
 pub use writer::LedgerWriter;
 
-/// The newest format, and so far the only one.
-const VERSION: u32 = 1;
+/// The newest format.
+const VERSION: u32 = 2;
+
+/// The format whose files have no room behind their last group.
+const VERSION_WITHOUT_ROOM: u32 = 1;
+
+/// The length of a file is a multiple of this. It is sparse: what is not written takes no space.
+const ROOM_BYTES: u64 = 1 << 18;
 
 const FILE_MAGIC: [u8; 8] = *b"FGLEDGER";
 const FILE_HEADER_BYTES: usize = 16;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::record::decode;
-use super::{FILE_HEADER_BYTES, FILE_MAGIC, GROUP_HEADER_BYTES, GroupHeader, LedgerError, Record, VERSION};
+use super::{
+    FILE_HEADER_BYTES, FILE_MAGIC, GROUP_HEADER_BYTES, GROUP_MAGIC, GroupHeader, LedgerError, ROOM_BYTES, Record,
+    VERSION, VERSION_WITHOUT_ROOM,
+};
 
 /// Bytes read at once when a bad group makes us look for a good one behind it.
 const SEARCH_BYTES: usize = 1 << 20;
@@ -20,11 +23,15 @@ pub fn read(path: &Path) -> Result<Records, LedgerError> {
     let mut file = BufReader::new(file);
     let mut header = [0; FILE_HEADER_BYTES];
     let got = read_up_to(&mut file, &mut header).map_err(failed)?;
-    check_file_header(path, &header[..got])?;
+    let has_room = check_file_header(path, &header[..got])? != VERSION_WITHOUT_ROOM;
+    if has_room && (length == 0 || !length.is_multiple_of(ROOM_BYTES)) {
+        return Err(LedgerError::Damaged { path: path.to_owned(), offset: length, detail: "it was cut".to_owned() });
+    }
     Ok(Records {
         path: path.to_owned(),
         file,
         length,
+        has_room,
         offset: FILE_HEADER_BYTES as u64,
         group: 0,
         body: Vec::new(),
@@ -33,7 +40,8 @@ pub fn read(path: &Path) -> Result<Records, LedgerError> {
     })
 }
 
-fn check_file_header(path: &Path, header: &[u8]) -> Result<(), LedgerError> {
+/// The version of a file that can be read.
+fn check_file_header(path: &Path, header: &[u8]) -> Result<u32, LedgerError> {
     let damaged = |detail: &str| LedgerError::Damaged { path: path.to_owned(), offset: 0, detail: detail.to_owned() };
     let Ok(header) = <&[u8; FILE_HEADER_BYTES]>::try_from(header) else {
         return Err(damaged("it is shorter than its header"));
@@ -46,10 +54,22 @@ fn check_file_header(path: &Path, header: &[u8]) -> Result<(), LedgerError> {
     }
     let found = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
     match found.cmp(&VERSION) {
-        Ordering::Equal => Ok(()),
+        Ordering::Equal => Ok(found),
         Ordering::Greater => Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION }),
+        Ordering::Less if found >= VERSION_WITHOUT_ROOM => Ok(found),
         Ordering::Less => Err(damaged("its header names a version that never was")),
     }
+}
+
+/// Where the undamaged part of a ledger ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub(super) position: u64,
+    /// The number of the next group.
+    pub(super) group: u64,
+    /// The length of the file, if it has room behind its last group.
+    pub(super) room: Option<u64>,
+    pub(super) torn_bytes: u64,
 }
 
 /// The records of a ledger in the order they were written. Ends after the first error.
@@ -58,6 +78,8 @@ pub struct Records {
     path: PathBuf,
     file: BufReader<fs::File>,
     length: u64,
+    /// Whether zeros stand behind the last group, as far as the file reaches.
+    has_room: bool,
     /// Where the group after `body` begins.
     offset: u64,
     /// The number that group must have.
@@ -68,14 +90,31 @@ pub struct Records {
 }
 
 impl Records {
-    /// Bytes of a write that was under way when the process died. Known when the records are over.
-    pub fn torn_bytes(&self) -> u64 {
-        if self.is_over { self.length - self.offset } else { 0 }
+    /// What a writer goes on from. Known when the records are over.
+    pub(super) fn end(&mut self) -> Result<End, LedgerError> {
+        let torn_bytes = self.torn_bytes().map_err(|source| LedgerError::read(&self.path, source))?;
+        let room = self.has_room.then_some(self.length);
+        Ok(End { position: self.offset, group: self.group, room, torn_bytes })
     }
 
-    /// Where the undamaged part ends and the next group's number. Known when the records are over.
-    pub(super) fn end(&self) -> (u64, u64) {
-        (self.offset, self.group)
+    /// Bytes of a write that was under way when the process died: up to the last that is not zero.
+    fn torn_bytes(&mut self) -> std::io::Result<u64> {
+        if !self.has_room {
+            return Ok(self.length - self.offset);
+        }
+        let mut window = vec![0; SEARCH_BYTES];
+        let (mut start, mut torn) = (0, 0);
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        loop {
+            let got = read_up_to(&mut self.file, &mut window)?;
+            if let Some(last) = window[..got].iter().rposition(|byte| *byte != 0) {
+                torn = start + last as u64 + 1;
+            }
+            if got < window.len() {
+                return Ok(torn);
+            }
+            start += got as u64;
+        }
     }
 
     fn next_record(&mut self) -> Result<Option<Record>, LedgerError> {
@@ -106,6 +145,10 @@ impl Records {
         if header.number != self.group {
             return self.judge("a group is out of order");
         }
+        let end = self.offset + (GROUP_HEADER_BYTES as u64) + u64::from(header.length);
+        if self.has_room && end >= self.length {
+            return Err(self.damaged("it was cut"));
+        }
         self.body.resize(header.length as usize, 0);
         let got = read_up_to(&mut self.file, &mut self.body).map_err(|source| LedgerError::read(&self.path, source))?;
         if got < self.body.len() || crc32c::crc32c(&self.body) != header.checksum {
@@ -132,11 +175,14 @@ impl Records {
         loop {
             self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
             let got = read_up_to(&mut self.file, &mut window).map_err(failed)?;
-            for candidate in window[..got].windows(GROUP_HEADER_BYTES) {
-                let Ok(candidate) = candidate.try_into() else { continue };
-                if GroupHeader::decode(candidate).is_some_and(|header| header.number > self.group) {
+            let mut at = 0;
+            while let Some(next) = window[at..got].iter().position(|byte| *byte == GROUP_MAGIC[0]) {
+                at += next;
+                let candidate = window[at..got].first_chunk::<GROUP_HEADER_BYTES>();
+                if candidate.and_then(GroupHeader::decode).is_some_and(|header| header.number > self.group) {
                     return Ok(true);
                 }
+                at += 1;
             }
             if got < window.len() {
                 return Ok(false);

@@ -126,6 +126,20 @@ impl Replay {
         (0..self.len()).map(|index| self.row(index))
     }
 
+    /// At most `limit` rows that were applied: of the last requests the last row each, and rows of all others evenly.
+    pub fn applied_sample(&self, limit: usize) -> Vec<ReplayedRow> {
+        let is_applied = |row: &ReplayedRow| row.outcome == Some(OutcomeCode::Applied);
+        let mut requests: Vec<_> = self.requests.iter().map(|(sequence, rows)| (*sequence, *rows)).collect();
+        requests.sort_unstable_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+        let last = |(_, (first, count)): (u64, (usize, usize))| {
+            (first..first + count).rev().map(|at| self.row(at)).find(is_applied)
+        };
+        let mut sample: Vec<ReplayedRow> = requests.into_iter().filter_map(last).take(limit / 2).collect();
+        let step = self.len().div_ceil(limit - sample.len()).max(1);
+        sample.extend((0..self.len()).step_by(step).map(|at| self.row(at)).filter(is_applied));
+        sample
+    }
+
     /// The number that the next request may take.
     pub fn next_sequence(&self) -> u64 {
         self.requests.keys().max().map_or(0, |sequence| sequence + 1)

@@ -3,7 +3,7 @@
 //! A record waits at most for the sync under way and its own. The thread takes whatever has
 //! gathered meanwhile as one group, so the number of syncs follows the disk, not the number of records.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -12,8 +12,12 @@ use flowgate_files::NewFile;
 use fs_err as fs;
 use tokio::sync::{mpsc, oneshot};
 
+use super::reader::End;
 use super::record::encode;
-use super::{GROUP_BYTES_GOAL, GroupHeader, LedgerError, RECORD_BYTES_MAX, Record, file_header, read};
+use super::{
+    FILE_HEADER_BYTES, GROUP_BYTES_GOAL, GROUP_HEADER_BYTES, GroupHeader, LedgerError, RECORD_BYTES_MAX, ROOM_BYTES,
+    Record, file_header, read,
+};
 
 /// Records that may wait for the disk; further ones wait for a place.
 const WAITING_RECORDS_MAX: usize = 256;
@@ -41,7 +45,8 @@ impl LedgerWriter {
         }
         path.parent().map_or(Ok(()), flowgate_files::create_dir).map_err(failed)?;
         write_header(path).map_err(failed)?;
-        Self::start(path, 0)
+        let position = FILE_HEADER_BYTES as u64;
+        Self::start(path, End { position, group: 0, room: Some(ROOM_BYTES), torn_bytes: 0 })
     }
 
     /// Goes on with a ledger; what a killed process left half written at its end is removed.
@@ -50,21 +55,21 @@ impl LedgerWriter {
         for record in &mut records {
             record?;
         }
-        let (end, group) = records.end();
-        let torn_bytes = records.torn_bytes();
+        let end = records.end()?;
         drop(records);
-        if torn_bytes > 0 {
-            tracing::warn!(path = %path.display(), torn_bytes, "removing an unfinished write from the ledger");
-            let file = open(path, fs::OpenOptions::new().write(true))?;
-            file.set_len(end).and_then(|()| file.sync_all()).map_err(|source| LedgerError::write(path, source))?;
+        if end.torn_bytes > 0 {
+            tracing::warn!(path = %path.display(), end.torn_bytes, "removing an unfinished write from the ledger");
+            remove_torn(path, &end).map_err(|source| LedgerError::write(path, source))?;
         }
-        Self::start(path, group)
+        Self::start(path, end)
     }
 
-    fn start(path: &Path, group: u64) -> Result<Self, LedgerError> {
-        let file = open(path, fs::OpenOptions::new().append(true))?;
+    fn start(path: &Path, end: End) -> Result<Self, LedgerError> {
+        let mut file = open(path, fs::OpenOptions::new().write(true))?;
+        file.seek(SeekFrom::Start(end.position)).map_err(|source| LedgerError::write(path, source))?;
         let (appends, waiting) = mpsc::channel(WAITING_RECORDS_MAX);
-        let commits = Commits { path: path.to_owned(), file, group, failure: None };
+        let End { position, group, room, .. } = end;
+        let commits = Commits { path: path.to_owned(), file, position, group, room, failure: None };
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || commits.run(waiting))
@@ -108,8 +113,11 @@ impl Drop for LedgerWriter {
 struct Commits {
     path: PathBuf,
     file: fs::File,
-    /// Number of the next group.
+    /// Where the next group begins, and its number.
+    position: u64,
     group: u64,
+    /// The length of the file, if it is longer than its groups.
+    room: Option<u64>,
     /// The first failure; nothing is written after it.
     failure: Option<LedgerError>,
 }
@@ -132,8 +140,15 @@ impl Commits {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        if let Err(source) = self.write_group(body) {
-            let failure = LedgerError::write(&self.path, source);
+        // What is written to a file that nobody can find again is not durable, and what follows it must not be sent.
+        let written = flowgate_files::is_in_place(&self.file, &self.path)
+            .and_then(|is_there| if is_there { self.write_group(body).map(|()| true) } else { Ok(false) });
+        let failure = match written {
+            Ok(true) => None,
+            Ok(false) => Some(LedgerError::Removed { path: self.path.clone() }),
+            Err(source) => Some(LedgerError::write(&self.path, source)),
+        };
+        if let Some(failure) = failure {
             self.failure = Some(failure.clone());
             return Err(failure);
         }
@@ -142,12 +157,25 @@ impl Commits {
 
     fn write_group(&mut self, body: &[u8]) -> io::Result<()> {
         failpoint::hit("ledger.write")?;
+        let end = self.position + (GROUP_HEADER_BYTES + body.len()) as u64;
+        self.make_room(end)?;
         self.file.write_all(&GroupHeader::of(self.group, body).encode())?;
         failpoint::hit("ledger.torn")?;
         self.file.write_all(body)?;
         failpoint::hit("ledger.sync")?;
         self.file.sync_data()?;
+        self.position = end;
         self.group += 1;
+        Ok(())
+    }
+
+    /// Makes the file durably longer than `end`, so that a power cut while the group is written cannot leave it shorter.
+    fn make_room(&mut self, end: u64) -> io::Result<()> {
+        let Some(room) = self.room.filter(|room| end >= *room) else { return Ok(()) };
+        let wanted = (end + 1 + room / 4).next_multiple_of(ROOM_BYTES);
+        self.file.set_len(wanted)?;
+        self.file.sync_all()?;
+        self.room = Some(wanted);
         Ok(())
     }
 }
@@ -173,10 +201,23 @@ fn write_header(path: &Path) -> io::Result<()> {
     failpoint::hit("ledger.create")?;
     let mut file = NewFile::create(path)?;
     file.write_all(&file_header())?;
+    file.set_len(ROOM_BYTES)?;
     file.sync()?;
     file.name()?;
     failpoint::hit("ledger.created")?;
     flowgate_files::sync_parent(path)
+}
+
+/// Removes what a killed process left half written. The file does not become shorter where that would look like a cut.
+fn remove_torn(path: &Path, end: &End) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    if end.room.is_none() {
+        file.set_len(end.position)?;
+    } else {
+        file.seek(SeekFrom::Start(end.position))?;
+        io::copy(&mut io::repeat(0).take(end.torn_bytes), &mut file)?;
+    }
+    file.sync_all()
 }
 
 fn open(path: &Path, options: &mut fs::OpenOptions) -> Result<fs::File, LedgerError> {
@@ -193,7 +234,7 @@ mod tests {
     fn after_a_full_disk_nothing_more_is_acknowledged() {
         let path = Path::new("/dev/full");
         let file = open(path, fs::OpenOptions::new().write(true)).unwrap();
-        let mut commits = Commits { path: path.to_owned(), file, group: 0, failure: None };
+        let mut commits = Commits { path: path.to_owned(), file, position: 0, group: 0, room: None, failure: None };
         let first = commits.commit(b"record").unwrap_err();
         assert_eq!(
             (first.code(), first.to_string()),

@@ -212,6 +212,11 @@ pub(super) fn set_status(
     }
 }
 
+pub(super) fn correct(transaction: &Transaction<'_>, flow: &FlowName, now: Timestamp) -> Result<u64, Fault> {
+    let sql = "UPDATE letters SET last_at = ?2, first_at = min(first_at, ?2) WHERE flow = ?1 AND last_at > ?2";
+    Ok(transaction.execute(sql, (flow.as_str(), to_text(now)))? as u64)
+}
+
 /// A discarded letter with a key is what keeps its row out. One without a key keeps nothing out: it
 /// is met again with its input, or is of no use.
 pub(super) fn expire(transaction: &Transaction<'_>, before: Timestamp) -> Result<u64, Fault> {

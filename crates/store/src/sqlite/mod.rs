@@ -31,7 +31,9 @@ pub struct SqliteStore {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
     /// Held shared as long as the database is open.
-    _presence: fs_err::File,
+    presence: fs_err::File,
+    /// `runs.db` as it was opened, to notice that it was removed.
+    database: fs_err::File,
 }
 
 impl SqliteStore {
@@ -40,12 +42,15 @@ impl SqliteStore {
         let locks = place::create(dir)?;
         let path = dir.join("runs.db");
         let opened = open::open(&path, &locks)?;
+        let database =
+            fs_err::File::open(&path).map_err(|source| StoreError::io("opening the state", &path, source))?;
         Ok(Self {
             path,
             locks,
             writer: Mutex::new(opened.writer),
             reader: Mutex::new(opened.reader),
-            _presence: opened.presence,
+            presence: opened.presence,
+            database,
         })
     }
 
@@ -55,6 +60,7 @@ impl SqliteStore {
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
+        self.require_in_place(doing)?;
         let mut connection = hold(&self.writer);
         let commit = || -> Result<T, Fault> {
             let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
@@ -65,6 +71,19 @@ impl SqliteStore {
             Ok(value)
         };
         commit().map_err(|fault| fault.at(doing, &self.path))
+    }
+
+    /// SQLite goes on with files that nobody can find again; what is recorded there is lost when the process ends, and
+    /// the locks beside them keep nobody out.
+    fn require_in_place(&self, doing: &'static str) -> Result<(), StoreError> {
+        let files = [(&self.database, self.path.clone()), (&self.presence, self.locks.join("store.lock"))];
+        for (file, path) in files {
+            let is_there = flowgate_files::is_in_place(file, &path);
+            if !is_there.map_err(|source| StoreError::io(doing, &path, source))? {
+                return Err(StoreError::Removed { path });
+            }
+        }
+        Ok(())
     }
 
     /// As [`Self::write`], refused unless `lease` still holds its flow.
@@ -314,6 +333,10 @@ impl Store for SqliteStore {
         self.write("discarding letters", |transaction| {
             letters::set_status(transaction, selection, crate::LetterStatus::Discarded)
         })
+    }
+
+    fn correct_letters(&self, lease: &FlowLease, now: Timestamp) -> Result<u64, StoreError> {
+        self.write_under(lease, "correcting letters", |transaction| letters::correct(transaction, lease.flow(), now))
     }
 
     fn expire_letters(&self, before: Timestamp) -> Result<u64, StoreError> {

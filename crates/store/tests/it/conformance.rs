@@ -72,6 +72,9 @@ fn image(number: u128) -> ImageRecord {
         cursor: Some(Cursor("2026-01-31".to_owned())),
         taken: at(5),
         malformed_key_unknown: false,
+        parts: [("data/a.csv".to_owned(), 3)].into(),
+        missing_parts: vec!["data/b.csv".to_owned()],
+        doubt: Some("`data/a.csv` ends in the middle of line 4".to_owned()),
     }
 }
 
@@ -79,7 +82,7 @@ fn image(number: u128) -> ImageRecord {
 fn full_record(number: u128) -> RunRecord {
     let mut record = RunRecord::begin(run_id(number), flow("enquiries"), "v1", at(1));
     let rows = LoadRows { prepared: 10, created: 6, quarantined: 1, pending: 3, dropped: 2, ..LoadRows::default() };
-    let progress = LoadProgress { phase: Phase::Loading, rows, driver_keys: Some(12), represented: 10 };
+    let progress = LoadProgress { phase: Phase::Loading, rows, driver_keys: Some(12), represented: 10, stopped: None };
     record.loads.insert(load("cases"), progress);
     let rows = StreamRows { extracted: 13, staged: 12, malformed: 1 };
     record.streams.insert(stream("enquiry"), StreamProgress { rows, image: Some(image(number)), done: true });
@@ -347,4 +350,9 @@ fn what_is_not_met_again_is_resolved(store: &dyn Store) {
     store.save_letters(&lease, &kept).unwrap();
     assert_eq!(store.resolve_unmet_letters(&lease, "cases", Code::ROW_MALFORMED, at(2)).unwrap(), 1);
     assert_eq!(store.letters(&LetterFilter::default(), None, 9).unwrap().letters, kept);
+    // One of a time to come was written under a wrong clock.
+    let of_a_wrong_clock = line(6, at(4_000_000_000));
+    store.save_letters(&lease, &[of_a_wrong_clock]).unwrap();
+    assert_eq!(store.correct_letters(&lease, at(3)).unwrap(), 1);
+    assert_eq!(store.resolve_unmet_letters(&lease, "cases", Code::ROW_MALFORMED, at(4)).unwrap(), 2);
 }

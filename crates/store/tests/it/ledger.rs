@@ -58,7 +58,7 @@ fn what_was_appended_comes_back_also_after_reopening() {
     assert!(matches!(LedgerWriter::create(&path), Err(LedgerError::Exists { .. })));
 }
 
-/// A file of the first version, as released: it must be read for ever.
+/// A file of the first version, as released: it must be read for ever, and gone on with.
 #[test]
 fn version_1_is_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -71,6 +71,10 @@ fn version_1_is_read() {
     ];
     fs::write(&path, VERSION_1).unwrap();
     assert_eq!(read_all(&path).unwrap(), records);
+    fs::write(&path, [VERSION_1, b"FGGR torn"].concat()).unwrap();
+    append_all(&LedgerWriter::open_append(&path).unwrap(), &[intent(8, 2..3)]);
+    assert_eq!(read_all(&path).unwrap(), [&records[..], &[intent(8, 2..3)]].concat());
+    assert_eq!(fs::read(&path).unwrap()[..VERSION_1.len()], *VERSION_1);
 }
 
 const VERSION_1: &[u8] = include_bytes!("../data/version_1.ledger");
@@ -152,7 +156,7 @@ fn a_newer_format_is_refused() {
     let path = dir.path().join("cases.ledger");
     drop(LedgerWriter::create(&path).unwrap());
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let checksum = crc32c::crc32c(&bytes[..12]);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     fs::write(&path, bytes).unwrap();
@@ -181,33 +185,86 @@ fn damage_before_the_tail_names_file_and_place() {
 fn segment(dir: &Path, records: &[Record]) -> (Vec<u8>, Vec<usize>) {
     let path = dir.join("whole.ledger");
     let writer = LedgerWriter::create(&path).unwrap();
-    let mut ends = vec![fs::metadata(&path).unwrap().len() as usize];
+    let mut ends = vec![HEADER_BYTES];
     for record in records {
         append_all(&writer, std::slice::from_ref(record));
-        ends.push(fs::metadata(&path).unwrap().len() as usize);
+        let bytes = fs::read(&path).unwrap();
+        ends.push(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
     }
     drop(writer);
-    (fs::read(&path).unwrap(), ends)
+    // A record may end in zeros: only the header of the next group tells where it really ends.
+    let bytes = fs::read(&path).unwrap();
+    let begins: Vec<usize> = bytes.windows(4).enumerate().filter(|(_, is)| is == b"FGGR").map(|(at, _)| at).collect();
+    if begins.len() == records.len() {
+        ends[1..records.len()].copy_from_slice(&begins[1..]);
+    }
+    (bytes, ends)
+}
+
+const HEADER_BYTES: usize = 16;
+
+/// What a power cut leaves while a group is written: its place, and the first bytes of it.
+fn torn(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut torn = bytes.to_vec();
+    torn[at..].fill(0);
+    torn
 }
 
 #[test]
-fn every_cut_reads_back_what_was_whole_and_can_be_gone_on_with() {
+fn what_a_power_cut_leaves_reads_back_what_was_whole_and_can_be_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let records = sample();
     let (bytes, ends) = segment(dir.path(), &records);
-    let path = dir.path().join("cut.ledger");
-    for cut in ends[0]..=bytes.len() {
-        fs::write(&path, &bytes[..cut]).unwrap();
-        let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
-        assert_eq!(read_all(&path).unwrap(), records[..whole], "cut at {cut}");
-        if cut % 16 == 0 {
-            append_all(
-                &LedgerWriter::open_append(&path).unwrap(),
-                &records[whole..whole + 1.min(records.len() - whole)],
-            );
-            assert_eq!(read_all(&path).unwrap(), records[..records.len().min(whole + 1)], "continued after {cut}");
+    let path = dir.path().join("torn.ledger");
+    for at in (ends[0]..*ends.last().unwrap()).step_by(3) {
+        fs::write(&path, torn(&bytes, at)).unwrap();
+        let read = read_all(&path).unwrap();
+        let whole = ends.iter().filter(|end| **end <= at).count() - 1;
+        // A group whose last bytes are zeros is whole without them.
+        assert!(read == records[..whole] || read == records[..=whole], "torn at {at}");
+        if at % 12 == 1 {
+            let next = &records[read.len()..records.len().min(read.len() + 1)];
+            append_all(&LedgerWriter::open_append(&path).unwrap(), next);
+            assert_eq!(read_all(&path).unwrap(), records[..read.len() + next.len()], "continued after {at}");
         }
     }
+}
+
+#[test]
+fn every_cut_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bytes, ends) = segment(dir.path(), &sample());
+    let path = dir.path().join("cut.ledger");
+    let beyond = [bytes.len() / 2, bytes.len() - 1];
+    for cut in (0..=*ends.last().unwrap()).step_by(5).chain(ends.iter().copied()).chain(beyond) {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert_eq!(read_all(&path).unwrap_err().code(), Code::STATE_DAMAGED, "cut at {cut}");
+        assert!(LedgerWriter::open_append(&path).is_err(), "cut at {cut}, and gone on with");
+    }
+}
+
+#[test]
+fn a_ledger_that_grew_is_damaged_wherever_it_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.ledger");
+    // Groups of half a megabyte: some reach over the end of the room that was there.
+    let records: Vec<Record> = (0..9).map(|sequence| intent(sequence, 0..12_000)).collect();
+    append_all(&LedgerWriter::create(&path).unwrap(), &records);
+    assert_eq!(read_all(&path).unwrap(), records);
+    let bytes = fs::read(&path).unwrap();
+    let rooms = bytes.len() >> 18;
+    assert!(rooms > 4 && bytes.len().is_multiple_of(1 << 18), "{rooms} rooms");
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    // Behind the last group there is only room: whoever takes some of it takes nothing.
+    for cut in (1..rooms).map(|room| room << 18).filter(|cut| *cut <= end) {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        assert!(read_all(&path).is_err_and(|error| error.code() == Code::STATE_DAMAGED), "cut at {cut}");
+    }
+    fs::write(&path, &bytes).unwrap();
+    let more = LedgerWriter::open_append(&path).unwrap();
+    append_all(&more, &[intent(9, 0..1)]);
+    drop(more);
+    assert_eq!(read_all(&path).unwrap().len(), 10);
 }
 
 #[test]
@@ -217,7 +274,8 @@ fn every_flipped_bit_is_detected() {
     let (bytes, ends) = segment(dir.path(), &records);
     let path = dir.path().join("flipped.ledger");
     let last_group = ends[ends.len() - 2];
-    for bit in 0..bytes.len() * 8 {
+    // One bit of each byte: all eight in turn.
+    for bit in (0..ends[ends.len() - 1]).map(|byte| byte * 8 + byte % 8) {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, &damaged).unwrap();
@@ -256,14 +314,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_prefix_reads_back_a_prefix(records in prop::collection::vec(any_record(), 1..8), cut in any::<prop::sample::Index>()) {
+    fn any_torn_write_reads_back_a_prefix(records in prop::collection::vec(any_record(), 1..8), at in any::<prop::sample::Index>()) {
         let dir = tempfile::tempdir().unwrap();
         let (bytes, ends) = segment(dir.path(), &records);
-        let path = dir.path().join("cut.ledger");
-        let cut = ends[0] + cut.index(bytes.len() - ends[0] + 1);
-        fs::write(&path, &bytes[..cut]).unwrap();
-        let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
-        prop_assert_eq!(read_all(&path).unwrap(), &records[..whole]);
+        let path = dir.path().join("torn.ledger");
+        let at = ends[0] + at.index(ends[ends.len() - 1] - ends[0] + 1);
+        fs::write(&path, torn(&bytes, at)).unwrap();
+        let whole = ends.iter().filter(|end| **end <= at).count() - 1;
+        let read = read_all(&path).unwrap();
+        prop_assert!(read == records[..whole] || read == records[..records.len().min(whole + 1)]);
     }
 
     #[test]
@@ -272,7 +331,7 @@ proptest! {
         let path = dir.path().join("noise.ledger");
         drop(LedgerWriter::create(&path).unwrap());
         let mut bytes = fs::read(&path).unwrap();
-        bytes.extend_from_slice(&tail);
+        bytes[HEADER_BYTES..HEADER_BYTES + tail.len()].copy_from_slice(&tail);
         fs::write(&path, bytes).unwrap();
         prop_assert_eq!(read_all(&path).unwrap(), vec![]);
     }

@@ -86,6 +86,7 @@ mod tests {
             deletes: flowgate_core::project::Deletes::Seen,
             columns: BTreeMap::new(),
             is_incremental,
+            may_be_empty: false,
         };
         uses.add_stream(&stream(true));
         uses.add_stream(&stream(false));

@@ -1,0 +1,2 @@
+create table t(id integer primary key, name text, changed integer);
+insert into t values(1,'one',1);
