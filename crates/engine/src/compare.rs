@@ -3,6 +3,7 @@
 //! Digests are sifted once; what they do not settle is decided part by part, as often as it is asked
 //! for: each time the same, because the same rows, state and ledger are read.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub(crate) struct Compared {
     has_orphans: bool,
     /// Ids of rows that other loads keep in the same table, sorted; gathered only where rows may be removed.
     kept_elsewhere: Vec<Uuid>,
+    /// Ids of rows that are to be deleted.
+    pub(crate) leaving: HashSet<Uuid>,
 }
 
 impl FlowRun<'_> {
@@ -166,6 +169,7 @@ impl FlowRun<'_> {
             looked,
             has_orphans: false,
             kept_elsewhere: if load.missing == Missing::Keep { Vec::new() } else { scope.ids_of_other_loads()? },
+            leaving: HashSet::new(),
         };
         let mut counts = DiffCounts::default();
         let mut creates_again = 0;
@@ -174,6 +178,9 @@ impl FlowRun<'_> {
             let diff = self.diff(load, &compared, letters, buckets)?;
             creates_again += diff.creates_again();
             counts += diff.counts;
+            if load.missing == Missing::Delete {
+                compared.leaving.extend(diff.removable());
+            }
             compared.examples.or(diff.examples);
         }
         compared.has_orphans = creates_again < compared.past.unanswered_creates.len();
@@ -364,9 +371,10 @@ impl FlowRun<'_> {
 }
 
 impl Compared {
-    /// Whether no reference waits for another pass.
+    /// Whether no reference waits for another pass: for its row to be there, or to see whether it stays.
     pub(crate) fn is_last_pass(&self, scope: &Scope<'_>) -> bool {
-        scope.pass == 2 || self.prepared.deferred == 0
+        let loses_its_own = !self.leaving.is_empty() && scope.refers_to_itself();
+        scope.pass == 2 || (self.prepared.deferred == 0 && !loses_its_own && !scope.refers_to_later_deletions())
     }
 
     /// Consecutive buckets, in groups that are decided and sent together.

@@ -211,6 +211,11 @@ impl Diff {
         let is_again = |row: &&Decided| matches!(row.action, Action::Create { id: Some(_) });
         self.decided.iter().filter(is_again).count()
     }
+
+    /// Ids of rows that are gone and that no other load keeps.
+    pub(crate) fn removable(&self) -> impl Iterator<Item = Uuid> + '_ {
+        self.gone.iter().filter(|gone| !gone.is_shared).map(|gone| self.old.index.ids[gone.at])
+    }
 }
 
 /// What every bucket of a load is decided by.

@@ -2,9 +2,9 @@
 //!
 //! Before a load is prepared, the distinct values of each lookup are found once: first in the state
 //! of loads that write the target table under the same columns (no request), then at the
-//! destination. A value that matches two rows is refused rather than guessed.
+//! destination. A value that matches two rows is refused rather than guessed. Rows that this run deletes are not found.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
@@ -310,7 +310,7 @@ impl Finder {
             .await?;
         while let Some(page) = pages.next().await {
             scope.require_not_cancelled()?;
-            self.note_page(&page?)?;
+            self.note_page(&page?, &scope.leaving)?;
         }
         Ok(())
     }
@@ -328,13 +328,13 @@ impl Finder {
         }
     }
 
-    fn note_page(&mut self, page: &RecordBatch) -> Result<(), RunError> {
+    fn note_page(&mut self, page: &RecordBatch, leaving: &HashSet<Uuid>) -> Result<(), RunError> {
         let ids = row_ids(page)?;
         let positions: Vec<usize> =
             (0..page.num_columns()).filter(|at| page.schema().field(*at).name() != ID_COLUMN).collect();
         let keys = key_hashes(&page.project(&positions)?)?;
         for (key, id) in keys.into_iter().zip(ids) {
-            if let Some(key) = key {
+            if let Some(key) = key.filter(|_| !leaving.contains(&id)) {
                 self.note(key, id);
             }
         }

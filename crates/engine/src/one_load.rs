@@ -28,6 +28,13 @@ use crate::under_way::count;
 use crate::witness::Recent;
 use crate::{Event, RunError, guard, late, witness};
 
+/// What follows the pass of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Done,
+    SecondPass,
+}
+
 impl<'a> FlowRun<'a> {
     /// What the steps of one pass of a load share.
     pub(crate) async fn scope<'s>(&mut self, load: &'s Load, pass: u8) -> Result<Scope<'s>, RunError>
@@ -44,17 +51,18 @@ impl<'a> FlowRun<'a> {
             driver_rows: self.driver_rows(load),
             pass,
             planned: Arc::clone(&self.planned),
+            leaving: Arc::clone(&self.leaving),
         })
     }
 
-    /// Runs one pass of a load; returns how many references wait for the second pass.
+    /// Runs one pass of a load; says whether references wait for the second pass.
     pub(crate) async fn run_load(
         &mut self,
         load: &Load,
         mapping: Mapping,
         transforms: &Transforms,
         pass: u8,
-    ) -> Result<u64, RunError> {
+    ) -> Result<Next, RunError> {
         let engine = self.engine;
         let scope = self.scope(load, pass).await?;
         let started = engine.clock.elapsed();
@@ -73,11 +81,14 @@ impl<'a> FlowRun<'a> {
             let Compared { prepared, state, .. } = compared;
             compared = self.compare(&scope, prepared, Some(state), &letters, &dir).await?;
         }
-        let deferred = compared.prepared.deferred;
         let diffed = engine.clock.elapsed();
         self.note_compared(load, &compared)?;
         // What the second pass sends belongs to changes that the first one was allowed.
         let stopped = pass == 1 && self.guard(load, &compared);
+        let next = if stopped || compared.is_last_pass(&scope) { Next::Done } else { Next::SecondPass };
+        if !stopped {
+            Arc::make_mut(&mut self.leaving).extend(&compared.leaving);
+        }
         let state_seconds = if self.is_plan {
             let (plan, creates) = self.plan_load(&scope, &compared, &letters)?;
             self.keep_plan(load, plan, creates);
@@ -96,7 +107,7 @@ impl<'a> FlowRun<'a> {
         }
         self.save()?;
         remove_dir(&dir.join("buckets"))?;
-        Ok(if stopped { 0 } else { deferred })
+        Ok(next)
     }
 
     fn driver_rows(&self, load: &Load) -> Option<u64> {

@@ -4,7 +4,7 @@
 //! form, fails a check, has no key or refers to nothing becomes a letter; it still goes into the
 //! buckets, marked, so that its key is not taken for gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use flowgate_core::source::{FILE_COLUMN, LINE_COLUMN, ROW_COLUMN};
 use flowgate_core::{Code, KeyHash, Notes, TableShape, WallClock};
 use flowgate_sorted::{Arrivals, ArrivalsWriter, Known, RowSet, key_hashes, row_hashes};
 use futures::StreamExt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::lookup::Lookups;
@@ -47,6 +48,20 @@ pub(crate) struct Prepared {
     pub(crate) represented: u64,
     /// Lookups left empty until the second pass.
     pub(crate) deferred: u64,
+}
+
+impl Prepared {
+    /// Those of `keys` that the source has now.
+    pub(crate) fn wanted(&self, keys: impl Iterator<Item = KeyHash>) -> Result<HashSet<KeyHash>, RunError> {
+        let keys: HashSet<KeyHash> = keys.collect();
+        let buckets: HashSet<usize> = keys.iter().map(|key| key.bucket(self.arrivals.bits())).collect();
+        let mut wanted = HashSet::new();
+        for bucket in buckets {
+            let digests = self.arrivals.digests(bucket)?;
+            wanted.extend(digests.iter().map(|digest| digest.key).filter(|key| keys.contains(key)));
+        }
+        Ok(wanted)
+    }
 }
 
 /// Where prepared rows go.
@@ -265,7 +280,7 @@ impl Work<'_, '_> {
             self.letters.write(LetterRow {
                 key: keys[row],
                 key_text: shown,
-                row_hash: hashes[row],
+                row_hash: hash_of_faulty(hashes[row], fault),
                 payload: payload(select, row)?,
                 file,
                 line,
@@ -316,6 +331,12 @@ fn keep_first(faults: &mut [Option<RowFault>], more: Vec<(usize, RowFault)>) {
             *slot = Some(fault);
         }
     }
+}
+
+/// The hash by which a letter knows its row again. A value that has no canonical form was left empty, so the row's own
+/// hash is that of one in which the value really is empty.
+fn hash_of_faulty(row_hash: u64, fault: &RowFault) -> u64 {
+    if fault.column.is_some() { xxh3_64_with_seed(fault.reason.as_bytes(), row_hash) } else { row_hash }
 }
 
 /// File and line of a row, when the SELECT returns them.

@@ -3,7 +3,7 @@
 //! The run's record is saved after every step that a later process can go on from: each staged
 //! image, each folded load. What happens within a load is in that load's ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use flowgate_core::connector::Connections;
 use flowgate_core::destination::RequestCounts;
-use flowgate_core::project::{Flow, Load, Lookup, Stream};
+use flowgate_core::project::{Flow, Load, Lookup, Missing, Stream};
 use flowgate_core::{
     CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project, WallClock,
 };
-use flowgate_sorted::{DEACTIVATED, Manifest, State, TOMBSTONE};
+use flowgate_sorted::{DEACTIVATED, Entry, Manifest, State, TOMBSTONE};
 use flowgate_store::{FlowLease, ImageRecord, LoadProgress, Phase, RunRecord, RunState, Store};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::ids::Ids;
-use crate::one_load::map;
+use crate::one_load::{Next, map};
 use crate::plan::Planned;
 use crate::transform::Transforms;
 use crate::{Event, GuardStop, Observer, RunError};
@@ -158,6 +158,8 @@ pub(crate) struct FlowRun<'a> {
     /// Nothing is sent; what would be is written down in `planned`.
     pub(crate) is_plan: bool,
     pub(crate) planned: Arc<Planned>,
+    /// Rows that this run deletes, or deleted: no reference may point at them.
+    pub(crate) leaving: Arc<HashSet<Uuid>>,
 }
 
 impl<'a> FlowRun<'a> {
@@ -184,6 +186,7 @@ impl<'a> FlowRun<'a> {
             requests_seen: RequestCounts::default(),
             is_plan: false,
             planned: Arc::default(),
+            leaving: Arc::default(),
         }
     }
 
@@ -210,8 +213,7 @@ impl<'a> FlowRun<'a> {
         }
         let mut second_pass = Vec::new();
         for (load, mapping) in mapped {
-            let deferred = self.run_load(load, mapping.clone(), &transforms, 1).await?;
-            if deferred > 0 {
+            if self.run_load(load, mapping.clone(), &transforms, 1).await? == Next::SecondPass {
                 second_pass.push((load, mapping));
             }
         }
@@ -382,11 +384,18 @@ pub(crate) struct Scope<'a> {
     pub(crate) pass: u8,
     /// Rows that loads before this one would create, in a plan.
     pub(crate) planned: Arc<Planned>,
+    /// Rows that this run deletes, or deleted: no reference may point at them.
+    pub(crate) leaving: Arc<HashSet<Uuid>>,
 }
 
 /// The clock on the wall of the project.
 pub(crate) fn wall_clock(project: &Project) -> Result<WallClock, RunError> {
     project.clock().map_err(|error| RunError::refused(Code::WRONG_TYPE, error.to_string()))
+}
+
+/// Whether a lookup of the load `from` points at rows that `to` loads.
+fn refers_to(lookup: &Lookup, from: &Load, to: &Load) -> bool {
+    from.into == to.into && lookup.rules.iter().any(|rule| rule.table == to.table)
 }
 
 impl Scope<'_> {
@@ -417,16 +426,28 @@ impl Scope<'_> {
 
     /// Whether a lookup may point at rows that this run has yet to load.
     pub(crate) fn is_deferred(&self, lookup: &Lookup) -> bool {
-        let position = self.flow.loads.iter().position(|load| load.name == self.load.name).unwrap_or_default();
-        let later = self.flow.loads.iter().skip(position);
         self.pass == 1
-            && later
-                .into_iter()
-                .any(|load| load.into == self.load.into && lookup.rules.iter().any(|rule| rule.table == load.table))
+            && (refers_to(lookup, self.load, self.load) || self.later().any(|load| refers_to(lookup, self.load, load)))
+    }
+
+    /// Whether rows of this load refer to rows that it deletes itself.
+    pub(crate) fn refers_to_itself(&self) -> bool {
+        self.load.lookups.values().any(|lookup| refers_to(lookup, self.load, self.load))
+    }
+
+    /// Whether a load after this one may delete rows that this one's refer to.
+    pub(crate) fn refers_to_later_deletions(&self) -> bool {
+        let mut deleting = self.later().filter(|load| load.missing == Missing::Delete);
+        deleting.any(|load| self.load.lookups.values().any(|lookup| refers_to(lookup, self.load, load)))
+    }
+
+    /// The loads of the flow that follow this one.
+    fn later(&self) -> impl Iterator<Item = &Load> {
+        self.flow.loads.iter().skip_while(|load| load.name != self.load.name).skip(1)
     }
 
     /// Calls `note` with key and id of every row that some load of this project put into `table`
-    /// under exactly these match columns.
+    /// under exactly these match columns, and that stays there.
     pub(crate) fn ids_in_state(
         &self,
         table: &str,
@@ -446,7 +467,8 @@ impl Scope<'_> {
                 let bits = state.manifest().bits;
                 for bucket in 0..(1_usize << bits) {
                     let index = state.bucket(bits, bucket)?.index;
-                    index.iter().filter(|entry| !entry.is_ambiguous()).for_each(|entry| note(entry.key, entry.id));
+                    let usable = |entry: &Entry| !entry.is_ambiguous() && !self.leaving.contains(&entry.id);
+                    index.iter().filter(usable).for_each(|entry| note(entry.key, entry.id));
                 }
             }
         }

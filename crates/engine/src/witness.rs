@@ -68,8 +68,8 @@ pub(crate) struct Looked {
 }
 
 /// Fails if the destination is older than the state or the ledger, or another one, or the load another; or if the state
-/// is older than the destination. `was_deleting`: an earlier process of this run may have deleted rows without living to
-/// hear so; those that are missing are then met one by one.
+/// is older than the destination. `was_deleting`: an earlier process of this run may have deleted rows that left the
+/// source without living to hear so; that those are missing is no sign.
 pub(crate) async fn check(
     scope: &Scope<'_>,
     prepared: &Prepared,
@@ -79,7 +79,8 @@ pub(crate) async fn check(
 ) -> Result<Looked, RunError> {
     let Some(known) = &state.manifest().witnesses else { return Ok(Looked::default()) };
     require_same_keys(scope, known)?;
-    let mut looked = look(scope, &prepared.mapping, state, known, past, was_deleting).await?;
+    let leaving = if was_deleting { leaving(prepared, known)? } else { HashSet::new() };
+    let mut looked = look(scope, &prepared.mapping, state, known, past, &leaving).await?;
     if place::has_moved(scope.project(), &known.place)? {
         looked.missing.extend(later::look(scope, prepared, state, past).await?);
     }
@@ -97,17 +98,26 @@ pub(crate) async fn check(
 /// As [`check`], for a load that a run which goes on had done already.
 pub(crate) async fn check_done(scope: &Scope<'_>, mapping: &Mapping, state: &State) -> Result<(), RunError> {
     let Some(known) = &state.manifest().witnesses else { return Ok(()) };
-    look(scope, mapping, state, known, &Past::default(), false).await.map(drop)
+    look(scope, mapping, state, known, &Past::default(), &HashSet::new()).await.map(drop)
 }
 
-/// Looks at the witnesses, and at what the ledger claims.
+/// The keys of witnesses that the source no longer has.
+fn leaving(prepared: &Prepared, known: &Witnesses) -> Result<HashSet<KeyHash>, RunError> {
+    let mut keys: HashSet<KeyHash> = known.rows.iter().filter_map(Witness::key).collect();
+    for wanted in prepared.wanted(keys.iter().copied())? {
+        keys.remove(&wanted);
+    }
+    Ok(keys)
+}
+
+/// Looks at the witnesses, and at what the ledger claims. Rows of the keys in `leaving` may be missing.
 async fn look(
     scope: &Scope<'_>,
     mapping: &Mapping,
     state: &State,
     known: &Witnesses,
     past: &Past,
-    was_deleting: bool,
+    leaving: &HashSet<KeyHash>,
 ) -> Result<Looked, RunError> {
     let deleted = past.deleted();
     let written = past.sample();
@@ -140,6 +150,8 @@ async fn look(
         let is_missing = !versions.contains_key(&row.id);
         if is_missing && !is_of_state(state, row)? {
             looked.outdated.insert(row.id);
+        } else if is_missing && let Some(key) = row.key().filter(|key| leaving.contains(key)) {
+            looked.missing.insert(key);
         } else {
             living.push((row, is_missing));
         }
@@ -153,11 +165,10 @@ async fn look(
     // Of a handful of rows that are all there were, each is met by itself.
     let is_last_run_gone = is_last_run_gone && (signs.missing < living.len() || signs.missing >= MISSING_MIN);
     let are_many = signs.missing >= MISSING_MIN && !are_all_witnesses;
-    let is_much_missing = !was_deleting && (is_last_run_gone || are_many);
-    if signs.older > 0 || signs.back > 0 || signs.lost > 0 || is_much_missing {
+    if signs.older > 0 || signs.back > 0 || signs.lost > 0 || is_last_run_gone || are_many {
         return Err(refusal(scope, &signs));
     }
-    looked.missing = living.iter().filter(|(_, is_missing)| *is_missing).filter_map(|(row, _)| row.key()).collect();
+    looked.missing.extend(living.iter().filter(|(_, is_missing)| *is_missing).filter_map(|(row, _)| row.key()));
     Ok(looked)
 }
 

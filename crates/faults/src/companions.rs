@@ -12,7 +12,7 @@ pub(crate) const KINDS: &[&str] = &["union", "left join", "inner join", "exists"
 const SELECTS: &[&str] = &[
     "SELECT code AS accountnumber, name, city AS address1_city, status FROM office \
      UNION ALL SELECT code, name, city, status FROM companion",
-    "SELECT o.code AS accountnumber, o.name, coalesce(c.city, o.city) AS address1_city, c.status FROM office o \
+    "SELECT o.code AS accountnumber, o.name, c.city AS address1_city, o.status FROM office o \
      LEFT JOIN companion c ON 'K-' || c.code = 'K-' || o.code",
     "WITH known AS (SELECT code FROM companion) SELECT o.code AS accountnumber, o.name, o.city AS address1_city, \
      o.status FROM office o INNER JOIN known ON known.code = o.code",

@@ -127,7 +127,7 @@ fn stale_rows_of(
     let mut stale = 0;
     for (number, rows) in by_bucket {
         let bucket = state.bucket(bits, number)?;
-        let wanted = wanted_keys(prepared, rows.iter().map(|(key, _)| *key))?;
+        let wanted = prepared.wanted(rows.iter().map(|(key, _)| *key))?;
         for (key, row) in rows {
             let is_stale = match bucket.index.find(key) {
                 None => wanted.contains(&key),
@@ -142,18 +142,6 @@ fn stale_rows_of(
         }
     }
     Ok(stale)
-}
-
-/// Those of `keys` that the source has now.
-fn wanted_keys(prepared: &Prepared, keys: impl Iterator<Item = KeyHash>) -> Result<HashSet<KeyHash>, RunError> {
-    let keys: HashSet<KeyHash> = keys.collect();
-    let buckets: HashSet<usize> = keys.iter().map(|key| key.bucket(prepared.arrivals.bits())).collect();
-    let mut wanted = HashSet::new();
-    for bucket in buckets {
-        let digests = prepared.arrivals.digests(bucket)?;
-        wanted.extend(digests.iter().map(|digest| digest.key).filter(|key| keys.contains(key)));
-    }
-    Ok(wanted)
 }
 
 /// Whether a row that should be active is not, or the other way round, where the load deactivates what is gone.

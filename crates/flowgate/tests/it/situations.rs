@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -80,14 +82,25 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// Situations that are played at once: they wait more than they work.
+const AT_ONCE: usize = 4;
+
 /// Plays every situation of a kind, and tells of all that went otherwise.
 fn play_all(kind: &str) {
     let situations = folders_in(&folder().join(kind));
     assert!(!situations.is_empty(), "no situation of the kind `{kind}`");
-    let failures: Vec<String> = situations
-        .iter()
-        .filter_map(|situation| play(situation).err().map(|error| format!("{}: {error}", situation.display())))
-        .collect();
+    let next = AtomicUsize::new(0);
+    let play_some = || {
+        let mut failures = Vec::new();
+        while let Some(situation) = situations.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failures.extend(play(situation).err().map(|error| format!("{}: {error}", situation.display())));
+        }
+        failures
+    };
+    let failures: Vec<String> = thread::scope(|scope| {
+        let players: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(play_some)).collect();
+        players.into_iter().flat_map(|player| player.join().unwrap()).collect()
+    });
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
