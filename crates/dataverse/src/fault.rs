@@ -283,8 +283,12 @@ fn classify(status: StatusCode, code: Option<u32>, message: &str) -> FaultClass 
     // The reader of bodies has one code for whatever does not fit. A column or a navigation property that the
     // type does not have is no fault of the row.
     let is_undeclared = message.contains("does not exist on type") || message.contains("undeclared property");
-    if let Some(class) = known {
-        return if is_undeclared && code == Some(PAYLOAD_ERROR) { FaultClass::Configuration } else { class };
+    match known {
+        Some(_) if is_undeclared && code == Some(PAYLOAD_ERROR) => return FaultClass::Configuration,
+        // Who gave up waiting does not know what became of the request, whatever code it puts on that.
+        Some(FaultClass::Limited) if is_front_end(status) => return FaultClass::Gateway,
+        Some(class) => return class,
+        None => {}
     }
     // An undeclared column is no fault of the row, whatever code the OData parser gives it.
     if is_undeclared {
@@ -400,6 +404,15 @@ mod tests {
         }
         let value = "Cannot convert the literal 'Charity' to the expected type 'Edm.Int32'.";
         assert_eq!(refusal(400, &inner(value)).class, FaultClass::RowOrConfiguration);
+    }
+
+    #[test]
+    fn a_front_end_that_gave_up_knows_no_end_whatever_code_it_names() {
+        for status in [408, 502, 503, 504] {
+            assert_eq!(refusal(status, &error("0x80040216", "x")).class, FaultClass::Gateway, "{status}");
+            assert_eq!(refusal(status, &error("0x80040237", "x")).class, FaultClass::Duplicate, "{status}");
+        }
+        assert_eq!(refusal(500, &error("0x80040216", "x")).class, FaultClass::Limited);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::random::Random;
 pub(crate) const KINDS: &[&str] = &["the database", "another file"];
 
 /// Blocks of 512 bytes. Below the first nothing begins, above the last all is written.
-const BLOCKS: (u64, u64) = (4, 900);
+const BLOCKS: (u64, u64) = (4, 500);
 
 pub(crate) fn case(bench: &mut Bench, _case: usize, random: &mut Random) -> Result<Outcome> {
     bench.begin(random.of_list(&[1, 2]))?;
