@@ -6,11 +6,12 @@ use flowgate_core::connector::ConnectorSpec;
 use flowgate_core::hours::WeekHours;
 use flowgate_core::nearest::{nearest, quoted_list};
 use flowgate_core::project::{BudgetShare, BudgetSpec, Connection};
-use flowgate_core::{Code, ConnectionName};
+use flowgate_core::{Code, ConnectionName, redaction};
 
 use crate::check::unknown_key_among;
 use crate::connector_block::ConnectorBlock;
 use crate::definition::{Block, COUNT_MAX, Key, Kind, Others, Written};
+use crate::mask;
 use crate::node::{Data, Entry, Node};
 use crate::report::{Problem, Report};
 
@@ -91,6 +92,11 @@ impl Connections {
         let mut connections = Self::default();
         for entry in blocks.flat_map(Node::entries) {
             connections.declared.insert(entry.key.clone());
+            remember_secrets(&entry.key, &entry.value);
+            if let Data::Scalar { text, .. } = &entry.value.data {
+                // An address with its password, perhaps: a connection is a block, so all of this is a slip of the pen.
+                redaction::remember(text, "****");
+            }
             if let Some(connection) = read_connection(entry, registry, report) {
                 connections.by_name.insert(connection.name.clone(), connection);
             }
@@ -135,6 +141,20 @@ impl Connections {
             (None, true) => problem.hint("add it under `connections:` in `flowgate.yaml`"),
             (None, false) => problem.hint(format!("connections: {}", quoted_list(names))),
         }
+    }
+}
+
+/// Has secrets that are written out masked in whatever is said of them.
+fn remember_secrets(name: &str, node: &Node) {
+    match &node.data {
+        Data::Scalar { text, .. } => mask::remember(name, text),
+        Data::List(items) => items.iter().for_each(|item| remember_secrets(name, item)),
+        Data::Map(entries) => entries.iter().for_each(|entry| {
+            remember_secrets(&entry.key, &entry.value);
+            if mask::is_secret(name) {
+                remember_secrets(name, &entry.value);
+            }
+        }),
     }
 }
 

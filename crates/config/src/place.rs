@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mask::masked;
+use crate::mask::{masked, masked_below_connections};
 
 /// The longest source line repeated in a report, in characters.
 const SNIPPET_LENGTH_MAX: usize = 200;
@@ -99,8 +99,17 @@ impl Place {
 
     /// The source line without secrets, cut to a length that fits a report.
     pub fn snippet(&self) -> String {
-        let line = self.file.line_text(self.file.line_index(self.start));
-        masked(line).chars().take(SNIPPET_LENGTH_MAX).collect()
+        let index = self.file.line_index(self.start);
+        let line = self.file.line_text(index);
+        let shown = if self.is_below_connections(index) { masked_below_connections(line) } else { masked(line) };
+        shown.chars().take(SNIPPET_LENGTH_MAX).collect()
+    }
+
+    /// Whether the line belongs to a block `connections:` at the start of a line.
+    fn is_below_connections(&self, index: usize) -> bool {
+        let starts_block = |text: &&str| text.starts_with(|first: char| !first.is_whitespace() && first != '#');
+        let mut above = (0..=index).rev().map(|line| self.file.line_text(line));
+        above.find(starts_block).is_some_and(|line| line.starts_with("connections:"))
     }
 
     /// How many characters it holds.

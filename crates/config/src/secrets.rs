@@ -1,12 +1,12 @@
 //! `${env:NAME}` and `${file:PATH}`: resolved when a connection is opened, never earlier.
 //!
-//! A resolved value is handed to the connector and kept nowhere; errors name the reference, never
-//! the value. One line break at the end of a file is not part of the secret.
+//! A resolved value is handed to the connector; whatever is shown has its reference in place of it
+//! ([`flowgate_core::redaction`]). One line break at the end of a file is not part of the secret.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use flowgate_core::Code;
+use flowgate_core::{Code, redaction};
 use serde_json::Value;
 
 use crate::template::{Part, parts};
@@ -73,14 +73,24 @@ fn resolve_text(text: &str, dir: &Path) -> Result<String, ConfigError> {
         match part {
             Part::Text(text) => resolved.push_str(text),
             Part::Escape => resolved.push_str("${"),
-            Part::Reference { kind: "env", name, .. } => resolved.push_str(&environment_variable(name)?),
-            Part::Reference { kind: "file", name, .. } => resolved.push_str(&file_contents(&dir.join(name))?),
+            Part::Reference { kind: "env", name, written } => {
+                resolved.push_str(&remembered(environment_variable(name)?, written));
+            }
+            Part::Reference { kind: "file", name, written } => {
+                resolved.push_str(&remembered(file_contents(&dir.join(name))?, written));
+            }
             Part::Reference { written, .. } | Part::Unclosed(written) => {
                 return Err(ConfigError::NotAReference { written: written.to_owned() });
             }
         }
     }
     Ok(resolved)
+}
+
+/// Nothing shows the value from now on, but its reference.
+fn remembered(value: String, written: &str) -> String {
+    redaction::remember(&value, written);
+    value
 }
 
 fn environment_variable(name: &str) -> Result<String, ConfigError> {

@@ -125,6 +125,7 @@ codes! {
     STATE_OF_OTHER_ROWS = 412, "the state is of another table, or of other match columns", "`flowgate run FLOW --adopt` reads the rows that the new keys find.";
     STATE_OLDER = 413, "state of an older format", "`flowgate run FLOW --adopt` makes it anew from the destination.";
     STATE_WENT_BACK = 414, "our state is older than the destination", "A backup of it was put back: `flowgate run FLOW --adopt` reads the destination again.";
+    STATE_NOT_PRIVATE = 415, "others may change the state", "Keep the state in a directory that belongs to the user who runs Flowgate, and that nobody else may write to: `chmod go-w`, `chown`.";
     OUTPUT_NOT_WRITTEN = 420, "the answer could not be written", "What the command did stands; only its answer is lost. `flowgate runs --json` gives it again.";
     STATE_REMOVED = 421, "the state was removed while a run works", "The run stopped. Put the state directory back from a backup, or run again: what the destination holds is then read and taken as state.";
     INTERNAL = 499, "a defect of Flowgate", "Please report it.";

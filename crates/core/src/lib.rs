@@ -24,6 +24,7 @@ pub mod nearest;
 pub mod notes;
 pub mod ports;
 pub mod project;
+pub mod redaction;
 pub mod secret;
 pub mod shape;
 pub mod source;

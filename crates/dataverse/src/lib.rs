@@ -38,7 +38,7 @@ mod verify;
 
 pub use dataverse::Dataverse;
 pub use fault::known_codes;
-pub use options::{Credential, DataverseOptions, SharingOptions, UserOptions};
+pub use options::{Credential, DataverseOptions, SharingOptions, UserOptions, may_carry_secrets};
 pub use track::TableRead;
 pub use verify::{
     EnvironmentFacts, Observations, Outcome as ProbeOutcome, ProbeFacts, ProbeResult, Verification, VerifyOptions,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use flowgate_core::ports::LaneLeases;
 use flowgate_core::project::BudgetSpec;
+use flowgate_core::redaction::redacted;
 use flowgate_core::{Code, ConnectorError, ErrorKind, Secret};
-use flowgate_http::Origin;
+use flowgate_http::{HttpError, Origin};
 use url::Url;
 use uuid::Uuid;
 
@@ -110,8 +111,16 @@ impl Credential {
         let Self::ClientSecret { token_url: Some(token_url), .. } = self else { return Ok(None) };
         let url = parse(token_url, "token_url")?;
         let origin = Origin::of(&url).ok_or_else(|| bad_address("token_url", token_url))?;
+        if !origin.is_confidential() {
+            return Err(HttpError::PlainText { origin }.into());
+        }
         Ok(Some((url, origin)))
     }
+}
+
+/// Whether secrets may be sent to the address: over TLS, or on this machine. One that is none is for others to refuse.
+pub fn may_carry_secrets(address: &str) -> bool {
+    Origin::parse(address).map_or(true, |origin| origin.is_confidential())
 }
 
 impl Addresses {
@@ -140,7 +149,7 @@ fn parse(text: &str, key: &str) -> Result<Url, ConnectorError> {
 }
 
 fn bad_address(key: &str, text: &str) -> ConnectorError {
-    let shown = flowgate_http::redact_url(text);
+    let shown = flowgate_http::redact_url(&redacted(text));
     let message = format!("`{key}` is not an address of a Dataverse environment: `{shown}`");
     ConnectorError::new(ErrorKind::Configuration, Code::CONNECTION_FAILED, message)
 }

@@ -45,6 +45,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use profile::ProfileName;
+pub use storage::is_in_use;
 
 /// The law of the service, for simulations that need it without HTTP: what requests cost, and when
 /// they are refused.

@@ -171,22 +171,28 @@ impl FlowRun<'_> {
             kept_elsewhere: if load.missing == Missing::Keep { Vec::new() } else { scope.ids_of_other_loads()? },
             leaving: HashSet::new(),
         };
+        self.count(scope, &mut compared, letters)?;
+        if compared.adopted.is_some_and(|rows| rows > 0) {
+            self.warn_of_other_loads(scope, &compared)?;
+        }
+        Ok(compared)
+    }
+
+    /// Decides every part once, to know what all of them come to.
+    fn count(&self, scope: &Scope<'_>, compared: &mut Compared, letters: &Letters<'_>) -> Result<(), RunError> {
         let mut counts = DiffCounts::default();
         let mut creates_again = 0;
         for buckets in compared.groups() {
             scope.require_not_cancelled()?;
-            let diff = self.diff(load, &compared, letters, buckets)?;
+            let diff = self.diff(scope.load, compared, letters, buckets)?;
             creates_again += diff.creates_again();
             counts += diff.counts;
-            if load.missing == Missing::Delete {
+            if scope.load.missing == Missing::Delete {
                 compared.leaving.extend(diff.removable());
             }
             compared.examples.or(diff.examples);
         }
         compared.has_orphans = creates_again < compared.past.unanswered_creates.len();
-        if compared.adopted.is_some_and(|rows| rows > 0) {
-            self.warn_of_other_loads(scope, &compared)?;
-        }
         counts.prepared += compared.prepared.keyless;
         if counts.prepared != compared.prepared.prepared {
             return Err(RunError::Defect("the buckets do not hold every prepared row"));
@@ -194,7 +200,7 @@ impl FlowRun<'_> {
         counts.quarantined += compared.prepared.keyless;
         counts.dropped = compared.prepared.driver_keys.unwrap_or_default() - compared.prepared.represented;
         compared.counts = counts;
-        Ok(compared)
+        Ok(())
     }
 
     /// What was sent by a process that was stopped, or given up by the last run, may arrive while the destination is

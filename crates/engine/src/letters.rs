@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use arrow_array::RecordBatch;
 use flowgate_core::destination::RowFault;
+use flowgate_core::redaction::redacted;
 use flowgate_core::{Code, KeyHash};
 use flowgate_store::{Letter, LetterMark, LetterStatus, letter_id};
 use serde_json::{Map, Value};
@@ -91,7 +92,7 @@ impl<'a> Letters<'a> {
             last_at: now,
             code: row.fault.code,
             column: row.fault.column.clone(),
-            reason: row.fault.reason.clone(),
+            reason: redacted(&row.fault.reason).into_owned(),
             service_code: row.fault.service_code.clone(),
             request_id: row.fault.request_id.clone(),
             file: row.file,

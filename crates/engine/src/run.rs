@@ -12,6 +12,7 @@ use std::time::Duration;
 use flowgate_core::connector::Connections;
 use flowgate_core::destination::RequestCounts;
 use flowgate_core::project::{Flow, Load, Lookup, Missing, Stream};
+use flowgate_core::redaction::redacted;
 use flowgate_core::{
     CancellationToken, Clock, Code, Destination, FlowName, KeyHash, LoadName, LoadRows, Project, WallClock,
 };
@@ -323,7 +324,7 @@ impl<'a> FlowRun<'a> {
             None if self.has_letters() => RunState::CompleteWithLetters,
             None => RunState::Complete,
         };
-        self.record.error = error.map(ToString::to_string);
+        self.record.error = error.map(|error| redacted(&error.to_string()).into_owned());
         self.record.error_code = error.map(RunError::code);
     }
 

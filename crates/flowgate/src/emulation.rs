@@ -27,6 +27,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 const USERS_LOCK: &str = "users.lock";
 const START_LOCK: &str = "start.lock";
 const READY_FILE: &str = "ready.json";
+const DATA_DIR: &str = "data";
 const LOG_FILE: &str = "emulator.log";
 
 /// How long a start may take: rows of earlier commands are read again.
@@ -57,7 +58,7 @@ pub(crate) struct Emulation {
 
 /// Makes sure that the emulator of a connection runs. `settings` is the block `emulator:`.
 pub(crate) async fn share(dir: &Path, project_dir: &Path, settings: &Value) -> Result<Emulation, ConnectorError> {
-    fs_err::create_dir_all(dir).map_err(storage)?;
+    flowgate_files::create_dir(dir).map_err(storage)?;
     let users = lock_file(dir, USERS_LOCK)?;
     let users = blocking(move || users.file().lock_shared().map(|()| users)).await?;
     let start = lock_file(dir, START_LOCK)?;
@@ -98,7 +99,8 @@ async fn running(dir: &Path, settings: &Value) -> Result<Option<String>, Connect
     let Ok(written) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
     let line = written["ready"].to_string();
     let Ok(ready) = serde_json::from_str::<Ready>(&line) else { return Ok(None) };
-    if !answers(&ready.url).await {
+    // After a crash of the machine another program may listen there: it must not get our secret.
+    if !flowgate_emulator::is_in_use(&dir.join(DATA_DIR)) || !answers(&ready.url).await {
         return Ok(None);
     }
     if written["settings"] != *settings {
@@ -119,7 +121,7 @@ async fn start_process(dir: &Path, project_dir: &Path, settings: &Value) -> Resu
     let program = std::env::current_exe().map_err(storage)?;
     let log = fs_err::File::create(dir.join(LOG_FILE)).map_err(storage)?;
     let mut command = tokio::process::Command::new(program);
-    command.arg("emulator").arg("--data").arg(dir.join("data")).arg("--while-used").arg(dir.join(USERS_LOCK));
+    command.arg("emulator").arg("--data").arg(dir.join(DATA_DIR)).arg("--while-used").arg(dir.join(USERS_LOCK));
     command.args(arguments(project_dir, settings));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log.into_file())).process_group(0);
     let mut child = command.spawn().map_err(storage)?;

@@ -29,6 +29,8 @@ pub enum StoreError {
     Foreign { path: PathBuf },
     #[error("`{path}` is on network storage ({kind})")]
     NetworkStorage { path: PathBuf, kind: &'static str },
+    #[error("`{path}` {why}")]
+    NotPrivate { path: PathBuf, why: &'static str },
     #[error("SQLite {found} is too old: {needed} is needed")]
     SqliteTooOld { found: String, needed: &'static str },
     #[error("setting `{name}` is `{found}`, not `{wanted}`")]
@@ -62,9 +64,11 @@ impl StoreError {
             | Self::WrongFlow { .. }
             | Self::Setting { .. }
             | Self::Encode { .. } => ErrorKind::Internal,
-            Self::Newer { .. } | Self::Foreign { .. } | Self::NetworkStorage { .. } | Self::SqliteTooOld { .. } => {
-                ErrorKind::Configuration
-            }
+            Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::NetworkStorage { .. }
+            | Self::NotPrivate { .. }
+            | Self::SqliteTooOld { .. } => ErrorKind::Configuration,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::DiskFull { .. }
             | Self::SyncFailed { .. }
@@ -83,6 +87,7 @@ impl StoreError {
             }
             Self::Newer { .. } => Code::STATE_NEWER,
             Self::NetworkStorage { .. } => Code::NETWORK_STORAGE,
+            Self::NotPrivate { .. } => Code::STATE_NOT_PRIVATE,
             Self::Damaged { .. } => Code::STATE_DAMAGED,
             Self::DiskFull { .. } => Code::DISK_FULL,
             Self::Removed { .. } => Code::STATE_REMOVED,
@@ -105,6 +110,14 @@ impl StoreError {
                     path.display()
                 ),
                 "letters and the list of runs are lost with it; a backup of the whole state directory has them"
+                    .to_owned(),
+            ],
+            Self::NotPrivate { path, .. } => vec![
+                format!(
+                    "if nobody has changed anything there: `chmod go-w {0}`, or `chown` to the user who runs Flowgate",
+                    path.display()
+                ),
+                "otherwise take the state from a backup: whoever may write there decides what is believed loaded"
                     .to_owned(),
             ],
             Self::Newer { .. } => vec!["update Flowgate: a newer one has written it".to_owned()],

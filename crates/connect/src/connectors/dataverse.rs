@@ -16,7 +16,9 @@ use flowgate_core::connector::{FieldError, OpenRequest, Opened};
 use flowgate_core::source::{ReadRequest, Reading, StreamInfo};
 use flowgate_core::{Code, ConnectorError, Destination, ErrorKind, Secret, Source};
 use flowgate_dataverse::budget::Role;
-use flowgate_dataverse::{Credential, Dataverse, DataverseOptions, SharingOptions, TableRead, UserOptions};
+use flowgate_dataverse::{
+    Credential, Dataverse, DataverseOptions, SharingOptions, TableRead, UserOptions, may_carry_secrets,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -188,6 +190,7 @@ impl Settings for ConnectionSettings {
                 let missing = FieldError::missing([""; 0], "url");
                 problems.push(missing.hint("or `emulator: {}` to work without an environment"));
             }
+            problems.extend(plain_text(&["url"], self.url.as_deref()));
             match (&self.credential, &self.users) {
                 (None, None) => problems.push(FieldError::missing([""; 0], "credential")),
                 (Some(credential), None) => problems.extend(credential.problems()),
@@ -232,6 +235,7 @@ impl CredentialSettings {
         if self.secret.is_none() {
             problems.push(FieldError::missing(["credential"], "secret"));
         }
+        problems.extend(plain_text(&["credential", "token_url"], self.token_url.as_deref()));
         problems
     }
 }
@@ -246,6 +250,7 @@ fn user_problems(users: &BTreeMap<String, UserSettings>) -> Vec<FieldError> {
         if user.secret.is_none() {
             problems.push(FieldError::missing(["users", key], "secret"));
         }
+        problems.extend(plain_text(&["users", key, "token_url"], user.token_url.as_deref()));
         let client = user.client.as_deref().filter(|client| !is_reference(client));
         if let Some(other) = client.and_then(|client| clients.insert(client.to_ascii_lowercase(), key)) {
             let message = format!("`{key}` is the same application as `{other}`");
@@ -262,6 +267,13 @@ fn user_problems(users: &BTreeMap<String, UserSettings>) -> Vec<FieldError> {
         }
     }
     problems
+}
+
+/// The client secret and the tokens go there: not in the clear, unless it is this machine.
+fn plain_text(steps: &[&str], address: Option<&str>) -> Option<FieldError> {
+    address.filter(|address| !is_reference(address) && !may_carry_secrets(address))?;
+    let error = FieldError::new(steps.iter().copied(), "secrets would be sent without encryption");
+    Some(error.hint("use an `https://` address"))
 }
 
 impl EmulatorSettings {
@@ -433,6 +445,24 @@ mod tests {
         let block = json!({"url": "${var:url}", "credential": {"tenant": "agency.example"}});
         assert_eq!(messages(&block), ["credential: `client` is missing", "credential: `secret` is missing"]);
         assert_eq!(messages(&json!({"emulator": {}})), [""; 0]);
+    }
+
+    #[test]
+    fn secrets_are_sent_in_the_clear_to_no_other_machine() {
+        let block = |url: &str, token_url: &str| json!({"url": url, "credential": {"client": "1", "secret": "${env:S}", "token_url": token_url}});
+        let https = "https://login.example/token";
+        let refused = "secrets would be sent without encryption";
+        assert_eq!(messages(&block("http://crm.example", https)), [format!("url: {refused}")]);
+        assert_eq!(
+            messages(&block("https://crm.example", "http://login.example/token")),
+            [format!("credential.token_url: {refused}")]
+        );
+        for local in ["http://localhost:8080/token", "http://127.0.0.1:8080/token", "${env:TOKEN_URL}"] {
+            assert_eq!(messages(&block("https://crm.example", local)), [""; 0], "{local}");
+        }
+        let user = json!({"client": "1", "secret": "${env:S}", "token_url": "http://login.example/token"});
+        let block = json!({"url": "https://x", "users": {"a": user}});
+        assert_eq!(messages(&block), [format!("users.a.token_url: {refused}")]);
     }
 
     #[test]

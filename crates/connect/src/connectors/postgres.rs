@@ -42,7 +42,8 @@ const TRANSACTIONS_MAX: i64 = 1 << 31;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConnectionSettings {
-    /// The address with user, password and database. It holds a password, so refer to it.
+    /// The address with user, password and database. It holds a password, so refer to it. A server on another machine
+    /// must offer TLS, unless the address says `sslmode=disable`.
     #[schemars(with = "String", example = &"${env:WORKS_URL}")]
     url: Secret,
     /// The schema of tables that are named without one. By default `public`.

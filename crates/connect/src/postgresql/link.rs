@@ -1,20 +1,21 @@
 //! A connection to a PostgreSQL server, and its errors in our terms.
 //!
-//! TLS is used when the server offers it, and demanded when the address says `sslmode=require` (or
-//! `verify-ca`, `verify-full`). Certificates are always verified in full: there is no way to switch
-//! that off, short of `sslmode=disable`. Nothing here ever shows the address: it holds a password.
+//! TLS is demanded, unless the address says `sslmode=disable` or the server is on this machine: there it is used when
+//! the server offers it. A server elsewhere that says it has no TLS, or whoever says so in its place, gets no password.
+//! Certificates are always verified in full. Nothing here ever shows the address: it holds a password.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowgate_core::{Code, ConnectorError, ErrorKind, Secret};
+use flowgate_core::{Code, ConnectorError, ErrorKind, Secret, redaction};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -45,6 +46,12 @@ impl Server {
             return Err(ConnectorError::new(ErrorKind::Configuration, Code::WRONG_TYPE, message)
                 .hint("it looks like `postgres://user:password@host:5432/database`"));
         };
+        if let Some(password) = config.get_password() {
+            redaction::remember(&String::from_utf8_lossy(password), "****");
+        }
+        if config.get_ssl_mode() == SslMode::Prefer && !is_on_this_machine(&config) {
+            config.ssl_mode(SslMode::Require);
+        }
         config.application_name("flowgate");
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
@@ -77,6 +84,16 @@ impl Server {
             tracing::debug!(server = self.shown, %error, "a query could not be cancelled");
         }
     }
+}
+
+/// Whether nothing that is sent leaves the machine.
+fn is_on_this_machine(config: &Config) -> bool {
+    let is_local = |host: &Host| match host {
+        Host::Tcp(host) => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    };
+    config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
 fn show(config: &Config) -> String {
@@ -124,7 +141,11 @@ pub(crate) fn failed(shown: &str, error: Error) -> ConnectorError {
     let Some(said) = error.as_db_error() else {
         let message = format!("the PostgreSQL server `{shown}` cannot be reached");
         let hint = "with a certificate of your own authority, set `ca_file:`; without TLS, add `?sslmode=disable`";
-        let is_tls = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("certificate"));
+        let is_about_tls = |cause: &dyn std::error::Error| {
+            let said = cause.to_string();
+            said.contains("certificate") || said.contains("does not support TLS")
+        };
+        let is_tls = std::error::Error::source(&error).is_some_and(is_about_tls) || is_about_tls(&error);
         let failure = ConnectorError::new(ErrorKind::Transient, Code::CONNECTION_FAILED, message);
         return if is_tls { failure.hint(hint).caused_by(error) } else { failure.caused_by(error) };
     };
@@ -152,6 +173,8 @@ fn classify(state: &SqlState) -> (ErrorKind, Code) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -165,6 +188,45 @@ mod tests {
         let error = Server::new(&Secret::new("postgres://app:s3/cret@:x"), None).err().unwrap();
         assert!(!format!("{error:?}").contains("s3"), "{error:?}");
         assert!(parse_url("works database").is_none());
+    }
+
+    #[test]
+    fn a_password_leaves_the_machine_over_tls_only_unless_that_is_written() {
+        let mode = |url: &str| Server::new(&Secret::new(url), None).unwrap().config.get_ssl_mode();
+        for (url, expected) in [
+            ("postgres://a:b@db.example/x", SslMode::Require),
+            ("postgres://a:b@db.example/x?sslmode=prefer", SslMode::Require),
+            ("postgres://a:b@db.example/x?sslmode=disable", SslMode::Disable),
+            ("postgres://a:b@10.0.0.1/x", SslMode::Require),
+            ("postgres://a:b@localhost,db.example/x", SslMode::Require),
+            ("host=localhost hostaddr=10.0.0.1 user=a password=b", SslMode::Require),
+            ("postgres://a:b@localhost/x", SslMode::Prefer),
+            ("postgres://a:b@127.0.0.1/x", SslMode::Prefer),
+            ("postgres://a:b@[::1]/x", SslMode::Prefer),
+            ("host=/run/postgresql user=a password=b", SslMode::Prefer),
+        ] {
+            assert_eq!(mode(url), expected, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_says_it_has_no_tls_gets_no_password() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).await.unwrap();
+            stream.write_all(b"N").await.unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            rest
+        });
+        // Only the address counts as this machine's, so that this one does not.
+        let url = Secret::new(format!("host=db.example hostaddr=127.0.0.1 port={port} user=app password=s3cret-word"));
+        let error = Server::new(&url, None).unwrap().connect().await.err().unwrap();
+        assert!(error.hints.iter().any(|hint| hint.contains("sslmode=disable")), "{error:?}");
+        assert_eq!(heard.await.unwrap(), b"");
     }
 
     #[test]

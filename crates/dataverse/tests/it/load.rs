@@ -407,7 +407,8 @@ async fn a_success_that_nobody_earned_creates_nothing() {
         let unit = creates(&dataverse, &["a", "b"]).await;
         fake.fail(CREATE, FaultKind::Reply(lie.clone()));
         assert_eq!(letters(&write(&dataverse, unit).await.unwrap()), "AA", "{lie:?}");
-        assert_eq!((fake.state().rows.len(), fake.count(CREATE)), (2, 2), "{lie:?}");
+        let rows = fake.state().rows.len();
+        assert_eq!((rows, fake.count(CREATE)), (2, 2), "{lie:?}");
     });
     join_all(tried).await;
 }

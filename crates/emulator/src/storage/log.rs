@@ -45,6 +45,9 @@ pub(super) enum Record {
     File { id: Uuid, content: Option<Vec<u8>> },
 }
 
+/// Locked by the emulator that runs on a directory.
+const LOCK_FILE: &str = "emulator.lock";
+
 pub(super) struct Log {
     path: PathBuf,
     file: fs_err::File,
@@ -65,7 +68,7 @@ impl DirectoryLock {
     /// Takes the directory, which is made if it is not there, or says who has it.
     pub(crate) fn take(directory: &Path) -> Result<Self, StorageError> {
         create_private_dir(directory)?;
-        let path = directory.join("emulator.lock");
+        let path = directory.join(LOCK_FILE);
         let mut options = fs_err::OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path)?;
         match file.file().try_lock() {
@@ -83,6 +86,12 @@ impl DirectoryLock {
         writeln!(file, "process {}", std::process::id())?;
         Ok(DirectoryLock { _file: file })
     }
+}
+
+/// Whether an emulator runs on the directory now.
+pub fn is_in_use(directory: &Path) -> bool {
+    let lock = fs_err::File::open(directory.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.file().try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Makes a data directory. One that is there keeps the mode that somebody gave it.

@@ -16,6 +16,7 @@ mod table;
 pub(crate) use database::{BulkDeletion, Database, Image, Job, JobKind, StorageError};
 pub(crate) use event::{Event, EventKey};
 pub(crate) use files::{Place, Transfer, Upload};
+pub use log::is_in_use;
 pub(crate) use log::{DirectoryLock, create_private_dir};
 pub(crate) use row::{Row, Value, ValueRef, encode, merge};
 pub(crate) use table::{KeyViolation, key_hash};

@@ -26,7 +26,7 @@ use flowgate_core::{CancellationToken, Clock, Code, FlowName, Project};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::render::{Printer, unwritten_answer};
+use crate::render::{PresentableLog, Printer, unwritten_answer};
 use crate::wiring::Wiring;
 
 /// What every command returns: how it ended, or why it could not.
@@ -178,7 +178,7 @@ fn start_logging(filter: Option<&str>) -> Result<bool, Failure> {
     };
     let parsed = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(Code::USAGE, format!("`{filter}` is not a log filter: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_env_filter(parsed).with_writer(|| PresentableLog).with_ansi(false).init();
     Ok(true)
 }
 

@@ -1,4 +1,7 @@
 //! The one place that writes to standard output and standard error.
+//!
+//! Nothing that must not be shown passes it ([`flowgate_core::redaction`]), and no control character of a row, a server
+//! or a file reaches a terminal: those are written as escapes, and only our own colours stay.
 
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::sync::Mutex;
@@ -7,6 +10,7 @@ use flowgate_config::{Report, Style};
 use serde_json::{Value, json};
 
 use super::Paint;
+use super::presentable::{presentable, redacted_json, without_controls_in_json};
 use crate::failure::Failure;
 
 /// How a command speaks.
@@ -26,20 +30,20 @@ impl Printer {
     /// The answer, for a person. Nothing with `--json`.
     pub(crate) fn answer(self, text: impl AsRef<str>) {
         if !self.is_json {
-            write_answer(text.as_ref(), |error| error.kind() != ErrorKind::BrokenPipe);
+            write_answer(&presentable(text.as_ref()), |error| error.kind() != ErrorKind::BrokenPipe);
         }
     }
 
     /// The answer, for a script. Nothing without `--json`.
     pub(crate) fn json(self, value: &Value) {
         if self.is_json {
-            write_answer(&value.to_string(), |_| true);
+            write_answer(&without_controls_in_json(&redacted_json(value).to_string()), |_| true);
         }
     }
 
     /// The answer whatever was asked: commands whose only form is JSON.
     pub(crate) fn raw(text: &str) {
-        write_answer(text, |_| true);
+        write_answer(&presentable(text), |_| true);
     }
 
     /// Something said beside the answer.
@@ -67,7 +71,7 @@ impl Printer {
     /// A question, to be answered on the same line.
     pub(crate) fn ask(question: &str) {
         let mut stream = stderr().lock();
-        if let Err(error) = write!(stream, "{question}").and_then(|()| stream.flush()) {
+        if let Err(error) = write!(stream, "{}", presentable(question)).and_then(|()| stream.flush()) {
             tracing::debug!(%error, "the question could not be written");
         }
     }
@@ -97,7 +101,7 @@ fn write_answer(text: &str, is_failure: impl Fn(&std::io::Error) -> bool) {
 }
 
 fn write_line(stream: &mut impl Write, text: &str) {
-    let written = writeln!(stream, "{text}").and_then(|()| stream.flush());
+    let written = writeln!(stream, "{}", presentable(text)).and_then(|()| stream.flush());
     if let Err(error) = written {
         tracing::debug!(%error, "the output could not be written");
     }

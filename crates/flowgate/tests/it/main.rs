@@ -3,6 +3,7 @@
 mod support;
 
 mod bad_input;
+mod canaries;
 mod commands;
 mod doctor;
 mod example;

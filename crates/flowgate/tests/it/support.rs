@@ -117,7 +117,7 @@ impl Place {
     /// Runs `flowgate` on a disk of this size, then makes room and runs it again.
     pub(crate) fn on_a_small_disk(&self, kibibytes: usize, arguments: &[&str]) -> [Said; 2] {
         let mount = format!(
-            "mkdir -p .flowgate/local && mount -t tmpfs -o size={kibibytes}k none .flowgate/local && \"$@\" >first.out 2>first.err; \
+            "mkdir -p .flowgate/local && mount -t tmpfs -o size={kibibytes}k,mode=700 none .flowgate/local && \"$@\" >first.out 2>first.err; \
              echo $? >first.status; mount -o remount,size=400m .flowgate/local && exec \"$@\""
         );
         // A mount of its own, seen by nobody else; as root in a user namespace where we are not root.

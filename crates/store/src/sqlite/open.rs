@@ -136,7 +136,10 @@ fn upgrade(connection: &mut Connection, path: &Path, migrations: &[&str], is_alo
     let doing = "upgrading the state database";
     let known = migrations.len() as i64;
     let found = version(connection).map_err(|fault| fault.at(doing, path))?;
-    let Some(found) = found else { return Err(StoreError::Foreign { path: path.to_owned() }) };
+    // No version of ours is below 1: nobody can say what a negative one holds.
+    let Some(found) = found.filter(|found| *found >= 0) else {
+        return Err(StoreError::Foreign { path: path.to_owned() });
+    };
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
