@@ -92,6 +92,7 @@ codes! {
     SQL_FAILED = 206, "SQL failed while running", "Often a cast: use TRY_CAST, or `checks:` to set rows aside.";
     SQL_FORBIDDEN = 207, "SQL uses something the sandbox does not allow", "Files, URLs, DDL and settings are out of reach of a transform.";
     SQL_OUT_OF_MEMORY = 208, "SQL needed more memory than allowed", "Raise `staging.embedded.memory`, or simplify the joins.";
+    SQL_TOO_LARGE = 209, "a SELECT too large or too deep to be planned", "The message says what there is too much of, and the bound. Write a chain of OR as IN, and join with a stream in place of a long list.";
     STAGED_IMAGE_DAMAGED = 210, "a staged image does not match its checksum", "Run again with `--fresh`: the stream is read anew.";
     MISSING_DRIVER_ROW = 211, "a load with a driver does not select `_row`", "Add `<driver>._row` to the SELECT, so that every driver row can be accounted for.";
     LATEST_UNORDERED = 212, "the values of `latest_by` have no order", "Text is ordered if it is whole numbers, numbers with equally many decimals, or ISO times. Give the column a type in the stream's `columns:`, or cast it in the SELECT.";

@@ -69,6 +69,7 @@ impl Exit {
             | Code::SQL_DUPLICATE_COLUMN
             | Code::SQL_MISSING_KEY
             | Code::SQL_FORBIDDEN
+            | Code::SQL_TOO_LARGE
             | Code::MISSING_DRIVER_ROW => Self::Usage,
             Code(number) if number < 100 => Self::Usage,
             _ => Self::Failed,

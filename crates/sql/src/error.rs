@@ -41,6 +41,8 @@ pub enum SqlError {
     Unrepeatable { name: String, place: Option<Place> },
     #[error("SQL needed more than the {limit_mib} MiB allowed: {message}")]
     OutOfMemory { limit_mib: usize, message: String },
+    #[error("SQL is too large to be planned: {what} than {max}")]
+    TooLarge { what: String, max: usize, place: Option<Place> },
     #[error("SQL failed: {message}")]
     Failed { message: String, place: Option<Place> },
     #[error("no space left while SQL was running: {message}")]
@@ -57,6 +59,7 @@ impl SqlError {
             Self::DuplicateColumn { .. } => Code::SQL_DUPLICATE_COLUMN,
             Self::Forbidden { .. } | Self::Unrepeatable { .. } => Code::SQL_FORBIDDEN,
             Self::OutOfMemory { .. } => Code::SQL_OUT_OF_MEMORY,
+            Self::TooLarge { .. } => Code::SQL_TOO_LARGE,
             Self::Failed { .. } => Code::SQL_FAILED,
             Self::DiskFull { .. } => Code::DISK_FULL,
         }
@@ -68,6 +71,7 @@ impl SqlError {
             Self::Syntax { place, .. }
             | Self::UnknownColumn { place, .. }
             | Self::Unrepeatable { place, .. }
+            | Self::TooLarge { place, .. }
             | Self::Failed { place, .. } => *place,
             _ => None,
         }
@@ -87,6 +91,9 @@ impl SqlError {
                 ]
             }
             Self::DuplicateColumn { name } => vec![format!("name each one with AS, or select `{name}` once")],
+            Self::TooLarge { .. } => {
+                vec!["a list of values is shorter as IN (…), and a long one is a stream of its own to join with".into()]
+            }
             Self::OutOfMemory { .. } => vec!["raise `staging.embedded.memory`, or join fewer columns".into()],
             Self::Failed { message, .. } if message.contains("cast") || message.contains("Cast") => {
                 vec!["TRY_CAST gives null instead of failing; a `not_null` check then sets the row aside".into()]

@@ -8,6 +8,7 @@
 //! answer differs from run to run (`random`, `uuid`), because a run must be repeatable from its
 //! staged images.
 
+mod bounds;
 mod error;
 mod moments;
 mod session;
@@ -15,6 +16,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::STACK_BYTES;
 pub use error::{Place, SqlError};
 pub use session::{Limits, Rows, Session, Transform};
 pub use statement::{Inspected, inspect};

@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectNamePart, SelectItem, SetExpr, Statement as SqlStatement, visit_expressions,
 };
 
+use crate::bounds::{require_bounded_relations, require_bounded_text};
 use crate::{Place, SqlError};
 
 /// Functions whose answer is another one each time, or in each run.
@@ -33,14 +34,18 @@ pub struct Inspected {
     pub columns: Option<Vec<String>>,
 }
 
-/// Checks that `sql` is one SELECT and lists the tables it reads.
+/// Checks that `sql` is one SELECT within the bounds, and lists the tables it reads.
 pub fn inspect(sql: &str) -> Result<Inspected, SqlError> {
+    require_bounded_text(sql)?;
     let statements = DFParser::parse_sql(sql).map_err(|error| SqlError::from_datafusion(&error, 0))?;
     if statements.len() != 1 {
         return Err(SqlError::NotASelect { found: format!("{} statements", statements.len()) });
     }
     let statement = &statements[0];
     require_select(statement)?;
+    if let Statement::Statement(inner) = statement {
+        require_bounded_relations(inner.as_ref())?;
+    }
     require_repeatable(statement)?;
     let (references, _) =
         resolve_table_references(statement, true).map_err(|error| SqlError::from_datafusion(&error, 0))?;

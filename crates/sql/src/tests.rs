@@ -9,7 +9,7 @@ use flowgate_core::moment::LocalTimes;
 use flowgate_core::{Note, WallClock};
 use futures::StreamExt;
 
-use crate::{Limits, Session, SqlError};
+use crate::{Limits, STACK_BYTES, Session, SqlError};
 
 async fn session(dir: &tempfile::TempDir) -> Session {
     let schema = Arc::new(Schema::new(vec![
@@ -227,4 +227,49 @@ async fn a_failing_cast_is_an_error_with_a_hint() {
     let error = error_of(r#"SELECT CAST("ID" AS INT) AS number FROM enquiry"#).await;
     assert!(matches!(error, SqlError::Failed { .. }), "{error:?}");
     assert_eq!(error.hints().len(), 1, "{error}");
+}
+
+#[test]
+fn what_is_just_within_the_bounds_is_planned_and_run_in_seconds_on_the_stack_that_is_asked_for() {
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).build().unwrap();
+        runtime.block_on(plan_and_run_what_is_just_within_the_bounds());
+    };
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+}
+
+async fn plan_and_run_what_is_just_within_the_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = session(&dir).await;
+    let many = |text: &str, count: usize, between: &str| vec![text; count].join(between);
+    let joins: String =
+        (0..80).map(|number| format!(" JOIN enquiry e{number} ON e{number}._row = enquiry._row")).collect();
+    let nested = |count: usize| {
+        (0..count).fold("_row".to_owned(), |inner, _| format!("({inner} + {})", many("_row", 400 / count, "-")))
+    };
+    let values: Vec<_> = (0..20_000).map(|number| number.to_string()).collect();
+    let cases: Vec<_> = (0..150).map(|number| format!("WHEN _row = {number} THEN 'x'")).collect();
+    let columns: Vec<_> = (0..2_000).map(|number| format!("\"ID\" || note AS c{number}")).collect();
+    for sql in [
+        format!("SELECT note FROM enquiry WHERE {}", many("_row = 1", 240, " OR ")),
+        format!("SELECT {} AS a FROM enquiry", many("_row", 490, " + ")),
+        format!("SELECT {} AS a FROM enquiry", many("\"ID\"", 490, " || ")),
+        format!("SELECT {} AS a FROM enquiry", nested(10)),
+        format!("SELECT {} AS a FROM enquiry", nested(40)),
+        many("SELECT note FROM enquiry", 120, " UNION ALL "),
+        format!("SELECT enquiry.note FROM enquiry{joins}"),
+        format!("SELECT note FROM enquiry WHERE _row IN ({})", values.join(", ")),
+        format!("SELECT CASE {} END AS a FROM enquiry", cases.join(" ")),
+        format!("SELECT {} FROM enquiry", columns.join(", ")),
+    ] {
+        let began = std::time::Instant::now();
+        let transform = session.prepare(&sql).await.unwrap();
+        let mut rows = transform.run().await.unwrap();
+        while let Some(batch) = rows.next().await {
+            batch.unwrap();
+        }
+        let took = began.elapsed();
+        eprintln!("{took:?} {}", &sql[..40]);
+        assert!(took.as_secs() < 20, "{took:?}: {} …", &sql[..40]);
+    }
 }

@@ -113,7 +113,22 @@ pub(crate) struct App {
     pub(crate) is_logging: bool,
 }
 
+/// Does what the command line says, on a thread whose stack bears what the bounds of a SELECT allow.
 pub(crate) fn main() -> Exit {
+    let thread = std::thread::Builder::new().name("main".to_owned()).stack_size(flowgate_sql::STACK_BYTES);
+    match thread.spawn(on_large_stack).map(std::thread::JoinHandle::join) {
+        Ok(Ok(exit)) => exit,
+        // It has said why where it panicked.
+        Ok(Err(_)) => Exit::Failed,
+        Err(error) => {
+            let failure = Failure::from(error);
+            Printer::new(false, false).failure(&failure);
+            failure.exit()
+        }
+    }
+}
+
+fn on_large_stack() -> Exit {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage::explain(&error),
@@ -126,7 +141,10 @@ pub(crate) fn main() -> Exit {
         return failure.exit();
     }
     let ended = start_logging(global.log.as_deref()).and_then(|is_logging| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_stack_size(flowgate_sql::STACK_BYTES)
+            .enable_all()
+            .build()?;
         #[cfg(debug_assertions)]
         let clock = crate::failpoints::clock();
         #[cfg(not(debug_assertions))]
