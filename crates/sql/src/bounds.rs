@@ -303,7 +303,8 @@ mod tests {
         let doubling = |count: usize| {
             let names = (1..=count)
                 .map(|number| format!(", t{number} AS (SELECT a.v FROM t{0} AS a, t{0} AS b)", number - 1))
-                .collect::<String>();
+                .collect::<Vec<_>>()
+                .concat();
             format!("WITH t0 AS (SELECT v FROM x){names} SELECT v FROM t{count}")
         };
         assert_eq!(code_of(&doubling(5)), None);

@@ -242,8 +242,10 @@ async fn plan_and_run_what_is_just_within_the_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let session = session(&dir).await;
     let many = |text: &str, count: usize, between: &str| vec![text; count].join(between);
-    let joins: String =
-        (0..80).map(|number| format!(" JOIN enquiry e{number} ON e{number}._row = enquiry._row")).collect();
+    let joins: String = (0..80)
+        .map(|number| format!(" JOIN enquiry e{number} ON e{number}._row = enquiry._row"))
+        .collect::<Vec<_>>()
+        .concat();
     let nested = |count: usize| {
         (0..count).fold("_row".to_owned(), |inner, _| format!("({inner} + {})", many("_row", 400 / count, "-")))
     };
