@@ -87,9 +87,13 @@ fn resolve_text(text: &str, dir: &Path) -> Result<String, ConfigError> {
     Ok(resolved)
 }
 
-/// Nothing shows the value from now on, but its reference.
+/// Nothing shows the value from now on, but its reference. A short number, such as a port, would be taken for every count
+/// that is the same; where it is a secret, [`flowgate_core::Secret`] has it masked all the same.
 fn remembered(value: String, written: &str) -> String {
-    redaction::remember(&value, written);
+    let is_short_number = value.len() < 8 && value.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_short_number {
+        redaction::remember(&value, written);
+    }
     value
 }
 
