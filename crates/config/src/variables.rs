@@ -4,6 +4,7 @@
 //! `${env:NAME}` and `${file:PATH}` stay as they are: [`crate::secrets`] resolves them when a
 //! connection is opened. Here only their spelling is checked, and that they stand in a connection.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use flowgate_core::Code;
@@ -17,6 +18,8 @@ use crate::template::{Part, parts};
 /// Reference kinds that later versions may have.
 const NOT_YET: [&str; 2] = ["exec", "keyvault"];
 const KINDS: [&str; 3] = ["var", "env", "file"];
+/// Bytes that variables may add to a project in all: references are short, and what they stand for need not be.
+const FILLED_BYTES_MAX: usize = 16 << 20;
 
 /// The variables of one environment.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub(crate) struct Variables {
     values: BTreeMap<String, String>,
     /// The file that should define a missing one.
     defined_in: String,
+    /// Bytes that were filled in so far.
+    filled: Cell<usize>,
 }
 
 /// Whether a value may hold secret references.
@@ -35,7 +40,7 @@ pub(crate) enum Secrets {
 
 impl Variables {
     pub(crate) fn new(defined_in: impl Into<String>) -> Self {
-        Self { values: BTreeMap::new(), defined_in: defined_in.into() }
+        Self { values: BTreeMap::new(), defined_in: defined_in.into(), filled: Cell::new(0) }
     }
 
     /// Takes the entries of a `vars:` block; later ones win.
@@ -95,6 +100,10 @@ impl Variables {
                     report.add(unclosed(rest, place));
                 }
                 Part::Reference { kind: "var", name, written } => match self.values.get(name) {
+                    Some(value) if !self.has_room_for(value) => {
+                        report.add(too_much(&place.of_part(written)));
+                        return String::new();
+                    }
                     Some(value) => filled.push_str(value),
                     None => report.add(self.unknown(name, &place.of_part(written))),
                 },
@@ -109,6 +118,13 @@ impl Variables {
         filled
     }
 
+    /// Counts what a variable adds, and whether it is still within the bound. The value that is not is left empty.
+    fn has_room_for(&self, value: &str) -> bool {
+        let sum = self.filled.get().saturating_add(value.len());
+        self.filled.set(sum);
+        sum <= FILLED_BYTES_MAX
+    }
+
     fn unknown(&self, name: &str, place: &Place) -> Problem {
         let names = self.values.keys().map(String::as_str);
         let message = format!("variable `{name}` has no value");
@@ -119,6 +135,13 @@ impl Variables {
         }
         problem.hint(format!("add `{name}: …` under `vars:` in `{}`", self.defined_in))
     }
+}
+
+fn too_much(place: &Place) -> Problem {
+    let message = format!("variables make the project larger by more than {} MiB", FILLED_BYTES_MAX >> 20);
+    Problem::new(Code::WRONG_TYPE, message)
+        .at(place)
+        .hint("a long text that many values need belongs in a file or a table")
 }
 
 /// Checks the spelling of a reference that stays unresolved.

@@ -202,7 +202,8 @@ impl FlowRun<'_> {
                 read.cursor = read.cursor.or_else(|| base.cursor.clone());
                 read.key_unknown |= base.malformed_key_unknown;
                 read.doubt = read.doubt.or_else(|| base.doubt.clone());
-                files.merge_into(self.engine, stream, &typed.schema, base).await?
+                let spill_dir = self.engine.spill_dir(&self.flow.name);
+                files.merge_into(self.engine, spill_dir, stream, &typed.schema, base).await?
             }
         };
         read.staging += self.engine.clock.elapsed().since(started);

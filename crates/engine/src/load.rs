@@ -23,6 +23,7 @@ use crate::ledger::{Class, Past};
 use crate::letters::{LetterRow, Letters, key_text, payload};
 use crate::mapping::Mapping;
 use crate::run::Scope;
+use crate::settling::Settling;
 use crate::under_way::{End, Ends, GoneEnd, Request, UnderWay};
 use crate::witness::Recent;
 use crate::{Event, RunError};
@@ -57,6 +58,7 @@ type Answer = (Request, Result<Vec<Outcome>, RunError>);
 impl Loader<'_, '_> {
     /// Sends everything the part asks for. On an error, what was answered is in the ledger.
     pub(crate) async fn send(&mut self, diff: &Diff) -> Result<Ends, RunError> {
+        let _settling = Settling::begin();
         let mut part = UnderWay::new(diff, self.mapping, &self.ids)?;
         for (at, _) in diff.decided.iter().enumerate().filter(|(_, row)| row.action == Action::Ambiguous) {
             let reason = "more than one row there has this key; when one is left, `run --adopt` goes on with it";

@@ -62,6 +62,7 @@ impl Files {
     pub(crate) async fn merge_into(
         self,
         engine: &Engine,
+        spill_dir: PathBuf,
         stream: &Stream,
         schema: &SchemaRef,
         last: &ImageRecord,
@@ -81,7 +82,7 @@ impl Files {
         if has_deletes {
             images.push(("deletes".to_owned(), deletes_path.clone()));
         }
-        let transforms = Transforms::open(&engine.project, &images).await?;
+        let transforms = Transforms::open(&engine.project, spill_dir, &images).await?;
         let sql = merge_sql(schema, &column_names(&last.schema_json), &stream.key, has_deletes);
         let mut rows = transforms.run(&sql).await.map_err(|error| RunError::stage(&error))?;
         let mut writer = ImageWriter::create(self.image, schema)?;

@@ -95,6 +95,8 @@ impl Engine {
     /// The record of the unfinished run, or a new one. A run that failed before it sent anything is
     /// not gone on with: what it staged may be old by now.
     pub(crate) fn begin(&self, flow: &Flow, lease: &FlowLease) -> Result<RunRecord, RunError> {
+        // Only what a killed process of this flow left can be there: the lease is ours.
+        remove_dir(&self.spill_dir(&flow.name))?;
         if let Some(mut record) = self.store.unfinished_run(&flow.name)?.filter(is_worth_going_on) {
             self.tell(Event::Resumed { run: record.run });
             record.state = RunState::Running;
@@ -123,6 +125,11 @@ impl Engine {
     pub(crate) fn warn(&self, text: &str) {
         tracing::warn!("{text}");
         self.tell(Event::Warning { text });
+    }
+
+    /// Where SELECTs of one flow spill.
+    pub(crate) fn spill_dir(&self, flow: &FlowName) -> PathBuf {
+        self.project.staging.dir.join("spill").join(flow.as_str())
     }
 
     pub(crate) fn staged_path(&self, relative: &str) -> PathBuf {
@@ -238,7 +245,7 @@ impl<'a> FlowRun<'a> {
             Some((stream.name.to_string(), self.engine.staged_path(&image.path)))
         };
         let images: Vec<_> = self.flow.streams.values().filter_map(image).collect();
-        Transforms::open(&self.engine.project, &images).await
+        Transforms::open(&self.engine.project, self.engine.spill_dir(&self.flow.name), &images).await
     }
 
     fn is_done(&self, load: &Load) -> bool {

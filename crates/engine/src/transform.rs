@@ -16,6 +16,9 @@ use crate::run::wall_clock;
 /// Rows to a batch between operators; small enough that wide rows stay in cache.
 const BATCH_ROWS: usize = 8_192;
 
+/// Spilled files take at most so many times the memory: 25.6 GB beside the memory that is there if nothing is said.
+const SPILL_FACTOR: u64 = 100;
+
 /// The prefix of the columns that checks become.
 pub(crate) const CHECK_PREFIX: &str = "_check_";
 
@@ -29,12 +32,19 @@ pub(crate) struct Transforms {
 
 impl Transforms {
     /// Opens a session in which every image is a table named like its stream.
-    pub(crate) async fn open(project: &Project, images: &[(String, PathBuf)]) -> Result<Self, RunError> {
-        let spill_dir = project.staging.dir.join("spill");
+    ///
+    /// Operators spill into `spill_dir`, which is this flow's alone.
+    pub(crate) async fn open(
+        project: &Project,
+        spill_dir: PathBuf,
+        images: &[(String, PathBuf)],
+    ) -> Result<Self, RunError> {
         flowgate_files::create_dir(&spill_dir)?;
+        let memory_bytes_max = project.staging.memory_bytes_max;
         let limits = Limits {
-            memory_bytes_max: project.staging.memory_bytes_max,
+            memory_bytes_max,
             spill_dir,
+            spill_bytes_max: (memory_bytes_max as u64).saturating_mul(SPILL_FACTOR),
             batch_rows: BATCH_ROWS,
             partitions: 2,
             clock: wall_clock(project)?,

@@ -6,6 +6,8 @@ use datafusion::common::{DataFusionError, SchemaError};
 use flowgate_core::Code;
 use flowgate_core::nearest::near;
 
+use crate::growth::Oversized;
+
 /// Names that are offered for one that is not there.
 const NAMES_OFFERED_MAX: usize = 2;
 
@@ -113,6 +115,9 @@ impl SqlError {
             DataFusionError::SchemaError(schema, _) => from_schema_error(schema, place),
             DataFusionError::ResourcesExhausted(message) => {
                 Self::OutOfMemory { limit_mib: limit_bytes >> 20, message: first_line(message) }
+            }
+            DataFusionError::External(error) if error.is::<Oversized>() => {
+                Self::OutOfMemory { limit_mib: limit_bytes >> 20, message: error.to_string() }
             }
             DataFusionError::IoError(error) if error.kind() == std::io::ErrorKind::StorageFull => {
                 Self::DiskFull { message: error.to_string() }

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod error;
+mod growth;
 mod moments;
 mod session;
 mod statement;

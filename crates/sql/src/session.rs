@@ -1,7 +1,8 @@
 //! A DataFusion session over the images of one flow.
 //!
-//! Promises: memory stays under [`Limits::memory_bytes_max`] (operators that can spill do, into
-//! [`Limits::spill_dir`]), and nothing but the registered images is read.
+//! Promises: what operators keep stays under [`Limits::memory_bytes_max`] (those that can spill do, into
+//! [`Limits::spill_dir`], no more than [`Limits::spill_bytes_max`]), what a function makes of one batch under the
+//! same bound, and nothing but the registered images is read.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use flowgate_core::{Notes, WallClock};
 use futures::{Stream, StreamExt};
 
 use crate::error::meant;
+use crate::growth::{GuardJoins, guard};
 use crate::moments::{ReadMoments, Reader, Types, functions, widen_zones};
 use crate::statement::UNREPEATABLE_FUNCTIONS;
 use crate::{SqlError, inspect};
@@ -28,6 +30,8 @@ use crate::{SqlError, inspect};
 pub struct Limits {
     pub memory_bytes_max: usize,
     pub spill_dir: PathBuf,
+    /// Bytes of spilled files at once.
+    pub spill_bytes_max: u64,
     /// Rows to a batch.
     pub batch_rows: usize,
     /// Partitions worked on at once.
@@ -52,6 +56,7 @@ impl Session {
         let disk = DiskManagerBuilder::default().with_mode(
             datafusion::execution::disk_manager::DiskManagerMode::Directories(vec![limits.spill_dir.clone()]),
         );
+        let disk = disk.with_max_temp_directory_size(limits.spill_bytes_max);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes_max)))
             .with_disk_manager_builder(disk)
@@ -67,18 +72,21 @@ impl Session {
         options.execution.parquet.schema_force_view_types = false;
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.collect_spans = true;
+        let value_bytes_max = limits.memory_bytes_max;
         let reader = Reader::new(limits.clock.clone());
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
             .with_type_planner(Arc::new(Types(Arc::clone(&reader))))
+            .with_analyzer_rule(Arc::new(GuardJoins { bytes_max: value_bytes_max }))
             .with_analyzer_rule(Arc::new(ReadMoments(Arc::clone(&reader))))
             .build();
         let context = SessionContext::new_with_state(state);
         for function in functions(&reader) {
             context.register_udf(function);
         }
+        guard(&context, value_bytes_max).map_err(failed)?;
         for name in UNREPEATABLE_FUNCTIONS {
             context.deregister_udf(name);
         }
@@ -170,7 +178,14 @@ impl Transform {
     pub async fn run(self) -> Result<Rows, SqlError> {
         let limit = self.memory_bytes_max;
         let stream = self.frame.execute_stream().await.map_err(|error| SqlError::from_datafusion(&error, limit))?;
-        Ok(Box::pin(stream.map(move |batch| batch.map_err(|error| SqlError::from_datafusion(&error, limit)))))
+        // An operator that panics ends the SELECT, not the run's account of it.
+        let batches = std::panic::AssertUnwindSafe(stream).catch_unwind().map(move |batch| match batch {
+            Ok(batch) => batch.map_err(|error| SqlError::from_datafusion(&error, limit)),
+            Err(_) => {
+                Err(SqlError::Failed { message: "an operator panicked; please report it".to_owned(), place: None })
+            }
+        });
+        Ok(Box::pin(batches))
     }
 
     fn require_unique_columns(&self) -> Result<(), SqlError> {

@@ -32,6 +32,7 @@ async fn session(dir: &tempfile::TempDir) -> Session {
     writer.close().unwrap();
     let limits = Limits {
         memory_bytes_max: 64 << 20,
+        spill_bytes_max: 1 << 30,
         spill_dir: dir.path().to_owned(),
         batch_rows: 8192,
         partitions: 2,
@@ -229,13 +230,18 @@ async fn a_failing_cast_is_an_error_with_a_hint() {
     assert_eq!(error.hints().len(), 1, "{error}");
 }
 
-#[test]
-fn what_is_just_within_the_bounds_is_planned_and_run_in_seconds_on_the_stack_that_is_asked_for() {
+/// Runs `work` as the binary does: on threads with the stack that is asked for.
+fn on_large_stack(work: impl Future<Output = ()> + Send + 'static) {
     let work = || {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).build().unwrap();
-        runtime.block_on(plan_and_run_what_is_just_within_the_bounds());
+        runtime.block_on(work);
     };
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
+fn what_is_just_within_the_bounds_is_planned_and_run_in_seconds_on_the_stack_that_is_asked_for() {
+    on_large_stack(plan_and_run_what_is_just_within_the_bounds());
 }
 
 async fn plan_and_run_what_is_just_within_the_bounds() {
@@ -273,5 +279,66 @@ async fn plan_and_run_what_is_just_within_the_bounds() {
         let took = began.elapsed();
         eprintln!("{took:?} {}", &sql[..40]);
         assert!(took.as_secs() < 20, "{took:?}: {} …", &sql[..40]);
+    }
+}
+
+/// Every one of these took gigabytes, aborted or panicked.
+#[test]
+fn what_would_make_a_huge_value_is_refused_before_it_is_made() {
+    on_large_stack(refuse_what_would_make_a_huge_value());
+}
+
+async fn refuse_what_would_make_a_huge_value() {
+    let doubled = (0..40).fold("note".to_owned(), |inner, _| format!("encode({inner}, 'hex')"));
+    let pairs = |count: usize| {
+        let doubling = (0..count).fold("enquiry".to_owned(), |inner, _| {
+            format!("(SELECT note || note || note || note AS note FROM {inner} AS x)")
+        });
+        format!("(SELECT max(note) FROM {doubling} AS y)")
+    };
+    for expression in [
+        "repeat('x', 2000000000)".to_owned(),
+        "repeat(note, 2000000000)".to_owned(),
+        "repeat(note, _row * 1000000000 + 100000000)".to_owned(),
+        "lpad(note, 2000000000, 'x')".to_owned(),
+        "rpad(note, 2000000000)".to_owned(),
+        "replace(repeat(note, 1000000), 'a', repeat(note, 1000000))".to_owned(),
+        "regexp_replace(repeat(note, 1000000), 'a', repeat(note, 1000000), 'g')".to_owned(),
+        "array_length(array_repeat(note, 2000000000))".to_owned(),
+        "array_length(list_repeat(repeat(note, 1000), 1000000))".to_owned(),
+        "array_length(array_resize(make_array(note), 2000000000))".to_owned(),
+        "array_length(generate_series(1, 9000000000000000000))".to_owned(),
+        "array_length(range(_row, 9000000000000000000, 2))".to_owned(),
+        "array_length(generate_series(DATE '0001-01-01', DATE '9999-01-01', INTERVAL '1' SECOND))".to_owned(),
+        "concat(repeat(note, 40000000), repeat(note, 40000000))".to_owned(),
+        doubled,
+        pairs(20),
+    ] {
+        let sql = format!("SELECT {expression} AS value FROM enquiry WHERE \"ID\" = '1'");
+        let error = error_of(&sql).await;
+        assert!(matches!(error, SqlError::OutOfMemory { .. }), "{error:?}: {expression}");
+    }
+}
+
+#[tokio::test]
+async fn guarded_functions_answer_as_they_did() {
+    for (expression, answer) in [
+        ("repeat(note, 3)", "aaa"),
+        ("lpad(note, 3, 'x')", "xxa"),
+        ("rpad(note, 3)", "a  "),
+        ("replace('banana', note, 'oo')", "boonoonoo"),
+        ("regexp_replace('banana', '[an]+', '<\\0>', 'g')", "b<anana>"),
+        ("concat(note, NULL, 'b', 1)", "ab1"),
+        ("concat_ws('-', note, 'b')", "a-b"),
+        ("note || '-' || _row || \"ID\"", "a-01"),
+        ("'x' || NULL", ""),
+        ("array_to_string(make_array(note, 'b') || make_array('c'), ',')", "a,b,c"),
+        ("array_to_string(array_repeat(note, 2), ',')", "a,a"),
+        ("array_to_string(generate_series(1, 7, 3), ',')", "1,4,7"),
+        ("array_length(generate_series(DATE '2024-01-01', DATE '2024-01-31', INTERVAL '1' DAY))", "31"),
+        ("encode(note, 'hex')", "61"),
+        ("overlay('abc' placing 'x' from 2 for 1)", "axc"),
+    ] {
+        assert_eq!(value(expression).await.as_deref(), Ok(answer), "{expression}");
     }
 }

@@ -165,6 +165,16 @@ fn nesting_is_bounded() {
     assert_eq!(report.problems[0].message, "more than 32 levels of nesting");
 }
 
+#[test]
+fn what_variables_add_is_bounded() {
+    let big = format!("vars: {{ big: \"{}\" }}\n", "x".repeat(400_000));
+    let many = format!("flow: [{}]\n", vec!["\"${var:big}\""; 10_000].join(", "));
+    let files = [("environments/local.yaml", big.as_str()), ("flows/many.yaml", many.as_str())];
+    let report = load(&files, None).unwrap_err();
+    let problem = report.problems.iter().find(|problem| problem.message.contains("larger by more than 16 MiB"));
+    assert_eq!(problem.map(|problem| problem.code), Some(Code::WRONG_TYPE));
+}
+
 fn keys(count: usize) -> String {
     (0..count).map(|number| format!("key{number}: 1\n")).collect::<Vec<_>>().concat()
 }

@@ -34,6 +34,8 @@ use crate::settings::{self, Settings, problem};
 
 const NAME: &str = "sqlite";
 const BATCH_ROWS: usize = 8_192;
+/// A larger value or row fails the read: with all that is made of it, it would take several times its size of memory.
+const VALUE_BYTES_MAX: i32 = 64 << 20;
 /// How long a read waits for a writer that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,7 @@ impl Database {
         let open = || {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.set_limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)?;
             // A schema from outside must not run functions with effects.
             connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA query_only = ON; BEGIN")?;
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -517,6 +520,7 @@ fn failed(shown: &str, error: &rusqlite::Error) -> ConnectorError {
     let (kind, code) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (ErrorKind::Transient, Code::SOURCE_FAILED),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => (ErrorKind::Data, Code::MALFORMED_FILE),
+        Some(ErrorCode::TooBig) => (ErrorKind::Data, Code::FIELD_TOO_LARGE),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             (ErrorKind::Permission, Code::NOT_ALLOWED)
         }

@@ -29,6 +29,8 @@ use crate::failure::Failure;
 use crate::render::{PresentableLog, Printer, unwritten_answer};
 use crate::wiring::Wiring;
 
+use self::signals::Stop;
+
 /// What every command returns: how it ended, or why it could not.
 pub(crate) type Ended = Result<Exit, Failure>;
 
@@ -103,6 +105,29 @@ enum Command {
     Reference,
 }
 
+impl Command {
+    /// What the first Ctrl-C does to a command that does not stop by itself.
+    fn stop(&self) -> Stop {
+        match self {
+            Self::Check
+            | Self::Schema(_)
+            | Self::Plan(_)
+            | Self::Run(_)
+            | Self::Runs(_)
+            | Self::Status
+            | Self::Letters(_)
+            | Self::Reference => Stop::Soon,
+            Self::Doctor(doctor) if !doctor.writes() => Stop::Soon,
+            Self::Init(_)
+            | Self::Provision(_)
+            | Self::Doctor(_)
+            | Self::Emulator(_)
+            | Self::Demo(_)
+            | Self::Bench(_) => Stop::InOrder,
+        }
+    }
+}
+
 /// What a command works with.
 pub(crate) struct App {
     pub(crate) global: Global,
@@ -151,7 +176,7 @@ fn on_large_stack() -> Exit {
         let clock = Arc::new(flowgate_http::SystemClock::new(1.0));
         let app = App { global, printer, clock, cancel: CancellationToken::new(), is_logging };
         runtime.block_on(async {
-            signals::watch(app.cancel.clone(), printer)?;
+            signals::watch(app.cancel.clone(), arguments.command.stop(), printer)?;
             dispatch(&app, arguments.command).await
         })
     });

@@ -50,6 +50,11 @@ struct Examined {
 }
 
 impl Doctor {
+    /// Whether it writes at a destination, and has to tidy up there.
+    pub(crate) fn writes(&self) -> bool {
+        self.verify.is_some()
+    }
+
     pub(crate) async fn run(self, app: &App) -> Ended {
         let project = Arc::new(app.load()?);
         let connections = OpenConnections::new(Arc::clone(&project), Arc::clone(&app.clock));
