@@ -32,7 +32,8 @@ pub(crate) async fn outwait(scope: &Scope<'_>, unanswered: Option<Timestamp>) ->
 pub(crate) async fn outwait_unknown(scope: &Scope<'_>) -> Result<(), RunError> {
     let wait = scope.destination.lateness_max();
     scope.engine.warn(&format!(
-        "load `{}`: rows of `{}` were written by us within the last hour, and there is no state of it: waiting {} s for what          may still be under way, then they are read again",
+        "load `{}`: rows of `{}` were written by us within the last hour, and there is no state of it: waiting {} s for what may still be under way, \
+         then they are read again",
         scope.load.name,
         scope.load.table,
         wait.as_secs() + 1

@@ -22,7 +22,7 @@
 //! (Damage within the very last group cannot be told from that; it drops the group, never alters it.)
 //!
 //! What a power cut leaves is never shorter than it was: before a group is written, its place is. The file grows by
-//! whole [`ROOM_BYTES`], a quarter of its length at least, durably, and zeros stand behind its last group, one at least. So a file whose length is no
+//! whole `ROOM_BYTES`, a quarter of its length at least, durably, and zeros stand behind its last group, one at least. So a file whose length is no
 //! multiple of that, or that a group fills to the last byte, was cut by something else: that is damage too.
 //! Files of version 1 grew with each group. They are read and gone on with as they are; their cuts cannot be told.
 //!
