@@ -159,15 +159,6 @@ impl Bench {
     /// Runs the flow; a refusal by one of these codes is answered by adopting, a failure by another run. Says how often
     /// it was refused.
     pub(crate) fn run_guarded(&self, codes: &[&str]) -> Result<u64> {
-        self.run_until_complete(codes, false)
-    }
-
-    /// As [`Self::run_guarded`]; rows that were set aside are asked for again, as a person would.
-    pub(crate) fn run_guarded_and_retry(&self, codes: &[&str]) -> Result<u64> {
-        self.run_until_complete(codes, true)
-    }
-
-    fn run_until_complete(&self, codes: &[&str], retries: bool) -> Result<u64> {
         let mut refusals = 0;
         let mut last = self.run(None)?;
         for _ in 0..RUNS_MAX {
@@ -179,10 +170,6 @@ impl Bench {
                     last = self.run_with(&["run", FLOW_NAME, "--adopt", "--json"])?;
                 }
                 Some(1) => last = self.run(None)?,
-                Some(3) if retries => {
-                    self.run_with(&["letters", "retry", "--flow", FLOW_NAME, "--json"])?;
-                    last = self.run(None)?;
-                }
                 other => bail!("exit status {other:?}: {}", last.said),
             }
         }
