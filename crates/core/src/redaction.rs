@@ -4,8 +4,8 @@
 //! run records, letters) passes it through [`redacted`]. So no error of any library has to be trusted with a secret:
 //! what it quotes is masked where it leaves the process, also as JSON or an address writes it, and cut short.
 //!
-//! Left out: values of fewer than [`SHORTEST`] characters, which are no secrets, and other encodings of a value, such as
-//! base64. A value of fewer than [`SURE`] characters is masked where it stands as a word of its own, because ordinary
+//! Left out: values of fewer than `SHORTEST` characters, which are no secrets, and other encodings of a value, such as
+//! base64. A value of fewer than `SURE` characters is masked where it stands as a word of its own, because ordinary
 //! words hold such letters too.
 
 use std::borrow::Cow;
